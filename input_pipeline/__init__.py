@@ -1,0 +1,1 @@
+"""Data for SiamDFF: files -> sequences -> pairs -> batches. Importable without JAX."""

@@ -1,0 +1,54 @@
+"""Crop geometry: the one definition shared by training, the host and (in `siamdff_jax.tracking.crops`) the device.
+
+Coordinates are continuous: pixel i covers [i, i+1), so a box xywh has its centre at x + w/2. A crop is a square window
+(centre x, y, side length in frame pixels) that is resampled bilinearly to `out_side` pixels; what lies outside the
+frame has the frame's mean grey level. With p = (w+h)/2 the template window has the side sqrt((w+p)(h+p)), the search
+window that times search_side/template_side (SiamFC's convention).
+"""
+
+import cv2
+import numpy as np
+
+
+def template_window(boxes: np.ndarray) -> np.ndarray:
+  """xywh [..., 4] -> template windows [..., 3] as (centre x, centre y, side) in frame pixels."""
+  boxes = np.asarray(boxes, np.float64)
+  w, h = boxes[..., 2], boxes[..., 3]
+  p = (w + h) / 2
+  return np.stack([boxes[..., 0] + w / 2, boxes[..., 1] + h / 2, np.sqrt((w + p) * (h + p))], -1)
+
+
+def to_crop(boxes: np.ndarray, window: np.ndarray, out_side: int) -> np.ndarray:
+  """Boxes xywh in the frame -> box_ltrb in crop coordinates, both [..., 4]; window [..., 3]."""
+  boxes, window = np.asarray(boxes, np.float64), np.asarray(window, np.float64)
+  scale = (out_side / window[..., 2])[..., None]
+  lt = (boxes[..., :2] - window[..., :2]) * scale + out_side / 2
+  return np.concatenate([lt, lt + boxes[..., 2:] * scale], -1)
+
+
+def crop(frame: np.ndarray, window: np.ndarray, out_side: int) -> np.ndarray:
+  """Resamples a window of a frame.
+
+  Args:
+    frame: uint8 [H, W].
+    window: (centre x, centre y, side) in frame pixels.
+    out_side: pixels per side of the crop.
+
+  Returns:
+    float32 [out_side, out_side], grey levels 0..255.
+  """
+  x, y, side = (float(v) for v in window)
+  mean = cv2.mean(frame)[0]
+  # Only the part of the frame under the window (and one pixel around, for the interpolation) is touched.
+  height, width = frame.shape
+  x0, x1 = np.clip([int(np.floor(x - side / 2)) - 1, int(np.ceil(x + side / 2)) + 2], 0, width)
+  y0, y1 = np.clip([int(np.floor(y - side / 2)) - 1, int(np.ceil(y + side / 2)) + 2], 0, height)
+  if x0 >= x1 or y0 >= y1:
+    return np.full((out_side, out_side), mean, np.float32)
+  step = side / out_side  # Frame pixels per crop pixel.
+  # Pixel-index coordinates: crop index i is at frame index (i + 0.5 - out/2) * step + x - 0.5.
+  offset = (0.5 - out_side / 2) * step - 0.5
+  matrix = np.array([[step, 0, x + offset - x0], [0, step, y + offset - y0]])
+  return cv2.warpAffine(frame[y0:y1, x0:x1].astype(np.float32), matrix, (out_side, out_side),
+                        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
+                        borderValue=mean)

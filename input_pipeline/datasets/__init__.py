@@ -1,0 +1,14 @@
+"""Labelled sequences from disk, one small module per format.
+
+  for sequence in datasets.load("antiuav", "data/val"):
+    sequence.name, sequence.boxes, sequence.frames[0]
+
+`load` stops at the first problem, `check` collects all of them, `open_frames` reads footage without labels.
+"""
+
+from input_pipeline.datasets.checking import Report, SequenceReport, check
+from input_pipeline.datasets.formats import FORMATS
+from input_pipeline.datasets.loading import load
+from input_pipeline.datasets.media import open_frames
+
+__all__ = ["FORMATS", "Report", "SequenceReport", "check", "load", "open_frames"]

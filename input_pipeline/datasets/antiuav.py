@@ -1,0 +1,41 @@
+"""Anti-UAV (RGB-T): `<sequence>/infrared.mp4` + `infrared.json`, or frames + `IR_label.json`.
+
+Boxes are 0-based already. `visible.*` is not read. A file under another name (`infrared_pseudo.json`) is never taken
+for truth.
+"""
+
+from input_pipeline.datasets import labels, media
+from input_pipeline.errors import DataError
+
+LAYOUT = (
+    "folders <sequence>/ with infrared.mp4 (or .avi, .mkv, .mov) or image files, and infrared.json or IR_label.json")
+_LABEL_FILES = ("infrared.json", "IR_label.json")
+
+
+def is_sequence(path, frames):
+  """A folder with an infrared video, frames or a label file."""
+  if not path.is_dir():
+    return False
+  labelled = any((path / name).is_file() for name in _LABEL_FILES)
+  return labelled or bool(media.videos_in(path, "infrared") or media.images_in(path))
+
+
+def read_labels(path):
+  """Labels of the sequence in the folder `path`."""
+  for name in _LABEL_FILES:
+    if (path / name).is_file():
+      return labels.read_json(path / name)
+  others = ", ".join(other.name for other in media.entries(path) if other.suffix == ".json")
+  raise DataError(f"{path}: no labels, expected {' or '.join(_LABEL_FILES)}" +
+                  (f" ({others} is not read as truth)" if others else ""))
+
+
+def find_media(path):
+  """`infrared.<video>`, else the images in `infrared/`, else the images in the folder."""
+  videos = media.videos_in(path, "infrared")
+  if len(videos) > 1:
+    raise DataError(f"{path}: expected one infrared video, found {' and '.join(video.name for video in videos)}")
+  images = media.images_in(path / "infrared") or media.images_in(path)
+  if not videos and not images:
+    raise DataError(f"{path}: no frames, expected infrared.mp4 (or .avi, .mkv, .mov) or image files")
+  return videos[0] if videos else images

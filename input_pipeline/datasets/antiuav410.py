@@ -1,0 +1,54 @@
+"""Anti-UAV410: `{train,val,test}/<sequence>/*.jpg` + `IR_label.json`, text labels and attributes in `annos/`.
+
+Labels come from `IR_label.json` when it is there (it carries the `exist` flags), else from `annos/<split>/<sequence>.txt`;
+attributes from `annos/<split>/att/<sequence>.txt`, else from the list "attributes" in the JSON. Boxes are 0-based.
+Without frames, the `annos` folder or one of its splits is enough as a root.
+"""
+
+import dataclasses
+
+from input_pipeline.datasets import labels, media
+from input_pipeline.errors import DataError
+
+LAYOUT = "folders <sequence>/ (or <split>/<sequence>/) with image files and IR_label.json or annos/<split>/<sequence>.txt"
+ATTRIBUTES = ("TC", "OV", "SV", "FM", "OC", "DBC", "TS", "SS", "MS", "NS")
+_JSON = "IR_label.json"
+
+
+def is_sequence(path, frames):
+  """A folder with images or IR_label.json; without frames also a text file of `annos`."""
+  if path.is_dir():
+    return (path / _JSON).is_file() or bool(media.images_in(path))
+  return not frames and path.suffix.lower() == ".txt"
+
+
+def read_labels(path):
+  """Labels of the sequence in the folder `path`, or of the text file `path`."""
+  text, flags = _text_files(path)
+  if path.is_dir() and (path / _JSON).is_file():
+    found = labels.read_json(path / _JSON)
+  elif text.is_file():
+    found = labels.read_text(text)
+  else:
+    raise DataError(f"{path}: no labels, expected {path / _JSON} or {text}")
+  if flags.is_file():
+    found = dataclasses.replace(found, attributes=labels.read_flags(flags, ATTRIBUTES))
+  return found
+
+
+def find_media(path):
+  """The images of the folder."""
+  images = media.images_in(path)
+  if not images:
+    raise DataError(f"{path}: no frames, expected image files")
+  return images
+
+
+def _text_files(path):
+  """Where the text labels and the attribute flags of a sequence are (or would be)."""
+  if not path.is_dir():
+    return path, path.parent / "att" / path.name
+  split = path.parent
+  folders = (split.parent / "annos" / split.name, split / "annos")
+  folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+  return folder / f"{path.name}.txt", folder / "att" / f"{path.name}.txt"

@@ -1,0 +1,202 @@
+"""Checking a data set: reads every sequence, decodes every frame and collects all problems."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+
+import cv2
+import numpy as np
+import tqdm
+
+from input_pipeline.datasets import plain
+from input_pipeline.datasets.formats import reader
+from input_pipeline.datasets.labels import Labels
+from input_pipeline.datasets.layout import find_sequences
+from input_pipeline.datasets.loading import is_outside
+from input_pipeline.errors import DataError
+from input_pipeline.frames import ImageFiles
+from input_pipeline.sequences import from_labels
+
+_MARGIN = 1.0  # px a box may stick out of the frame unmentioned: rounding by annotation tools (our choice).
+_NAMED = 20  # How many unreadable frames of one sequence are named one by one.
+
+
+@dataclasses.dataclass
+class SequenceReport:
+  """What was found in one sequence.
+
+  Attributes:
+    name: the sequence's name.
+    path: its folder, video or annotation file.
+    frames: how many frames could be decoded.
+    labels: how many boxes the annotation has (0 when it cannot be read or there is none).
+    absent: how many labels say that the target is not there.
+    sizes: every (width, height) that occurs, with its number of frames.
+    mended: what the reader decided, as in `Sequence.mended`.
+    errors: problems that `load` refuses or that make an evaluation or training wrong, one sentence each.
+    warnings: what is worth a look.
+  """
+
+  name: str
+  path: str
+  frames: int = 0
+  labels: int = 0
+  absent: int = 0
+  sizes: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+  mended: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  errors: list[str] = dataclasses.field(default_factory=list)
+  warnings: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Report:
+  """What was found in a data set; `lines()` is the readable form."""
+
+  sequences: list[SequenceReport]
+
+  @property
+  def num_errors(self) -> int:
+    return sum(len(sequence.errors) for sequence in self.sequences)
+
+  @property
+  def num_warnings(self) -> int:
+    return sum(len(sequence.warnings) for sequence in self.sequences)
+
+  def lines(self) -> list[str]:
+    """Every problem under its sequence, then the totals."""
+    lines = []
+    for sequence in self.sequences:
+      if sequence.errors or sequence.warnings:
+        lines.append(f"{sequence.name}  ({sequence.path})")
+        lines += [f"  error: {text}" for text in sequence.errors]
+        lines += [f"  warning: {text}" for text in sequence.warnings]
+    frames = sum(sequence.frames for sequence in self.sequences)
+    labels = sum(sequence.labels for sequence in self.sequences)
+    absent = sum(sequence.absent for sequence in self.sequences)
+    sizes = sorted({size for sequence in self.sequences for size in sequence.sizes})
+    lines.append(f"{len(self.sequences)} sequences, {frames} frames decoded, {labels} labels, "
+                 f"target absent in {absent} ({100 * absent / max(labels, 1):.2f} %)")
+    lines.append("frame sizes: " + (", ".join(f"{width}x{height}" for width, height in sizes) or "none"))
+    with_errors = sum(bool(sequence.errors) for sequence in self.sequences)
+    lines.append(f"{self.num_errors} errors in {with_errors} sequences, {self.num_warnings} warnings")
+    return lines
+
+
+def check(format: str, root) -> Report:
+  """Checks a whole data set; see `SequenceReport` for what is looked at.
+
+  A box that shares no pixel with its frame is an error, one that sticks out by more than a pixel a warning, and so
+  are frames that change their size inside a sequence and labels that the reader mended.
+
+  Raises:
+    DataError: unknown format, missing root, no sequences in it.
+  """
+  source = reader(format)
+  pairs = []
+  for name, path in find_sequences(source, root, frames=True):
+    report = SequenceReport(name, os.fspath(path))
+    pairs.append((report, path, _read_labels(source, path, report)))
+  expected = sum(report.labels for report, _, _ in pairs)
+  with tqdm.tqdm(total=expected or None, desc="decoding", unit="frame") as progress:
+    for report, path, labels in pairs:
+      sizes = _decode_all(source, path, report, progress)
+      if labels is not None:
+        _check_labels(labels, sizes, report)
+  return Report([report for report, _, _ in pairs])
+
+
+def _read_labels(source, path, report) -> Labels | None:
+  """The labels, or None after noting why there are none."""
+  try:
+    if source is plain and plain.find_labels(path) is None:  # The one format whose labels are optional.
+      report.warnings.append(f"{path}: no labels, only the frames are checked")
+      return None
+    labels = source.read_labels(path)
+  except DataError as error:
+    report.errors.append(str(error))
+    return None
+  report.labels = len(labels.boxes)
+  return labels
+
+
+def _decode_all(source, path, report, progress) -> np.ndarray | None:
+  """Decodes all frames; returns their sizes, int [T, 2] (width, height; 0 where unreadable), or None without frames."""
+  sizes, unreadable = [], []
+  try:
+    for size in _frame_sizes(source.find_media(path)):
+      progress.update()
+      if isinstance(size, DataError):
+        unreadable.append(str(size))
+        size = (0, 0)
+      else:
+        report.sizes[size] = report.sizes.get(size, 0) + 1
+      sizes.append(size)
+  except DataError as error:
+    report.errors.append(str(error))
+    return None
+  report.frames = len(sizes) - len(unreadable)
+  report.errors += unreadable[:_NAMED]
+  if len(unreadable) > _NAMED:
+    report.errors.append(f"{len(unreadable) - _NAMED} more unreadable frames")
+  if len(report.sizes) > 1:
+    sizes_text = ", ".join(f"{w}x{h} ({n} frames)" for (w, h), n in sorted(report.sizes.items()))
+    report.warnings.append(f"the frame size changes inside the sequence: {sizes_text}")
+  return np.array(sizes).reshape(-1, 2)
+
+
+def _frame_sizes(media) -> Iterator[tuple[int, int] | DataError]:
+  """(width, height) of every frame, or the error that it gives."""
+  if isinstance(media, list):
+    frames = ImageFiles(media)
+    for t in range(len(frames)):
+      try:
+        yield frames[t].shape[::-1]
+      except DataError as error:
+        yield error
+    return
+  capture = cv2.VideoCapture(os.fspath(media))
+  if not capture.isOpened():
+    raise DataError(f"{media}: not a readable video")
+  while (decoded := capture.read())[0]:
+    yield decoded[1].shape[1::-1]
+
+
+def _check_labels(labels, sizes, report):
+  """Everything about the labels of one sequence; `sizes` as from `_decode_all`."""
+  boxes = labels.boxes.astype(np.float64)
+  if sizes is not None and len(sizes) != len(boxes):
+    report.errors.append(f"{labels.where}: {len(boxes)} boxes for {len(sizes)} frames, expected one box per frame")
+  absent = np.isnan(boxes).all(axis=1)
+  broken = ~np.isfinite(boxes).all(axis=1) & ~absent
+  negative = (boxes[:, 2:] < 0).any(axis=1) & ~broken
+  _note(report.errors, labels.where, "have NaN or infinite numbers", broken)
+  _note(report.errors, labels.where, "have a negative width or height", negative)
+  boxes[absent | broken | negative] = 0
+  try:
+    sequence = from_labels(report.name, None, boxes, labels.visible, labels.where)
+  except DataError as error:
+    report.errors.append(str(error))
+    return
+  report.absent, report.mended = int((~sequence.visible).sum()), dict(sequence.mended)
+  report.warnings += [f"{labels.where}: {count} x {what}" for what, count in sequence.mended.items()]
+  if not sequence.visible[0]:
+    report.errors.append(f"{labels.where}: the target is absent in the first frame, a tracker cannot be started there")
+  if sizes is not None:
+    _check_against_frames(sequence, sizes, labels.where, report)
+
+
+def _check_against_frames(sequence, sizes, where, report):
+  count = min(len(sequence), len(sizes))
+  boxes, sizes = sequence.boxes[:count].astype(np.float64), sizes[:count]
+  visible = sequence.visible[:count] & (sizes > 0).all(axis=1)
+  outside = visible & is_outside(boxes, sizes)
+  beyond = ((boxes[:, :2] < -_MARGIN) | (boxes[:, :2] + boxes[:, 2:] > sizes + _MARGIN)).any(axis=1)
+  _note(report.errors, where, "have a box outside of the frame", outside)
+  _note(report.warnings, where, f"have a box that sticks out of the frame by more than {_MARGIN:g} px",
+        visible & beyond & ~outside)
+
+
+def _note(notes, where, what, flags):
+  """One line for all frames with a problem: how many, and the first."""
+  if flags.any():
+    notes.append(f"{where}: {int(flags.sum())} frames {what}, the first is frame {int(np.argmax(flags))}")

@@ -1,0 +1,22 @@
+"""The formats by name."""
+
+import types
+from collections.abc import Mapping
+
+from input_pipeline.datasets import antiuav, antiuav410, otb, plain
+from input_pipeline.datasets.layout import Reader
+from input_pipeline.errors import DataError
+
+FORMATS: Mapping[str, Reader] = types.MappingProxyType({
+    "antiuav": antiuav,
+    "antiuav410": antiuav410,
+    "otb": otb,
+    "plain": plain,
+})
+
+
+def reader(format: str) -> Reader:
+  """The module that reads a format; DataError with the known ones when there is none of that name."""
+  if format not in FORMATS:
+    raise DataError(f"unknown format {format!r}, expected one of {', '.join(FORMATS)}")
+  return FORMATS[format]

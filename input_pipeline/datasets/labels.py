@@ -1,0 +1,154 @@
+"""Annotation files -> raw labels: JSON (the Anti-UAV family) and text (everybody else).
+
+The parsers only read; what is mended is decided in `input_pipeline.sequences.from_labels`. A parser returns labels
+or raises `DataError`, whatever bytes the file holds.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+
+import numpy as np
+
+from input_pipeline.errors import DataError
+
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
+_BOX_KEYS = ("gt_rect", "gt")
+_LARGEST = 1e7  # pixels; a number beyond it is no coordinate, and below it float32 keeps whole pixels apart.
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+  """What one annotation file says, not yet checked against frames nor mended.
+
+  Attributes:
+    boxes: float32 [T, 4], xywh in pixels, 0-based; a row of NaN where the file says that there is no box.
+    visible: bool [T'], or None when the file has no flags. T' can differ from T: whoever builds a sequence checks.
+    where: the annotation file, for messages.
+    attributes: attribute names.
+  """
+
+  boxes: np.ndarray
+  visible: np.ndarray | None
+  where: str
+  attributes: tuple[str, ...] = ()
+
+
+def read_bytes(path) -> bytes:
+  """The content of a small file; DataError when it cannot be read."""
+  try:
+    with open(path, "rb") as file:
+      return file.read()
+  except OSError as error:
+    raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_json(path) -> Labels:
+  """Reads `{"gt_rect": [[x,y,w,h], ...], "exist": [0/1, ...], "attributes": ["TC", ...]}`.
+
+  The boxes can also stand under `gt` (CST Anti-UAV); an absent target is `[]`, `null`, NaN or `[0,0,0,0]`; `exist`
+  and `attributes` can be missing.
+
+  Raises:
+    DataError: unreadable, not JSON, or another structure than the one above.
+  """
+  where = os.fspath(path)
+  try:
+    data = json.loads(read_bytes(path))
+  except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad encoding, numbers of > 4300 digits.
+    raise DataError(f"{where}: not readable as JSON ({_short(error)})") from error
+  key = next((key for key in _BOX_KEYS if isinstance(data, dict) and key in data), None)
+  if key is None or not isinstance(data[key], list):
+    raise DataError(f'{where}: expected an object with a list of boxes [x,y,w,h] under the key "gt_rect" (or "gt")')
+  rows = [_json_row(where, t, row) for t, row in enumerate(data[key])]
+  boxes = np.array(rows, np.float32).reshape(-1, 4)
+  return Labels(boxes, _json_flags(where, data.get("exist")), where, _json_attributes(where, data.get("attributes")))
+
+
+def read_text(path) -> Labels:
+  """Reads one box `x,y,w,h` per line.
+
+  Numbers are separated by commas, semicolons, tabs or blanks. A line of NaN (one or four) or of zeros means absent.
+  A byte order mark, CRLF and blank lines at the end are accepted; a blank line between boxes is not, since nothing
+  says whether it stands for an absent target or slipped in.
+
+  Raises:
+    DataError: unreadable, not UTF-8, or a line that is not four numbers.
+  """
+  where = os.fspath(path)
+  lines = text_lines(path)
+  boxes = np.array([_text_row(where, number, line) for number, line in enumerate(lines, 1)], np.float32)
+  return Labels(boxes.reshape(-1, 4), None, where)
+
+
+def read_flags(path, names) -> tuple[str, ...]:
+  """Reads attribute flags (0 or 1, any separator, one or many lines) and returns the names of those set."""
+  tokens = [token for line in text_lines(path) for token in _SEPARATOR.split(line.strip(" \t,;")) if token]
+  if len(tokens) != len(names) or not set(tokens) <= {"0", "1"}:
+    raise DataError(f"{path}: expected {len(names)} flags (0 or 1) in the order {','.join(names)}")
+  return tuple(name for name, token in zip(names, tokens, strict=True) if token == "1")
+
+
+def text_lines(path) -> list[str]:
+  """The lines of a UTF-8 text file without those that are blank at its end."""
+  try:
+    text = read_bytes(path).decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise DataError(f"{path}: not a UTF-8 text file") from error
+  return re.split(r"\r\n|\r|\n", text.rstrip()) if text.strip() else []
+
+
+def _text_row(where, number, line) -> list[float]:
+  try:
+    row = [float(token) for token in _SEPARATOR.split(line.strip(" \t,;"))]
+  except ValueError:
+    row = []
+  if len(row) == 1 and math.isnan(row[0]):
+    row *= 4
+  if len(row) != 4:
+    raise DataError(f"{where}: line {number} is {_short(line)!r}, expected x,y,w,h")
+  return _in_range(row, f"{where}: line {number}")
+
+
+def _json_row(where, t, row) -> list[float]:
+  if row is None or row == [] or (isinstance(row, float) and math.isnan(row)):
+    return [np.nan] * 4
+  if not isinstance(row, list) or len(row) != 4 or not all(_is_number(value) for value in row):
+    raise DataError(f"{where}: frame {t} has the box {_short(row)}, expected [x,y,w,h] or []")
+  return _in_range(row, f"{where}: frame {t}")
+
+
+def _in_range(row, where) -> list[float]:
+  if any(abs(value) > _LARGEST and abs(value) != math.inf for value in row):  # Infinity is from_labels' to report.
+    raise DataError(f"{where} has the box {_short(row)}, expected pixel coordinates")
+  return row
+
+
+def _json_flags(where, flags):
+  if flags is None:
+    return None
+  if not isinstance(flags, list) or not all(_is_number(flag, bools=True) and flag in (0, 1) for flag in flags):
+    raise DataError(f'{where}: expected a list of 0 and 1, one per frame, under the key "exist"')
+  return np.array(flags, bool)
+
+
+def _json_attributes(where, names) -> tuple[str, ...]:
+  if names is None:
+    return ()
+  if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    raise DataError(f'{where}: expected a list of names under the key "attributes"')
+  return tuple(names)
+
+
+def _is_number(value, bools=False) -> bool:
+  return isinstance(value, (int, float)) and (bools or not isinstance(value, bool))
+
+
+def _short(thing) -> str:
+  try:
+    text = str(thing)
+  except (ValueError, RecursionError):  # An integer of thousands of digits has no str.
+    text = "something unprintable"
+  return text if len(text) <= 60 else text[:57] + "..."

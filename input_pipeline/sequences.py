@@ -1,0 +1,77 @@
+"""What a sequence is: frames, a box per frame, a visibility flag per frame, a name, attributes."""
+
+import dataclasses
+from typing import Mapping
+
+import numpy as np
+
+from input_pipeline.errors import DataError
+from input_pipeline.frames import FrameSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+  """One labelled infrared sequence.
+
+  Attributes:
+    name: unique within its data set.
+    frames: the frame source, or None when only annotations were asked for.
+    boxes: float32 [T, 4], xywh in pixels of the original frame, 0-based; all zero where the target is absent.
+    visible: bool [T]. `visible[t]` is False exactly when `boxes[t]` is all zero.
+    attributes: the benchmark's attribute names that hold for this sequence, e.g. ("SV", "TS").
+    mended: what the reader had to decide, e.g. {"visible frame with a zero box": 3}.
+  """
+
+  name: str
+  frames: FrameSource | None
+  boxes: np.ndarray
+  visible: np.ndarray
+  attributes: tuple[str, ...] = ()
+  mended: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+  def __len__(self) -> int:
+    return len(self.boxes)
+
+
+def from_labels(name, frames, boxes, visible, where, attributes=()) -> Sequence:
+  """Checks and mends labels, the same way for every format.
+
+  The rule (our choice, FIELD.md lists what occurs): a frame is visible when its flag says so *and* its box has
+  positive width and height. Everything else is absent with a zero box; what was changed is counted in `mended`.
+
+  Args:
+    name: the sequence's name.
+    frames: a FrameSource or None.
+    boxes: [T, 4] xywh floats; NaN rows mean absent.
+    visible: [T] flags, or None when the format has none (then the box alone decides).
+    where: the annotation file, for error messages.
+    attributes: attribute names.
+
+  Raises:
+    DataError: box and frame (or flag) counts that differ, infinite or negative sizes, an empty annotation.
+  """
+  boxes = np.array(boxes, np.float64).reshape(-1, 4)
+  if not len(boxes):
+    raise DataError(f"{where}: no boxes in it, expected one per frame")
+  if frames is not None and len(frames) != len(boxes):
+    raise DataError(f"{where}: {len(boxes)} boxes for {len(frames)} frames, expected one box per frame")
+  missing = np.isnan(boxes).all(axis=1)
+  boxes[missing] = 0
+  bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
+  if bad.any():
+    t = int(np.argmax(bad))
+    raise DataError(f"{where}: frame {t} has the box {boxes[t].tolist()}, expected finite x,y,w,h with w,h >= 0")
+  positive = (boxes[:, 2:] > 0).all(axis=1)
+  if visible is None:
+    flags = positive
+  else:
+    flags = np.asarray(visible).astype(bool).reshape(-1)
+    if len(flags) != len(boxes):
+      raise DataError(f"{where}: {len(flags)} visibility flags for {len(boxes)} boxes, expected as many")
+  mended = {
+      "visible frame with a zero box, taken as absent": int((flags & ~positive).sum()),
+      "absent frame with a real box, box dropped": int((~flags & positive).sum()),
+  }
+  seen = flags & positive
+  boxes = np.where(seen[:, None], boxes, 0).astype(np.float32)
+  return Sequence(name, frames, boxes, seen, tuple(attributes), {k: n for k, n in mended.items() if n})

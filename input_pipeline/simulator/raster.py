@@ -1,0 +1,77 @@
+"""Antialiased drawing of small silhouettes at sub-pixel positions."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+_SHIFT = 6  # Fractional bits of OpenCV's polygon coordinates.
+
+
+@dataclasses.dataclass(frozen=True)
+class Patch:
+  """A rendered silhouette.
+
+  Attributes:
+    left, top: view pixel of the patch's first pixel (may lie outside the view).
+    opacity: float32 [h, w], 0..1.
+    heat: float32 [h, w], opacity times the parts' heat (relative temperature, of either sign).
+  """
+
+  left: int
+  top: int
+  opacity: np.ndarray
+  heat: np.ndarray
+
+
+def render_polygons(polygons, paints, box, sigma: float) -> Patch:
+  """Draws polygons so that together they fill a box exactly, then blurs them as the lens does.
+
+  The box is the silhouette's extent *before* the blur. Later polygons cover earlier ones.
+
+  Args:
+    polygons: list of [N, 2] points (x to the right, y down), any unit.
+    paints: per polygon (opacity 0..1, heat).
+    box: xywh in view pixels, where the pixel in column i covers i <= x < i + 1.
+    sigma: of the lens's Gaussian blur in pixels, 0 for none.
+
+  Returns:
+    A Patch with room for the blur around the box.
+  """
+  x, y, w, h = (float(v) for v in box)
+  points = np.concatenate(polygons)
+  low = points.min(axis=0)
+  span = np.maximum(points.max(axis=0) - low, 1e-9)
+  fine = 4 if max(w, h) < 48 else 2  # Samples per pixel and axis.
+  margin = int(np.ceil(3 * sigma)) + 1
+  left, top = int(np.floor(x)) - margin, int(np.floor(y)) - margin
+  columns, rows = int(np.ceil(x + w)) + margin - left, int(np.ceil(y + h)) + margin - top
+  # fillPoly fills every sample that the outline touches: half a sample less on each side keeps the extent.
+  inner = np.maximum([w * fine - 1, h * fine - 1], 0.0)
+  scale, origin = inner / span, np.array([(x - left) * fine, (y - top) * fine])
+  points = np.round(((points - low) * scale + origin) * (1 << _SHIFT)).astype(np.int32)
+  canvas = np.zeros((rows * fine, columns * fine, 2), np.float32)
+  start = 0
+  for polygon, (opacity, heat) in zip(polygons, paints):
+    part = points[start:start + len(polygon)]
+    start += len(polygon)
+    cv2.fillPoly(canvas, [part], (float(opacity), float(opacity * heat)), cv2.LINE_8, _SHIFT)
+  canvas = cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA)
+  if sigma > 0:
+    canvas = cv2.GaussianBlur(canvas, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+  return Patch(left, top, canvas[..., 0], canvas[..., 1])
+
+
+def overlap(patch: Patch, width: int, height: int):
+  """Slices of the part of a patch that lies in the view.
+
+  Returns:
+    (slices into the view, slices into the patch), each (rows, columns), or None when nothing lies in the view.
+  """
+  rows, columns = patch.opacity.shape
+  x0, x1 = max(patch.left, 0), min(patch.left + columns, width)
+  y0, y1 = max(patch.top, 0), min(patch.top + rows, height)
+  if x0 >= x1 or y0 >= y1:
+    return None
+  view = slice(y0, y1), slice(x0, x1)
+  return view, (slice(y0 - patch.top, y1 - patch.top), slice(x0 - patch.left, x1 - patch.left))

@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Scores anybody's result files against a data set's labels. No images are needed.
+
+  python scripts/score.py --protocol=antiuav410 --format=antiuav410 --root=Anti-UAV410/test --results=results/SiamDFF
+
+The results folder holds one file per sequence: <sequence>.json in the Anti-UAV form, {"res": [[x,y,w,h] or [], ...]},
+where [] says that the target is absent, or <sequence>.txt with a line x,y,w,h per frame. Boxes in .txt files are
+taken in the coordinates of the label files (1-based for otb, else 0-based), those in .json files are 0-based.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from input_pipeline import datasets
+from siamdff_jax import cli
+from siamdff_jax.evaluation import protocols, report, results
+
+_PROTOCOL = flags.DEFINE_enum("protocol", None, list(protocols.PROTOCOLS), "Whose rules to score by.", required=True)
+_FORMAT = flags.DEFINE_string("format", None, "The labels' format: " + ", ".join(datasets.FORMATS), required=True)
+_ROOT = flags.DEFINE_string("root", None, "The data set's folder.", required=True)
+_RESULTS = flags.DEFINE_string("results", None, "The folder with a result file per sequence.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Where to write the metrics as JSON (optional).")
+
+
+def main(_):
+  sequences = datasets.load(_FORMAT.value, _ROOT.value, frames=False)
+  tracked = results.read_folder(_RESULTS.value, sequences, _FORMAT.value)
+  scores = protocols.evaluate(_PROTOCOL.value, sequences, tracked).metrics
+  print(report.format_table({**scores["sequences"], "OVERALL": scores}, title="sequence"))
+  official = ", ".join(f"{key} {scores['overall'][key]:.4f}" for key in protocols.PROTOCOLS[_PROTOCOL.value].official)
+  print(f"\n{len(sequences)} sequences, protocol {_PROTOCOL.value}; its official numbers: {official}")
+  if _OUT.value:
+    report.write_metrics(_OUT.value, scores)
+    print(f"written to {_OUT.value}")
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,34 @@
+"""How every script starts and how it fails."""
+
+import logging
+import sys
+
+from absl import app
+
+from input_pipeline.errors import DataError
+
+
+def run(main):
+  """Runs `main(argv)` of a script with parsed absl flags.
+
+  A `DataError` (a user's data, checkpoint or arguments at fault) becomes one sentence on stderr and exit code 1;
+  anything else is our mistake and keeps its traceback.
+  """
+  logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+  def guarded(argv):
+    if len(argv) > 1:
+      raise DataError(f"unexpected argument {argv[1]!r}; options are written --name=value (see --help)")
+    return main(argv)
+
+  def with_errors(argv):
+    try:
+      return guarded(argv)
+    except DataError as error:
+      print(f"error: {error}", file=sys.stderr)
+      return 1
+    except KeyboardInterrupt:
+      print("interrupted", file=sys.stderr)
+      return 130
+
+  app.run(with_errors)

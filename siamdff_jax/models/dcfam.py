@@ -1,0 +1,56 @@
+"""DCFAM, dynamic channel feature aggregation module: the mixed template joins the original, without background.
+
+The abstract of arXiv 2512.04581 fixes the purpose; the form is our choice. Outside the target's box nothing of the
+mixed template is used: neither for the descriptors nor in the result.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from siamdff_jax.models.backbone import STRIDE
+
+
+def box_mask(box_wh: jax.Array, side: int) -> jax.Array:
+  """The share of each feature cell that a centred box covers.
+
+  Args:
+    box_wh: [B, 2] width and height of the target in pixels of the template crop, whose centre it shares.
+    side: cells per side of the (cut) template map.
+
+  Returns:
+    float32 [B, side, side, 1] in 0..1.
+  """
+  left = STRIDE * (jnp.arange(side) - side / 2)  # Left edges of the cells, relative to the centre.
+  half = box_wh[:, :, None] / 2  # [B, 2, 1]
+  cover = jnp.clip(jnp.minimum(left + STRIDE, half) - jnp.maximum(left, -half), 0) / STRIDE  # [B, 2, side]
+  return (cover[:, 1, :, None] * cover[:, 0, None, :])[..., None]
+
+
+def pool_inside(x: jax.Array, mask: jax.Array) -> jax.Array:
+  """Mean of x [B, h, w, D] weighted by mask [B, h, w, 1] -> [B, D]."""
+  return (x * mask).sum((1, 2)) / (mask.sum((1, 2)) + 1e-6)
+
+
+class DCFAM(nn.Module):
+  """Starts as the mean of the original and the (masked) mixed template."""
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, template: jax.Array, mixed_template: jax.Array, mask: jax.Array) -> jax.Array:
+    """[B, h, w, D], [B, h, w, D], mask [B, h, w, 1] in 0..1 -> [B, h, w, D]."""
+    d = template.shape[-1]
+    mask = mask.astype(self.dtype)
+    inside = mixed_template * mask
+    descriptors = jnp.concatenate([pool_inside(template, mask), pool_inside(mixed_template, mask)], -1)  # [B, 2D]
+    hidden = nn.relu(nn.Dense(max(d // 4, 8), dtype=self.dtype, name="hidden")(descriptors))
+    logits = nn.Dense(2 * d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="logits")(hidden)
+    weights = jax.nn.softmax(logits.reshape(-1, 1, 1, 2, d), axis=3)  # [B, 1, 1, 2, D], starts at 1/2.
+    # The learned mask can only take away from the box, never reach outside of it.
+    learned = nn.Conv(1, (3, 3), dtype=self.dtype, bias_init=nn.initializers.constant(2.0), name="mask")
+    keep = mask * jax.nn.sigmoid(learned(jnp.concatenate([template, inside], -1)))  # [B, h, w, 1]
+    kept = template + keep * (mixed_template - template)  # The original template where the mask is 0.
+    return weights[..., 0, :] * template + weights[..., 1, :] * kept

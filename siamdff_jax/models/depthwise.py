@@ -1,0 +1,95 @@
+"""Depthwise convolution, depthwise correlation and the stem's patches, in the form that is fast on each backend.
+
+XLA:CPU runs grouped convolutions many times slower than the same sum written as shifted multiply-adds, and their
+gradients slower still (`scripts/benchmark.py depthwise` measures both). So every depthwise operation of the network
+is here, in two forms that a test holds equal:
+
+* "shift": a sum over kernel taps of shifted slices times weights. Exports with a symbolic batch size.
+* "grouped": `lax.conv_general_dilated` with feature groups, for accelerators.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Form = Literal["shift", "grouped"]
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def default_form() -> Form:
+  """The faster form on the default backend."""
+  return "shift" if jax.default_backend() == "cpu" else "grouped"
+
+
+def depthwise_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, padding: str = "SAME",
+                   form: Form | None = None) -> jax.Array:
+  """Convolves every channel with a kernel of its own.
+
+  Args:
+    x: [B, H, W, C].
+    kernel: [k, k, C], k odd.
+    stride: step between output positions.
+    dilation: step between kernel taps.
+    padding: "SAME" pads dilation*(k-1)/2 zeros on every side (symmetric also when strided), "VALID" none.
+    form: None takes `default_form()`.
+
+  Returns:
+    [B, H', W', C], the dtype of `x`.
+  """
+  k = kernel.shape[0]
+  pad = dilation * (k - 1) // 2 if padding == "SAME" else 0
+  kernel = kernel.astype(x.dtype)
+  if (form or default_form()) == "grouped":
+    return lax.conv_general_dilated(
+        x, kernel[:, :, None, :], (stride, stride), [(pad, pad)] * 2, rhs_dilation=(dilation, dilation),
+        dimension_numbers=_NHWC, feature_group_count=x.shape[-1])
+  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  reach = dilation * (k - 1)
+  rows, cols = x.shape[1] - reach, x.shape[2] - reach
+  out = 0
+  for i in range(k):
+    for j in range(k):
+      y0, x0 = i * dilation, j * dilation
+      out += x[:, y0:y0 + rows:stride, x0:x0 + cols:stride] * kernel[i, j]
+  return out
+
+
+def depthwise_correlation(search: jax.Array, template: jax.Array, *, form: Form | None = None) -> jax.Array:
+  """Correlates each example's search features with its own template, channel by channel, `VALID`.
+
+  Args:
+    search: [B, H, W, C].
+    template: [B, h, w, C].
+    form: None takes `default_form()`.
+
+  Returns:
+    [B, H-h+1, W-w+1, C], the dtype of `search`.
+  """
+  b, height, width, c = search.shape
+  _, h, w, _ = template.shape
+  template = template.astype(search.dtype)
+  rows, cols = height - h + 1, width - w + 1
+  if (form or default_form()) == "grouped":
+    # Batch and channel together become the groups: [1, H, W, B*C] with [h, w, 1, B*C].
+    lhs = search.transpose(1, 2, 0, 3).reshape(1, height, width, b * c)
+    rhs = template.transpose(1, 2, 0, 3).reshape(h, w, 1, b * c)
+    out = lax.conv_general_dilated(lhs, rhs, (1, 1), "VALID", dimension_numbers=_NHWC, feature_group_count=b * c)
+    return out.reshape(rows, cols, b, c).transpose(2, 0, 1, 3)
+  out = 0
+  for i in range(h):
+    for j in range(w):
+      out += search[:, i:i + rows, j:j + cols] * template[:, i:i + 1, j:j + 1]
+  return out
+
+
+def patches(x: jax.Array, size: int, stride: int) -> jax.Array:
+  """Gathers size x size patches, `VALID`: [B, H, W, C] -> [B, H', W', size*size*C].
+
+  A convolution with one input channel is a matrix product on these; XLA:CPU's gradient of the direct form is
+  dozens of times slower.
+  """
+  rows, cols = x.shape[1] - size + 1, x.shape[2] - size + 1
+  taps = [x[:, i:i + rows:stride, j:j + cols:stride] for i in range(size) for j in range(size)]
+  return jnp.concatenate(taps, axis=-1)

@@ -1,0 +1,77 @@
+"""The two layers everything else is made of: a normalised convolution and the depthwise convolution as a module."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from siamdff_jax.models import depthwise
+
+NORMS = ("batch", "frozen_batch", "group")
+
+
+class Norm(nn.Module):
+  """Normalisation over channels, chosen by name.
+
+  Attributes:
+    kind: "batch" (statistics of the global batch: averaged over `axis_name` where the layout has one),
+      "frozen_batch" (running statistics, never updated: for pretrained backbones) or "group".
+    axis_name: the mapped axis to average batch statistics over, or None where the batch is one array.
+    dtype: of the output; statistics are always float32.
+  """
+
+  kind: str = "batch"
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """[B, H, W, C] -> [B, H, W, C]."""
+    if self.kind == "group":
+      groups = max(g for g in range(1, 33) if x.shape[-1] % g == 0 and x.shape[-1] // g >= 4 or g == 1)
+      return nn.GroupNorm(num_groups=groups, dtype=self.dtype)(x)
+    if self.kind not in NORMS:
+      raise ValueError(f"norm is {self.kind!r}, expected one of {NORMS}")
+    use_running = not train or self.kind == "frozen_batch"
+    # `axis_name` exists only inside a mapped training step; initialisation and inference run without it.
+    axis_name = None if use_running or self.is_initializing() else self.axis_name
+    return nn.BatchNorm(use_running_average=use_running, momentum=0.9, axis_name=axis_name, dtype=self.dtype)(x)
+
+
+class ConvNorm(nn.Module):
+  """Convolution without bias, normalisation, optional ReLU. Padding is symmetric or none, see `backbone`."""
+
+  features: int
+  kernel: int = 3
+  stride: int = 1
+  dilation: int = 1
+  relu: bool = True
+  norm: str = "batch"
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    pad = self.dilation * (self.kernel - 1) // 2 if self.stride == 1 else 0
+    x = nn.Conv(self.features, (self.kernel,) * 2, self.stride, [(pad, pad)] * 2, kernel_dilation=self.dilation,
+                use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)(x)
+    x = Norm(self.norm, self.axis_name, self.dtype)(x, train)
+    return nn.relu(x) if self.relu else x
+
+
+class DepthwiseConv(nn.Module):
+  """Depthwise convolution without bias (`depthwise.depthwise_conv`)."""
+
+  kernel: int = 3
+  stride: int = 1
+  dilation: int = 1
+  padding: str = "SAME"
+  dtype: Any = jnp.float32
+  kernel_init: Any = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=(0, 1), out_axis=())
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    kernel = self.param("kernel", self.kernel_init, (self.kernel, self.kernel, x.shape[-1]))
+    return depthwise.depthwise_conv(
+        x.astype(self.dtype), kernel, stride=self.stride, dilation=self.dilation, padding=self.padding)

@@ -1,0 +1,126 @@
+"""SiamDFF: the whole network on one page.
+
+    template -> backbone -> neck -> cut ---.
+                                            STEN per level -> DCFAM ---.
+    search ---> backbone -> neck ----------'       |                    correlation -> head
+                                                  DSFAM ---------------'
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from siamdff_jax.models import backbone as backbones
+from siamdff_jax.models import dcfam, depthwise, intensity
+from siamdff_jax.models.dsfam import DSFAM
+from siamdff_jax.models.head import Head
+from siamdff_jax.models.neck import Neck, centre_cut
+from siamdff_jax.models.sten import STEN
+
+CORRELATION_SIDE = 7  # Cells of the (cut) template that are correlated over the search map.
+
+
+class SiamDFF(nn.Module):
+  """The tracker's network.
+
+  Attributes:
+    backbone: a module from {level: features}.
+    features: D, channels from the neck on.
+    heads: attention heads of STEN.
+    tower_depth: convolutions per tower of the head.
+    template_side, search_side: crop sides in pixels, 8 n + 7.
+    mean, std: of the grey levels in [0, 1].
+    prior_channel: the inputs have a second channel, the target's box as a soft mask (a privileged teacher's).
+    use_sten, use_intensity, use_dsfam, use_dcfam: the ablation switches. All off leaves a SiamCAR-like tracker.
+  """
+
+  backbone: nn.Module
+  features: int = 256
+  heads: int = 8
+  tower_depth: int = 4
+  template_side: int = 127
+  search_side: int = 255
+  mean: float = 0.45
+  std: float = 0.2
+  prior_channel: bool = False
+  use_sten: bool = True
+  use_intensity: bool = True
+  use_dsfam: bool = True
+  use_dcfam: bool = True
+  norm: str = "batch"
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.neck = Neck(self.features, self.norm, self.axis_name, self.dtype)
+    if self.use_sten:
+      self.sten = {str(level): STEN(self.heads, self.use_intensity, self.dtype) for level in backbones.LEVELS}
+    if self.use_dsfam:
+      self.dsfam = DSFAM(self.dtype)
+    if self.use_dcfam:
+      self.dcfam = dcfam.DCFAM(self.dtype)
+    self.head = Head(self.tower_depth, self.template_side, self.dtype)
+
+  def __call__(self, template: jax.Array, template_wh: jax.Array, search: jax.Array, train: bool = False) -> dict:
+    """Both branches.
+
+    Args:
+      template: [B, St, St, C] grey levels in [0, 1] (C = 1, or 2 with `prior_channel`).
+      template_wh: [B, 2] the target's width and height in pixels of the template crop; it is at its centre.
+      search: [B, Ss, Ss, C].
+      train: use and update batch statistics.
+
+    Returns:
+      The head's outputs (see `head.Head`) and every intermediate by name: "template"/"search" (neck),
+      "template_backbone"/"search_backbone" ({level: ...}), "sten" ({level: ...}), "dsfam", "fused_template",
+      "fused_search", "response".
+    """
+    encoded = self.encode_template(template, template_wh, train)
+    return self.track(encoded, search, train)
+
+  def encode_template(self, template: jax.Array, template_wh: jax.Array, train: bool = False) -> dict:
+    """What is computed once per target; the result is the first argument of `track`."""
+    levels, features = self._features(template, train)
+    side = min(CORRELATION_SIDE, features[2].shape[1])
+    cut = lambda x: centre_cut(x, side)
+    return {
+        "backbone": levels,
+        "features": {level: cut(x) for level, x in features.items()},
+        "intensity": cut(intensity.intensity_prior(template[..., :1], self.template_side)).astype(self.dtype),
+        "mask": dcfam.box_mask(template_wh, side),
+    }
+
+  def track(self, encoded: dict, search: jax.Array, train: bool = False) -> dict:
+    """The search pass: a template from `encode_template` against search crops [B, Ss, Ss, C]."""
+    out = {"template_backbone": encoded["backbone"], "template": encoded["features"], "template_mask": encoded["mask"]}
+    out["search_backbone"], out["search"] = self._features(search, train)
+    mixed, enhanced = encoded["features"], out["search"]
+    if self.use_sten:
+      prior = intensity.intensity_prior(search[..., :1], self.template_side).astype(self.dtype)
+      out["sten"] = {
+          level: self.sten[str(level)](encoded["features"][level], x, encoded["intensity"], prior)
+          for level, x in out["search"].items()
+      }
+      mixed = {level: x["mixed_template"] for level, x in out["sten"].items()}
+      enhanced = {level: x["search"] for level, x in out["sten"].items()}
+
+    mean = lambda levels: sum(levels[level] for level in backbones.LEVELS) / len(levels)
+    template, mixed = mean(encoded["features"]), mean(mixed)  # [B, 7, 7, D]
+    if self.use_dsfam:
+      out["dsfam"] = self.dsfam(enhanced, template, encoded["mask"])
+      out["fused_search"] = out["dsfam"]["search"]
+    else:
+      out["fused_search"] = mean(enhanced)  # [B, H, W, D]
+    out["fused_template"] = self.dcfam(template, mixed, encoded["mask"]) if self.use_dcfam else mixed
+    response = depthwise.depthwise_correlation(out["fused_search"], out["fused_template"])
+    # A mean over the taps, not a sum, so that the response's scale does not depend on the template's side.
+    out["response"] = response / (out["fused_template"].shape[1] * out["fused_template"].shape[2]) ** 0.5
+    return out | self.head(out["response"])
+
+  def _features(self, image: jax.Array, train: bool) -> tuple[dict, dict]:
+    """[B, S, S, C] -> (backbone levels, neck levels)."""
+    x = jnp.concatenate([(image[..., :1] - self.mean) / self.std, image[..., 1:]], -1).astype(self.dtype)
+    levels = self.backbone(x, train)
+    return levels, self.neck(levels, train)

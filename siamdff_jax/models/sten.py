@@ -1,0 +1,97 @@
+"""STEN, selective target enhancement network: intensity-aware multi-head cross-attention in both branches.
+
+The abstract of arXiv 2512.04581 fixes that such attention enhances important regions of the template and of the
+search branch, and that the template branch yields a mixed template. Everything below is our choice.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class IntensityAttention(nn.Module):
+  """softmax(Q K^T / sqrt(d) + alpha_h . I_key) (V * (1 + tanh(conv I_key))), before the output projection.
+
+  `alpha` [heads, S] and the value gate's kernel start at 0: plain multi-head cross-attention.
+  """
+
+  heads: int
+  use_intensity: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, queries: jax.Array, keys: jax.Array, key_intensity: jax.Array) -> jax.Array:
+    """queries [B, h, w, D], keys [B, H, W, D], key_intensity [B, H, W, S] -> attended [B, h, w, D]."""
+    b, h, w, d = queries.shape
+    split = lambda x: x.reshape(b, -1, self.heads, d // self.heads)  # [B, N, heads, d]
+    dense = lambda name: nn.Dense(d, dtype=self.dtype, name=name)
+    q, k, v = split(dense("query")(queries)), split(dense("key")(keys)), dense("value")(keys)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(q.shape[-1]).astype(q.dtype)
+    logits = logits.astype(jnp.float32)
+    if self.use_intensity:
+      scales = key_intensity.shape[-1]
+      alpha = self.param("alpha", nn.initializers.zeros, (self.heads, scales))
+      bias = jnp.einsum("bijs,hs->bhij", key_intensity.astype(jnp.float32), alpha)  # [B, heads, H, W]
+      logits += bias.reshape(b, self.heads, 1, -1)
+      gate = nn.Conv(d, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype, name="value_gate")(key_intensity)
+      v = v * (1 + jnp.tanh(gate))
+    weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)  # [B, heads, hw, HW]
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, split(v)).reshape(b, h, w, d)
+
+
+class SelectiveMerge(nn.Module):
+  """Decides per channel and per position how much of the attended features enters.
+
+  Per channel: a softmax over {original, attended} from pooled statistics of both. Per position: a sigmoid from
+  channel mean and maximum of both. The projection of the attended features starts at 0, so the whole starts as the
+  identity.
+  """
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, original: jax.Array, attended: jax.Array) -> jax.Array:
+    """[B, H, W, D], [B, H, W, D] -> [B, H, W, D]."""
+    d = original.shape[-1]
+    both = jnp.concatenate([original, attended], -1)  # [B, H, W, 2D]
+    pooled = jnp.concatenate([both.mean((1, 2)), both.max((1, 2))], -1)  # [B, 4D]
+    hidden = nn.relu(nn.Dense(max(d // 4, 8), dtype=self.dtype, name="channel_hidden")(pooled))
+    logits = nn.Dense(2 * d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="channel_logits")(hidden)
+    channel = jax.nn.softmax(logits.reshape(-1, 1, 1, 2, d), axis=3)  # [B, 1, 1, 2, D], starts at 1/2.
+    statistics = jnp.stack([f(x, axis=-1) for x in (original, attended) for f in (jnp.mean, jnp.max)], -1)
+    position = jax.nn.sigmoid(nn.Conv(1, (3, 3), dtype=self.dtype, name="position")(statistics))  # [B, H, W, 1]
+    update = nn.Dense(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(attended)
+    return 2 * channel[..., 0, :] * original + 2 * channel[..., 1, :] * position * update
+
+
+class STEN(nn.Module):
+  """One feature level: enhanced search features and the mixed template."""
+
+  heads: int = 8
+  use_intensity: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, template, search, template_intensity, search_intensity) -> dict[str, jax.Array]:
+    """Enhances both branches with each other.
+
+    Args:
+      template: [B, h, w, D].
+      search: [B, H, W, D].
+      template_intensity: [B, h, w, S], see `intensity.intensity_prior`.
+      search_intensity: [B, H, W, S].
+
+    Returns:
+      "search" [B, H, W, D], "mixed_template" [B, h, w, D], and the attended features before the merge by name.
+    """
+    attention = lambda name: IntensityAttention(self.heads, self.use_intensity, self.dtype, name=name)
+    search_attended = attention("search_attention")(search, template, template_intensity)
+    template_attended = attention("template_attention")(template, search, search_intensity)
+    return {
+        "search": SelectiveMerge(self.dtype, name="search_merge")(search, search_attended),
+        "mixed_template": SelectiveMerge(self.dtype, name="template_merge")(template, template_attended),
+        "search_attended": search_attended,
+        "template_attended": template_attended,
+    }
