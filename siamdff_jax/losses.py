@@ -8,34 +8,47 @@ import optax
 from siamdff_jax import boxes, targets
 
 
-def focal(logit: jax.Array, positive: jax.Array, negative: jax.Array, alpha: float = 0.25, gamma: float = 2.0):
-  """Focal loss (Lin et al. 2017) summed over cells and divided by the number of positives (at least 1 per batch).
+def focal(logit: jax.Array, positive: jax.Array, negative: jax.Array, counts: dict, alpha: float = 0.25,
+          gamma: float = 2.0) -> jax.Array:
+  """Focal loss (Lin et al. 2017), summed over cells and divided by the number of positives.
 
   Args:
     logit: [B, n, n].
     positive, negative: [B, n, n] masks; cells in neither do not count.
+    counts: from `label_counts`.
     alpha: weight of the positives.
     gamma: how strongly easy cells are played down.
   """
   p = jax.nn.sigmoid(logit)
   hard_positive = alpha * (1 - p) ** gamma * optax.sigmoid_binary_cross_entropy(logit, jnp.ones_like(logit))
   hard_negative = (1 - alpha) * p**gamma * optax.sigmoid_binary_cross_entropy(logit, jnp.zeros_like(logit))
-  return hard_positive * positive + hard_negative * negative, positive.sum()
+  return (hard_positive * positive + hard_negative * negative).sum() / counts["positive"]
 
 
-def balanced_bce(logit: jax.Array, positive: jax.Array, negative: jax.Array):
-  """Cross-entropy in which positives and negatives of the batch weigh one half each (SiamCAR's class loss)."""
-  bce = lambda label: optax.sigmoid_binary_cross_entropy(logit, jnp.full_like(logit, label))
-  share = lambda mask: mask / jnp.maximum(mask.sum(), 1.0)
-  return 0.5 * bce(1.0) * share(positive) + 0.5 * bce(0.0) * share(negative), jnp.ones(())
+def balanced_bce(logit: jax.Array, positive: jax.Array, negative: jax.Array, counts: dict) -> jax.Array:
+  """Cross-entropy in which positives and negatives weigh one half each (SiamCAR's class loss); arguments as `focal`."""
+  bce = lambda label, mask: (optax.sigmoid_binary_cross_entropy(logit, jnp.full_like(logit, label)) * mask).sum()
+  return 0.5 * bce(1.0, positive) / counts["positive"] + 0.5 * bce(0.0, negative) / counts["negative"]
 
 
-def task_losses(out: dict, batch: dict, config: ml_collections.ConfigDict, search_side: int) -> dict[str, jax.Array]:
+def label_counts(batch: dict, side: int, search_side: int) -> dict[str, jax.Array]:
+  """How many cells of the batch are "positive" and "negative": what the losses are divided by.
+
+  They depend on the labels alone, so that the step can count over the whole (global) batch before it splits the batch
+  over devices or accumulation rounds; the parts then add up to the same loss.
+  """
+  labels = targets.assign(batch["search_box_ltrb"], batch["present"], side, search_side)
+  return {key: jnp.maximum(labels[key].sum(), 1e-6) for key in ("positive", "negative")}
+
+
+def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.ConfigDict, search_side: int
+                ) -> dict[str, jax.Array]:
   """The weighted task losses and, unweighted, what one wants to watch.
 
   Args:
     out: the network's outputs.
     batch: "search_box_ltrb" [B, 4] in search-crop coordinates, "present" [B].
+    counts: from `label_counts`.
     config: `config.loss`: class_kind, box_kind, quality_kind, and weights of class, box, quality, presence.
     search_side: pixels of the search crop.
 
@@ -43,35 +56,27 @@ def task_losses(out: dict, batch: dict, config: ml_collections.ConfigDict, searc
     {"loss/class", "loss/box", "loss/quality", "loss/presence"} weighted scalars and "iou", the mean IoU of positives.
   """
   present = batch["present"].astype(jnp.float32)
-  side = out["class_logit"].shape[1]
-  labels = targets.assign(batch["search_box_ltrb"], present, side, search_side)
-  positive, negative = labels["positive"], labels["negative"]
-  count = jnp.maximum(positive.sum(), 1.0)
-
-  kind = {"focal": focal, "balanced_bce": balanced_bce}[config.class_kind]
-  cells, divisor = kind(out["class_logit"], positive, negative)
-  class_loss = cells.sum() / jnp.maximum(divisor, 1.0)
+  labels = targets.assign(batch["search_box_ltrb"], present, out["class_logit"].shape[1], search_side)
+  positive = labels["positive"]
+  class_kind = {"focal": focal, "balanced_bce": balanced_bce}[config.class_kind]
 
   predicted = targets.boxes_from_ltrb(out["ltrb"], search_side)  # [B, n, n, 4]
   truth = jnp.broadcast_to(batch["search_box_ltrb"][:, None, None], predicted.shape)
   overlap = boxes.iou(predicted, truth)
-  if config.box_kind == "giou":
-    box_cells = 1 - boxes.giou(predicted, truth)
-  elif config.box_kind == "giou+nwd":
-    box_cells = 1.5 - boxes.giou(predicted, truth) - 0.5 * boxes.nwd(predicted, truth, config.nwd_constant)
-  else:
+  box_cells = 1 - boxes.giou(predicted, truth)
+  if config.box_kind == "giou+nwd":
+    box_cells += 0.5 * (1 - boxes.nwd(predicted, truth, config.nwd_constant))
+  elif config.box_kind != "giou":
     raise ValueError(f"loss.box_kind is {config.box_kind!r}, expected 'giou' or 'giou+nwd'")
-  box_loss = (box_cells * positive).sum() / count
 
   quality_label = labels["centerness"] if config.quality_kind == "centerness" else jax.lax.stop_gradient(overlap)
-  quality = optax.sigmoid_binary_cross_entropy(out["quality_logit"], quality_label)
-  quality_loss = (quality * positive).sum() / count
-  presence_loss = optax.sigmoid_binary_cross_entropy(out["presence_logit"], present).mean()
+  quality_cells = optax.sigmoid_binary_cross_entropy(out["quality_logit"], quality_label)
+  over_positives = lambda cells: (cells * positive).sum() / counts["positive"]
   weights = config.weights
   return {
-      "loss/class": weights["class"] * class_loss,
-      "loss/box": weights["box"] * box_loss,
-      "loss/quality": weights["quality"] * quality_loss,
-      "loss/presence": weights["presence"] * presence_loss,
-      "iou": (overlap * positive).sum() / count,
+      "loss/class": weights["class"] * class_kind(out["class_logit"], positive, labels["negative"], counts),
+      "loss/box": weights["box"] * over_positives(box_cells),
+      "loss/quality": weights["quality"] * over_positives(quality_cells),
+      "loss/presence": weights["presence"] * optax.sigmoid_binary_cross_entropy(out["presence_logit"], present).mean(),
+      "iou": over_positives(overlap),
   }

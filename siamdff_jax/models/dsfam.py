@@ -15,9 +15,15 @@ from siamdff_jax.models.layers import DepthwiseConv
 
 
 class ContextBlock(nn.Module):
-  """Global context (GCNet): one softmax-pooled context vector through a bottleneck. Returns the vector's update."""
+  """Global context (GCNet): one softmax-pooled context vector through a bottleneck. Returns the vector's update.
+
+  Attributes:
+    dtype: of the computation.
+    reduction: how many times narrower than the input the bottleneck is (at least 8 channels stay).
+  """
 
   dtype: Any = jnp.float32
+  reduction: int = 4
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -25,7 +31,7 @@ class ContextBlock(nn.Module):
     b, _, _, d = x.shape
     attention = jax.nn.softmax(nn.Dense(1, dtype=self.dtype, name="attention")(x).reshape(b, -1), axis=-1)
     context = jnp.einsum("bn,bnd->bd", attention, x.reshape(b, -1, d))
-    hidden = nn.Dense(max(d // 4, 8), dtype=self.dtype, name="hidden")(context)
+    hidden = nn.Dense(max(d // self.reduction, 8), dtype=self.dtype, name="hidden")(context)
     hidden = nn.relu(nn.LayerNorm(dtype=self.dtype)(hidden))
     return nn.Dense(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(hidden)[:, None, None, :]
 

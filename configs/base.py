@@ -1,0 +1,63 @@
+"""What every config has, with the defaults. Not an experiment: it names no data."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      seed=0,
+      model=dict(
+          backbone=dict(kind="resnet", blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512), bottleneck=False,
+                        stem_kernel=7, remat=False),
+          features=256,  # D, channels from the neck on.
+          heads=8,
+          tower_depth=4,
+          template_side=127,  # Crop sides in pixels: 8 n + 7.
+          search_side=255,
+          mean=0.45,  # Grey levels in 0..1.
+          std=0.2,
+          norm="batch",  # "batch", "frozen_batch" or "group".
+          dtype="float32",  # Of the computation; "bfloat16" on accelerators. Parameters and losses stay float32.
+          prior_channel=False,  # A privileged teacher sees the target's box as a second input channel.
+          use_sten=True, use_intensity=True, use_dsfam=True, use_dcfam=True,  # The ablation switches.
+      ),
+      teacher=dict(checkpoint=""),
+      distiller=dict(
+          kind="none",  # "contextual" (ours), "fgd", "at", "cwd" or "none".
+          weight=1.0,  # Of all of the distiller's terms.
+          weights=dict(),  # Of single terms, by name; see siamdff_jax/distillation.
+      ),
+      loss=dict(
+          class_kind="focal",  # or "balanced_bce"
+          box_kind="giou",  # or "giou+nwd", for tiny boxes
+          quality_kind="centerness",  # or "iou"
+          nwd_constant=32.0,  # Pixels of the search crop: about the size that a target has there.
+          weights={"class": 1.0, "box": 3.0, "quality": 1.0, "presence": 0.5},
+      ),
+      data=dict(
+          train=dict(),  # name: {format, root, weight}
+          validation=dict(),
+          records="",  # Where videos are packed; "" is the folder `records` beside the workdir.
+          workers=2,
+          pairs=dict(
+              max_gap=100,  # Frames between template and search at most.
+              negative=0.15,  # Share of pairs without the target in the search crop.
+              shift=1.0,  # Of the search window, in target sizes.
+              scale=0.35,  # Of the search window: up to 1.35 times larger or smaller.
+              template_scale=0.05,
+          ),
+          augment=dict(flip=0.5, polarity=0.2, fade=0.15, gain=0.4, blur=0.2, noise=0.3, stripes=0.15,
+                       dead_pixels=0.05),  # Probability of each.
+      ),
+      optimizer=dict(
+          kind="adamw", learning_rate=1e-3, weight_decay=1e-4, warmup_steps=200, final_fraction=0.01, clip_norm=5.0,
+          backbone_factor=1.0,  # The backbone's learning rate as a share of the rest's.
+          backbone_freeze_steps=0,
+      ),
+      train=dict(
+          steps=10_000, batch_size=32, accumulate=1, ema_decay=0.998, max_bad_steps=20,
+          log_every=20, checkpoint_every=500, validation_pairs=256,
+      ),
+      layout=dict(kind="pmap", fsdp=False),  # "pmap" or "mesh"; fsdp shards parameters (mesh only).
+      tracker=dict(),
+  ))

@@ -1,0 +1,30 @@
+"""A small SiamDFF on real thermal-infrared clips (Svanstrom et al., CC0): runs on two CPU cores.
+
+  scripts/train.py --config configs/svanstrom.py:teacher --workdir runs/svanstrom_teacher \
+      --config.data.train.clips.root=DATA/svanstrom_ir/train
+  scripts/train.py --config configs/svanstrom.py --workdir runs/svanstrom \
+      --config.data.train.clips.root=DATA/svanstrom_ir/train --config.teacher.checkpoint=runs/svanstrom_teacher
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(role: str = "student") -> ml_collections.ConfigDict:
+  """`role`: "teacher" or "student"."""
+  config = base.get_config()
+  config.model.update(template_side=63, search_side=127, heads=4, tower_depth=2, norm="group", mean=0.4, std=0.2)
+  config.model.backbone.update(blocks=(1, 1, 1, 1), stem_kernel=3)
+  if role == "teacher":
+    config.model.features = 96
+    config.model.backbone.widths = (32, 64, 96, 128)
+    config.model.backbone.blocks = (1, 2, 2, 2)
+  else:
+    config.model.features = 64
+    config.model.backbone.widths = (16, 32, 48, 64)
+    config.distiller.kind = "contextual"
+  config.data.train.clips = dict(format="antiuav", root="", weight=1.0)
+  config.data.pairs.update(max_gap=100, shift=0.9)
+  config.train.update(steps=1600 if role == "teacher" else 2500, batch_size=32, checkpoint_every=250)
+  return config

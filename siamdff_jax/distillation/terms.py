@@ -1,0 +1,23 @@
+"""The weighted terms of a distiller, by name."""
+
+from collections.abc import Mapping
+
+import jax
+
+
+def weighted(terms: dict[str, jax.Array], weights: Mapping[str, float], defaults: Mapping[str, float]) -> dict:
+  """Each scalar of `terms` times its weight.
+
+  Args:
+    terms: unweighted scalars; the same names as `defaults`.
+    weights: by term name, what the user set; may be empty.
+    defaults: the weight of every term that `weights` leaves out.
+
+  Raises:
+    ValueError: a weight for a term that does not exist.
+  """
+  unknown = sorted(set(weights) - set(defaults))
+  if unknown:
+    raise ValueError(f"distiller.weights has {unknown}, but this distiller's terms are {sorted(defaults)}")
+  merged = {**defaults, **weights}
+  return {name: merged[name] * value for name, value in terms.items()}

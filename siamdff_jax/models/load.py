@@ -1,0 +1,34 @@
+"""A trained network from its checkpoint."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from siamdff_jax.models.build import build
+from siamdff_jax.models.siamdff import SiamDFF
+from siamdff_jax.training import checkpoints
+
+
+def abstract_variables(model: SiamDFF) -> dict[str, Any]:
+  """Shapes of the network's {"params", "batch_stats"}."""
+  channels = 2 if model.prior_channel else 1
+  image = lambda side: jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+  return jax.eval_shape(model.init, jax.random.key(0), image(model.template_side),
+                        jax.ShapeDtypeStruct((1, 2), jnp.float32), image(model.search_side))
+
+
+def load_model(checkpoint: str, config: ml_collections.ConfigDict | None = None) -> tuple[SiamDFF, dict[str, Any]]:
+  """The network and its averaged weights.
+
+  Args:
+    checkpoint: a training workdir or a checkpoint inside one.
+    config: another config than the checkpoint's own; it must give the same arrays.
+
+  Raises:
+    DataError: no checkpoint there, or one that does not fit the config.
+  """
+  config = config or checkpoints.load_config(checkpoint)
+  model = build(config.model)
+  return model, checkpoints.load_variables(checkpoint, abstract_variables(model))

@@ -1,0 +1,145 @@
+"""Checkpoints by Orbax: saved in the background, atomic, the best and the last kept, config and step inside."""
+
+import json
+import os
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from input_pipeline.errors import DataError
+from siamdff_jax.training.state import TrainState
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+  """The checkpoints of one workdir. Use as a context manager: leaving it waits for the last save."""
+
+  def __init__(self, workdir: str):
+    self.folder = os.path.join(os.path.abspath(workdir), FOLDER)
+    # Best by the validation IoU of the moving average; a checkpoint without one is only ever "the last".
+    keep = managers.AnyPreservationPolicy([
+        managers.LatestN(1),
+        managers.BestN(get_metric_fn=lambda metrics: metrics["iou"], n=1, keep_checkpoints_without_metrics=False)])
+    options = ocp.CheckpointManagerOptions(preservation_policy=keep, enable_async_checkpointing=True,
+                                           cleanup_tmp_directories=True)
+    self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+  @property
+  def last_step(self) -> int | None:
+    return self._manager.latest_step()
+
+  def save(self, state: TrainState, config: ml_collections.ConfigDict, metrics: dict[str, float] | None = None):
+    """Starts saving `state` under its step; returns when the state may be changed again."""
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    self._manager.save(step, metrics=metrics, args=ocp.args.Composite(
+        state=ocp.args.PyTreeSave(_as_dict(state)), config=ocp.args.JsonSave(json.loads(config.to_json_best_effort()))))
+
+  def wait(self):
+    self._manager.wait_until_finished()
+
+  def restore(self, state: TrainState) -> TrainState:
+    """The last checkpoint, in the shapes, types and placement of `state`.
+
+    Raises:
+      DataError: the checkpoint holds other arrays than this config makes.
+    """
+    step = self.last_step
+    path = os.path.join(self.folder, str(step))
+    _require_same_leaves(path, _as_dict(state))
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _as_dict(state))
+    restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
+        item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))))["state"]
+    leaves = jax.tree.leaves(restored)
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+
+def _as_dict(state: TrainState) -> dict[str, Any]:
+  """The state as named parts; optax's nested tuples become a flat list, so that files do not depend on their types."""
+  parts = {field: getattr(state, field) for field in ("step", "params", "batch_stats", "opt_state", "ema", "bad_steps")}
+  return parts
+
+
+def find(checkpoint: str) -> str:
+  """The folder of the checkpoint meant by a workdir (its best, else its last) or by a checkpoint's own folder.
+
+  Raises:
+    DataError: there is none.
+  """
+  if os.path.isdir(os.path.join(checkpoint, "state")):
+    return os.path.abspath(checkpoint)
+  folder = checkpoint if os.path.basename(os.path.normpath(checkpoint)) == FOLDER else os.path.join(checkpoint, FOLDER)
+  steps = sorted(int(name) for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.isdigit())
+  if not steps:
+    raise DataError(f"{checkpoint}: no checkpoint there, expected a training workdir or a folder in its '{FOLDER}'")
+
+  def quality(step):
+    path = os.path.join(folder, str(step), "metrics", "metrics")
+    return json.load(open(path))["iou"] if os.path.exists(path) else -1.0
+
+  return os.path.abspath(os.path.join(folder, str(max(steps, key=lambda step: (quality(step), step)))))
+
+
+def load_config(checkpoint: str) -> ml_collections.ConfigDict:
+  """The config a checkpoint was trained with."""
+  path = os.path.join(find(checkpoint), "config", "metadata")
+  try:
+    with open(path) as file:
+      return ml_collections.ConfigDict(json.load(file))
+  except (OSError, ValueError) as error:
+    raise DataError(f"{path}: no readable training config in this checkpoint ({error})") from error
+
+
+def load_variables(checkpoint: str, expected: dict[str, Any]) -> dict[str, Any]:
+  """The averaged weights for inference.
+
+  Args:
+    checkpoint: see `find`.
+    expected: {"params", "batch_stats"} of shapes (`jax.eval_shape` of the network's `init`).
+
+  Returns:
+    The same tree as numpy arrays.
+
+  Raises:
+    DataError: the checkpoint holds other arrays; the sentence names the first that differ.
+  """
+  path = find(checkpoint)
+  wanted = {"ema": expected["params"], "batch_stats": expected.get("batch_stats", {})}
+  _require_same_leaves(path, wanted)
+  handler = ocp.PyTreeCheckpointHandler()
+  restore_args = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), wanted)
+  restored = handler.restore(os.path.join(path, "state"), args=ocp.args.PyTreeRestore(
+      item=wanted, restore_args=restore_args, partial_restore=True))
+  return {"params": restored["ema"], "batch_stats": restored["batch_stats"]}
+
+
+def _require_same_leaves(path: str, wanted: dict[str, Any]):
+  """Compares names and shapes of the top-level parts in `wanted` with what the checkpoint holds."""
+  metadata = ocp.PyTreeCheckpointHandler().metadata(os.path.join(path, "state"))
+  saved = _shapes(getattr(metadata, "tree", metadata))
+  want = _shapes(wanted)
+  saved = {name: shape for name, shape in saved.items() if name.split("/")[0] in wanted}
+  differ = [f"{name} is {saved.get(name, 'missing')} in the checkpoint and {want.get(name, 'unknown')} in the config"
+            for name in sorted(saved.keys() | want.keys()) if saved.get(name) != want.get(name)]
+  if differ:
+    raise DataError(f"{path}: does not fit the config: {'; '.join(differ[:3])}"
+                    + (f"; and {len(differ) - 3} more" if len(differ) > 3 else ""))
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+  name = lambda path: "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+  return {name(path): tuple(leaf.shape) for path, leaf in leaves if hasattr(leaf, "shape")}

@@ -1,0 +1,184 @@
+"""The training loop: state and data position from the last checkpoint, then step after step."""
+
+import logging
+import os
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from input_pipeline import pipeline
+from input_pipeline.errors import DataError
+from input_pipeline.sampling import PairSampler
+from siamdff_jax import distillation, losses
+from siamdff_jax.models.build import build
+from siamdff_jax.training import checkpoints, parallel, sources
+from siamdff_jax.training.logging import RunLog
+from siamdff_jax.training.state import TrainState, optimizer
+from siamdff_jax.training.step import initial_state, make_step, network_inputs
+
+_VALIDATION_STREAM = 1  # Added to the seed: a stream of pairs apart from the training's.
+log = logging.getLogger(__name__)
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
+  """Trains what `config` says in `workdir`, from its last checkpoint when it has one.
+
+  Args:
+    config: see configs/base.py.
+    workdir: gets checkpoints, metrics.jsonl, TensorBoard files and config.json.
+
+  Returns:
+    The last state.
+
+  Raises:
+    DataError: data, teacher or checkpoint at fault, or too many non-finite steps in a row.
+  """
+  _write_config(config, workdir)
+  train_sampler = sources.sampler(config.data.train, config, workdir)
+  validation_sampler = sources.sampler(config.data.validation, config, workdir) if config.data.validation else None
+
+  layout = parallel.make_layout(config.layout, config.train.batch_size)
+  model = build(config.model, layout.axis_name)
+  teacher, teacher_variables = _teacher(config)
+  distiller = distillation.build(config.distiller) if teacher else None
+  rule = optimizer(config.optimizer, config.train.steps)
+  state = layout.put_state(initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables)))
+  step_fn = layout.compile(make_step(
+      model, rule, config, axis_name=layout.axis_name, distiller=distiller, teacher=teacher))
+  teacher_variables = layout.put_state(teacher_variables) if teacher else None
+  validate = _validation(build(config.model), config, validation_sampler)
+
+  with checkpoints.Checkpoints(workdir) as saved:
+    if saved.last_step is not None:
+      state = saved.restore(state)
+      log.info("%s: resuming at step %d of %d", workdir, int(state.step), config.train.steps)
+    start = int(state.step)
+    batches = _batches(train_sampler, config, start)
+    run_log = RunLog(workdir, start, config.train.steps, config.train.batch_size)
+    stop = _StopSignal()
+    pending, since = [], time.perf_counter()
+    try:
+      for step in range(start + 1, config.train.steps + 1):
+        state, metrics = step_fn(state, layout.put_batch(next(batches)), teacher_variables)
+        pending.append(metrics)
+        run_log.advance()
+        last = step == config.train.steps or stop.asked
+        if step % config.train.log_every == 0 or last:
+          scalars = _average(pending)
+          now = time.perf_counter()
+          scalars["pairs_per_second"] = len(pending) * config.train.batch_size / (now - since)
+          scalars["learning_rate"] = float(state.opt_state.hyperparams["learning_rate"])
+          run_log.write(step, scalars)
+          _stop_if_broken(scalars, workdir, step, config)
+          pending, since = [], now
+        if step % config.train.checkpoint_every == 0 or last:
+          metrics = None if stop.asked else validate(state)
+          if metrics:
+            run_log.write(step, {f"validation/{name}": value for name, value in metrics.items()})
+          saved.save(state, config, metrics)
+        if stop.asked:
+          log.info("%s: stopped by signal at step %d, saved; the same command goes on from there", workdir, step)
+          break
+    finally:
+      stop.restore()
+      run_log.close()
+  return state
+
+
+def _teacher(config):
+  """The frozen teacher and its variables, or (None, None)."""
+  if config.distiller.kind == "none":
+    return None, None
+  if not config.teacher.checkpoint:
+    raise DataError("config.distiller.kind is set but config.teacher.checkpoint is empty: train a teacher first and "
+                    "name its workdir, or set --config.distiller.kind=none")
+  teacher_config = checkpoints.load_config(config.teacher.checkpoint)
+  for side in ("template_side", "search_side"):
+    theirs, ours = teacher_config.model[side], config.model[side]
+    if theirs != ours:
+      raise DataError(f"{config.teacher.checkpoint}: the teacher's {side} is {theirs}, the student's {ours}; they must "
+                      f"be equal, set --config.model.{side}={theirs}")
+  from siamdff_jax.models.load import load_model
+
+  return load_model(config.teacher.checkpoint)
+
+
+def _batches(sampler: PairSampler, config, start: int):
+  return pipeline.batches(
+      sampler, config.data, template_side=config.model.template_side, search_side=config.model.search_side,
+      seed=config.seed, batch_size=config.train.batch_size, start_step=start, host=jax.process_index(),
+      num_hosts=jax.process_count())
+
+
+def _validation(model, config, sampler):
+  """A function state -> {"iou", "loss"} of the moving average on a fixed set of unaugmented pairs; empty without data."""
+  if sampler is None:
+    return lambda state: None
+  plain = config.data.copy_and_resolve_references()
+  for name in plain.augment:
+    plain.augment[name] = 0.0
+  count = config.train.validation_pairs
+  examples = [pipeline.example(sampler, plain, model.template_side, model.search_side,
+                               config.seed + _VALIDATION_STREAM, i) for i in range(count)]
+  size = min(count, config.train.batch_size)
+  batches = [{key: np.stack([e[key] for e in examples[i:i + size]]) for key in examples[0]}
+             for i in range(0, count - size + 1, size)]
+
+  @jax.jit
+  def evaluate(params, batch_stats, batch):
+    out = model.apply({"params": params, "batch_stats": batch_stats}, *network_inputs(batch, model.prior_channel))
+    counts = losses.label_counts(batch, out["class_logit"].shape[1], model.search_side)
+    terms = losses.task_losses(out, batch, counts, config.loss, model.search_side)
+    return {"iou": peak_iou(out, batch, model.search_side),
+            "loss": sum(value for name, value in terms.items() if name.startswith("loss/"))}
+
+  return lambda state: _average([evaluate(state.ema, state.batch_stats, batch) for batch in batches])
+
+
+def peak_iou(out: dict, batch: dict, search_side: int) -> jax.Array:
+  """Mean IoU of the best-scored cell's box with the truth, over the positive pairs: what a tracker would get."""
+  from siamdff_jax import boxes, targets
+
+  score = jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"])
+  best = score.reshape(score.shape[0], -1).argmax(-1)
+  predicted = targets.boxes_from_ltrb(out["ltrb"], search_side).reshape(score.shape[0], -1, 4)
+  predicted = jnp.take_along_axis(predicted, best[:, None, None], 1)[:, 0]
+  return (boxes.iou(predicted, batch["search_box_ltrb"]) * batch["present"]).sum() / batch["present"].sum()
+
+
+def _average(metrics: list[dict]) -> dict[str, float]:
+  host = jax.device_get(metrics)
+  return {name: float(np.mean([m[name] for m in host])) for name in host[0]}
+
+
+def _stop_if_broken(scalars, workdir, step, config):
+  if scalars["bad_steps"] >= config.train.max_bad_steps:
+    raise DataError(f"{workdir}: the gradient was not finite for {int(scalars['bad_steps'])} steps in a row up to step "
+                    f"{step}; the last checkpoint is untouched, try a lower --config.optimizer.learning_rate")
+
+
+def _write_config(config, workdir):
+  try:
+    os.makedirs(workdir, exist_ok=True)
+    with open(os.path.join(workdir, "config.json"), "w") as file:
+      file.write(config.to_json_best_effort(indent=2))
+  except OSError as error:
+    raise DataError(f"{workdir}: cannot be written ({error.strerror or error})") from error
+
+
+class _StopSignal:
+  """Turns SIGTERM (preemption) into a flag that the loop looks at."""
+
+  def __init__(self):
+    self.asked = False
+    self._previous = signal.signal(signal.SIGTERM, self._ask)
+
+  def _ask(self, *_):
+    self.asked = True
+
+  def restore(self):
+    signal.signal(signal.SIGTERM, self._previous)

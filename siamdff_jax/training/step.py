@@ -1,0 +1,141 @@
+"""The one training step: (state, batch, teacher) -> (state, metrics), pure, the same for every layout."""
+
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from flax import linen as nn
+from jax import lax
+
+from siamdff_jax import losses
+from siamdff_jax.models.siamdff import SiamDFF
+from siamdff_jax.training.state import TrainState
+
+
+def network_inputs(batch: dict, prior_channel: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """uint8 crops -> the network's (template, template_wh, search), with the target prior when it is asked for."""
+  images = {}
+  for name in ("template", "search"):
+    images[name] = batch[name].astype(jnp.float32) / 255.0
+  if prior_channel:
+    side = batch["template"].shape[1]
+    half = batch["template_wh"] / 2
+    centred = jnp.concatenate([side / 2 - half, side / 2 + half], -1)
+    boxes = {"template": centred, "search": batch["search_box_ltrb"]}
+    images = {name: jnp.concatenate([x, _soft_box(boxes[name], x.shape[1])], -1) for name, x in images.items()}
+  return images["template"], batch["template_wh"], images["search"]
+
+
+def _soft_box(box_ltrb: jax.Array, side: int) -> jax.Array:
+  """A Gaussian over the box, half its sides as deviations: [B, 4] -> [B, side, side, 1]; zero for an empty box."""
+  pixel = jnp.arange(side) + 0.5
+  centre, half = (box_ltrb[:, :2] + box_ltrb[:, 2:]) / 2, (box_ltrb[:, 2:] - box_ltrb[:, :2]) / 2
+  profile = jnp.exp(-0.5 * ((pixel - centre[..., None]) / jnp.maximum(half, 0.5)[..., None]) ** 2)  # [B, 2, side]
+  mask = profile[:, 1, :, None] * profile[:, 0, None, :]
+  return jnp.where((half.min(-1) > 0)[:, None, None], mask, 0.0)[..., None]
+
+
+def initial_state(model: SiamDFF, distiller: nn.Module | None, optimizer: optax.GradientTransformation, seed: int,
+                  teacher: tuple[SiamDFF, Any] | None = None) -> TrainState:
+  """The state before the first step; a function of the seed alone."""
+  channels = 2 if model.prior_channel else 1
+  template = jnp.zeros((1, model.template_side, model.template_side, channels))
+  search = jnp.zeros((1, model.search_side, model.search_side, channels))
+  wh, box, present = jnp.full((1, 2), 16.0), jnp.array([[48.0, 48.0, 64.0, 64.0]]), jnp.ones((1,))
+  student_key, distiller_key = jax.random.split(jax.random.key(seed))
+
+  @jax.jit
+  def init():
+    variables = model.init(student_key, template, wh, search)
+    params = {"student": variables["params"], "distiller": {}}
+    if distiller is not None:
+      channel = lambda x, m: jnp.zeros((*x.shape[:3], 2)) if m.prior_channel else x
+      features = model.apply(variables, template, wh, search)
+      teacher_model, teacher_variables = teacher
+      features_t = teacher_model.apply(
+          teacher_variables, channel(template, teacher_model), wh, channel(search, teacher_model))
+      params["distiller"] = distiller.init(distiller_key, features, features_t, wh, box, present)["params"]
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(step=zero, params=params, batch_stats=variables.get("batch_stats", {}),
+                      opt_state=optimizer.init(params), ema=params["student"], bad_steps=zero)
+
+  return init()
+
+
+def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: ml_collections.ConfigDict, *,
+              axis_name: str | None = None, distiller: nn.Module | None = None, teacher: SiamDFF | None = None
+              ) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict]]:
+  """Builds the step.
+
+  Args:
+    model: the student (or the teacher, when the teacher is what is trained).
+    optimizer: from `state.optimizer`.
+    config: the whole config.
+    axis_name: the mapped axis that the batch is split over, or None where the step sees the global batch.
+    distiller, teacher: both or neither.
+
+  Returns:
+    `step(state, batch, teacher_variables)`. The teacher's variables are an argument, not a closure: as constants
+    they would be compiled in.
+  """
+  mean = (lambda tree: lax.pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
+  side = _response_side(model)
+
+  def loss_fn(params, batch_stats, batch, counts, teacher_variables):
+    variables = {"params": params["student"], "batch_stats": batch_stats}
+    inputs = network_inputs(batch, model.prior_channel)
+    out, updates = model.apply(variables, *inputs, train=True, mutable=["batch_stats"])
+    metrics = losses.task_losses(out, batch, counts, config.loss, model.search_side)
+    if distiller is not None:
+      seen = teacher.apply(teacher_variables, *network_inputs(batch, teacher.prior_channel))
+      terms = distiller.apply({"params": params["distiller"]}, out, seen, batch["template_wh"],
+                              batch["search_box_ltrb"], batch["present"])
+      metrics |= {f"loss/distill_{name}": config.distiller.weight * term for name, term in terms.items()}
+    total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
+    return total, (metrics | {"loss": total}, updates.get("batch_stats", {}))
+
+  grad_fn = jax.grad(loss_fn, has_aux=True)
+
+  def accumulated(state, batch, teacher_variables):
+    """Gradients, metrics and statistics as means over `accumulate` equal parts of the batch, one after the other."""
+    rounds = config.train.accumulate
+    counts = jax.tree.map(lambda c: c / rounds, mean(losses.label_counts(batch, side, model.search_side)))
+    if rounds == 1:
+      grads, (metrics, batch_stats) = grad_fn(state.params, state.batch_stats, batch, counts, teacher_variables)
+      return grads, metrics, batch_stats
+    parts = jax.tree.map(lambda x: x.reshape(rounds, -1, *x.shape[1:]), batch)
+
+    def body(carry, part):
+      total, batch_stats = carry
+      grads, (metrics, batch_stats) = grad_fn(state.params, batch_stats, part, counts, teacher_variables)
+      return (jax.tree.map(jnp.add, total, grads), batch_stats), metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    (total, batch_stats), metrics = lax.scan(body, (zeros, state.batch_stats), parts)
+    return jax.tree.map(lambda g: g / rounds, total), jax.tree.map(jnp.mean, metrics), batch_stats
+
+  def step(state, batch, teacher_variables=None):
+    grads, metrics, batch_stats = accumulated(state, batch, teacher_variables)
+    grads, metrics, batch_stats = mean(grads), mean(metrics), mean(batch_stats)
+    metrics["grad_norm"] = optax.global_norm(grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = jnp.minimum(config.train.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+    ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.ema, params["student"])
+    new = TrainState(state.step + 1, params, batch_stats, opt_state, ema, jnp.zeros_like(state.bad_steps))
+    # A step with a non-finite gradient changes nothing but the counters; the loop stops after too many in a row.
+    finite = jnp.isfinite(metrics["grad_norm"]) & jnp.isfinite(metrics["loss"])
+    kept = state.replace(step=state.step + 1, bad_steps=state.bad_steps + 1)
+    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
+    return new, metrics | {"bad_steps": new.bad_steps}
+
+  return step
+
+
+def _response_side(model: SiamDFF) -> int:
+  from siamdff_jax.models.backbone import feature_side
+  from siamdff_jax.models.siamdff import CORRELATION_SIDE
+
+  return feature_side(model.search_side) - min(CORRELATION_SIDE, feature_side(model.template_side)) + 1
