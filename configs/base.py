@@ -26,6 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
           kind="none",  # "contextual" (ours), "fgd", "at", "cwd" or "none".
           weight=1.0,  # Of all of the distiller's terms.
           weights=dict(),  # Of single terms, by name; see siamdff_jax/distillation.
+          temperature=None,  # Of the attentions; None is the kind's own.
+          target_temperature=None,  # Of "contextual"'s target term.
       ),
       loss=dict(
           class_kind="focal",  # or "balanced_bce"

@@ -8,7 +8,8 @@ first frame; our choice: a map per frame would flicker). Either conversion is sa
 import logging
 import os
 import threading
-from typing import Iterator, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 import cv2
 import numpy as np

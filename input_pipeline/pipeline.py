@@ -1,6 +1,6 @@
 """The tf.data pipeline: example indices -> batches of crops, in parallel, from any step on."""
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import ml_collections
 import numpy as np

@@ -5,7 +5,7 @@ indices of every batch, and the stream is the same for any number of hosts (our 
 """
 
 import dataclasses
-from typing import Sequence as Seq
+from collections.abc import Sequence as Seq
 
 import ml_collections
 import numpy as np

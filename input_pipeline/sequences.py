@@ -1,7 +1,7 @@
 """What a sequence is: frames, a box per frame, a visibility flag per frame, a name, attributes."""
 
 import dataclasses
-from typing import Mapping
+from collections.abc import Mapping
 
 import numpy as np
 

@@ -13,13 +13,9 @@ Ends with exit code 1 when there is an error, with 0 when there is none (warning
 The root holds sequences, or train/, val/, test/ with sequences, or is one sequence.
 """
 
-import os
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
 from absl import flags
 
+import _path  # noqa: F401  (makes the project importable when it is not installed)
 from input_pipeline import datasets
 from siamdff_jax import cli
 

@@ -8,13 +8,9 @@ where [] says that the target is absent, or <sequence>.txt with a line x,y,w,h p
 taken in the coordinates of the label files (1-based for otb, else 0-based), those in .json files are 0-based.
 """
 
-import pathlib
-import sys
-
 from absl import flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
+import _path  # noqa: F401  (makes the project importable when it is not installed)
 from input_pipeline import datasets
 from siamdff_jax import cli
 from siamdff_jax.evaluation import protocols, report, results

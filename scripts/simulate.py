@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Makes labelled thermal-infrared drone sequences: DIR/sim_000000/000001.jpg ... with IR_label.json.
 
 The same seed gives the same sequences. A run that was interrupted is continued by the same command. At the end
@@ -6,13 +7,9 @@ DIR/contact_sheet.png shows twelve of the frames.
 Example: python scripts/simulate.py --out=/tmp/simulated --sequences=20 --frames=100 --seed=0
 """
 
-import pathlib
-import sys
-
 from absl import flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
+import _path  # noqa: F401  (makes the project importable when it is not installed)
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax import cli
 

@@ -4,10 +4,10 @@
   scripts/train.py --config configs/quickstart.py --workdir runs/student [--config.train.steps=1000 ...]
 """
 
-import _path  # noqa: F401  (makes the project importable when it is not installed)
 from absl import flags
 from ml_collections import config_flags
 
+import _path  # noqa: F401  (makes the project importable when it is not installed)
 from siamdff_jax import cli
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment, configs/NAME.py[:variant]; single "

@@ -4,6 +4,7 @@ import logging
 import sys
 
 from absl import app
+from absl import logging as absl_logging
 
 from input_pipeline.errors import DataError
 
@@ -14,7 +15,16 @@ def run(main):
   A `DataError` (a user's data, checkpoint or arguments at fault) becomes one sentence on stderr and exit code 1;
   anything else is our mistake and keeps its traceback.
   """
-  logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+  def plain_logs():
+    """Our own messages as plain lines; of the libraries only warnings."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for package in ("siamdff_jax", "input_pipeline"):
+      logger = logging.getLogger(package)
+      logger.handlers, logger.propagate = [handler], False
+      logger.setLevel(logging.INFO)
 
   def guarded(argv):
     if len(argv) > 1:
@@ -22,6 +32,7 @@ def run(main):
     return main(argv)
 
   def with_errors(argv):
+    plain_logs()
     try:
       return guarded(argv)
     except DataError as error:

@@ -31,14 +31,23 @@ def balanced_bce(logit: jax.Array, positive: jax.Array, negative: jax.Array, cou
   return 0.5 * bce(1.0, positive) / counts["positive"] + 0.5 * bce(0.0, negative) / counts["negative"]
 
 
-def label_counts(batch: dict, side: int, search_side: int) -> dict[str, jax.Array]:
-  """How many cells of the batch are "positive" and "negative": what the losses are divided by.
+def label_counts(batch: dict, side: int, search_side: int, axis_name: str | None = None) -> dict[str, jax.Array]:
+  """How many cells of the batch are "positive" and "negative", at least 1: what the losses are divided by.
 
   They depend on the labels alone, so that the step can count over the whole (global) batch before it splits the batch
   over devices or accumulation rounds; the parts then add up to the same loss.
+
+  Args:
+    batch: "search_box_ltrb" [B, 4], "present" [B].
+    side: cells per side of the response map.
+    search_side: pixels of the search crop.
+    axis_name: the mapped axis that the batch is split over, or None; the counts are of all its parts together.
   """
   labels = targets.assign(batch["search_box_ltrb"], batch["present"], side, search_side)
-  return {key: jnp.maximum(labels[key].sum(), 1e-6) for key in ("positive", "negative")}
+  counts = {key: labels[key].sum() for key in ("positive", "negative")}
+  if axis_name:
+    counts = jax.lax.psum(counts, axis_name)
+  return {key: jnp.maximum(count, 1.0) for key, count in counts.items()}
 
 
 def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.ConfigDict, search_side: int

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from dataset_files import BOXES, write_images, write_json, write_video
 
+from dataset_files import BOXES, write_images, write_json, write_video
 from input_pipeline import datasets
 
 SCRIPT = pathlib.Path(__file__).resolve().parent.parent / "scripts" / "check_data.py"

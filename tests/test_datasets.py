@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from dataset_files import BOXES, write_images, write_json, write_text, write_video
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dataset_files import BOXES, write_images, write_json, write_text, write_video
 from input_pipeline import datasets
 from input_pipeline.datasets import labels, media
 from input_pipeline.errors import DataError

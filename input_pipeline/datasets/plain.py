@@ -16,7 +16,7 @@ def is_sequence(path, frames):
   """A video, or a folder with images, with one video, or with labels; without frames also a text file."""
   if path.is_dir():
     labelled = (path / _LABELS).is_file()
-    return labelled or len(media.videos_in(path)) == 1 and not _has_folders(path) or bool(_images(path))
+    return labelled or (len(media.videos_in(path)) == 1 and not _has_folders(path)) or bool(_images(path))
   return media.is_video(path) or (not frames and path.suffix.lower() == ".txt")
 
 

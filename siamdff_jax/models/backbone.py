@@ -6,7 +6,8 @@ symmetric about the crop's centre (our choice; with `SAME` padding it would drif
 Stages 3 and 4 are dilated instead of strided (atrous ResNet, as in SiamRPN++ and SiamCAR).
 """
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -66,7 +66,8 @@ class DSFAM(nn.Module):
     mean = (levels[2] + levels[3] + levels[4]) / 3
     # The target's descriptor over the search map, as a cosine: where in the frame does it look like the target?
     descriptor = pool_inside(template, box_mask)[:, None, None, :]
-    norm = lambda x: jnp.linalg.norm(x.astype(jnp.float32), axis=-1) + 1e-6
+    # Not jnp.linalg.norm, whose gradient at the zero vector is NaN (a crop without any contrast gives one).
+    norm = lambda x: jnp.sqrt((x.astype(jnp.float32) ** 2).sum(-1) + 1e-12)
     similarity = (descriptor * mean).sum(-1) / (norm(descriptor) * norm(mean)).astype(self.dtype)  # [B, H, W]
     guidance = jnp.stack([similarity, mean.mean(-1), mean.max(-1)], axis=-1)
     logits = nn.Conv(len(branches), (7, 7), dtype=self.dtype, name="guide")(guidance)

@@ -29,7 +29,7 @@ class Norm(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """[B, H, W, C] -> [B, H, W, C]."""
     if self.kind == "group":
-      groups = max(g for g in range(1, 33) if x.shape[-1] % g == 0 and x.shape[-1] // g >= 4 or g == 1)
+      groups = max(g for g in range(1, 33) if (x.shape[-1] % g == 0 and x.shape[-1] // g >= 4) or g == 1)
       return nn.GroupNorm(num_groups=groups, dtype=self.dtype)(x)
     if self.kind not in NORMS:
       raise ValueError(f"norm is {self.kind!r}, expected one of {NORMS}")

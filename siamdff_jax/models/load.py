@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from input_pipeline.errors import DataError
 from siamdff_jax.models.build import build
 from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.training import checkpoints
@@ -32,3 +33,15 @@ def load_model(checkpoint: str, config: ml_collections.ConfigDict | None = None)
   config = config or checkpoints.load_config(checkpoint)
   model = build(config.model)
   return model, checkpoints.load_variables(checkpoint, abstract_variables(model))
+
+
+def load_tracker(checkpoint: str):
+  """(Tracker, variables) of a checkpoint, with the post-processing that its config asks for."""
+  from siamdff_jax.tracking.tracker import Tracker
+
+  config = checkpoints.load_config(checkpoint)
+  model, variables = load_model(checkpoint, config)
+  try:
+    return Tracker(model, config.tracker), variables
+  except ValueError as error:
+    raise DataError(f"{checkpoint}: {error}") from error

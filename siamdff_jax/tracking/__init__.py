@@ -1,0 +1,1 @@
+"""The functional tracker: pure `init` and `step`, one stream, many streams, or chunks of frames."""

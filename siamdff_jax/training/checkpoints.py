@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from input_pipeline.errors import DataError
@@ -63,14 +64,14 @@ class Checkpoints:
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _as_dict(state))
     restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
         item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))))["state"]
-    leaves = jax.tree.leaves(restored)
-    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+    # Part by part: a dict's leaves come in the order of its names, a state's in the order of its fields.
+    return state.replace(**{name: jax.tree.unflatten(jax.tree.structure(part), jax.tree.leaves(restored[name]))
+                            for name, part in _as_dict(state).items()})
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
-  """The state as named parts; optax's nested tuples become a flat list, so that files do not depend on their types."""
-  parts = {field: getattr(state, field) for field in ("step", "params", "batch_stats", "opt_state", "ema", "bad_steps")}
-  return parts
+  """The state as named parts."""
+  return {field: getattr(state, field) for field in ("step", "params", "batch_stats", "opt_state", "ema", "bad_steps")}
 
 
 def find(checkpoint: str) -> str:
@@ -121,14 +122,14 @@ def load_variables(checkpoint: str, expected: dict[str, Any]) -> dict[str, Any]:
   _require_same_leaves(path, wanted)
   handler = ocp.PyTreeCheckpointHandler()
   restore_args = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), wanted)
-  restored = handler.restore(os.path.join(path, "state"), args=ocp.args.PyTreeRestore(
+  restored = handler.restore(epath.Path(path) / "state", args=ocp.args.PyTreeRestore(
       item=wanted, restore_args=restore_args, partial_restore=True))
   return {"params": restored["ema"], "batch_stats": restored["batch_stats"]}
 
 
 def _require_same_leaves(path: str, wanted: dict[str, Any]):
   """Compares names and shapes of the top-level parts in `wanted` with what the checkpoint holds."""
-  metadata = ocp.PyTreeCheckpointHandler().metadata(os.path.join(path, "state"))
+  metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(path) / "state")
   saved = _shapes(getattr(metadata, "tree", metadata))
   want = _shapes(wanted)
   saved = {name: shape for name, shape in saved.items() if name.split("/")[0] in wanted}

@@ -65,10 +65,13 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       for step in range(start + 1, config.train.steps + 1):
         state, metrics = step_fn(state, layout.put_batch(next(batches)), teacher_variables)
         pending.append(metrics)
+        if len(pending) > 1:
+          jax.block_until_ready(pending[-2])  # One step in flight: enough to hide the host, and the rate shown is true.
         run_log.advance()
-        last = step == config.train.steps or stop.asked
+        stopping = stop.asked  # Looked at once per step: the signal may come at any moment.
+        last = step == config.train.steps or stopping
         if step % config.train.log_every == 0 or last:
-          scalars = _average(pending)
+          scalars = _average(pending) | {"bad_steps": int(metrics["bad_steps"])}
           now = time.perf_counter()
           scalars["pairs_per_second"] = len(pending) * config.train.batch_size / (now - since)
           scalars["learning_rate"] = float(state.opt_state.hyperparams["learning_rate"])
@@ -76,11 +79,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
           _stop_if_broken(scalars, workdir, step, config)
           pending, since = [], now
         if step % config.train.checkpoint_every == 0 or last:
-          metrics = None if stop.asked else validate(state)
-          if metrics:
-            run_log.write(step, {f"validation/{name}": value for name, value in metrics.items()})
-          saved.save(state, config, metrics)
-        if stop.asked:
+          quality = None if stopping else validate(state)
+          if quality:
+            run_log.write(step, {f"validation/{name}": value for name, value in quality.items()})
+          saved.save(state, config, quality)
+        if stopping:
           log.info("%s: stopped by signal at step %d, saved; the same command goes on from there", workdir, step)
           break
     finally:
@@ -147,7 +150,8 @@ def peak_iou(out: dict, batch: dict, search_side: int) -> jax.Array:
   best = score.reshape(score.shape[0], -1).argmax(-1)
   predicted = targets.boxes_from_ltrb(out["ltrb"], search_side).reshape(score.shape[0], -1, 4)
   predicted = jnp.take_along_axis(predicted, best[:, None, None], 1)[:, 0]
-  return (boxes.iou(predicted, batch["search_box_ltrb"]) * batch["present"]).sum() / batch["present"].sum()
+  overlap = boxes.iou(predicted, batch["search_box_ltrb"]) * batch["present"]
+  return overlap.sum() / jnp.maximum(batch["present"].sum(), 1)
 
 
 def _average(metrics: list[dict]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The one training step: (state, batch, teacher) -> (state, metrics), pure, the same for every layout."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def initial_state(model: SiamDFF, distiller: nn.Module | None, optimizer: optax.
       teacher_model, teacher_variables = teacher
       features_t = teacher_model.apply(
           teacher_variables, channel(template, teacher_model), wh, channel(search, teacher_model))
-      params["distiller"] = distiller.init(distiller_key, features, features_t, wh, box, present)["params"]
+      params["distiller"] = distiller.init(distiller_key, features, features_t, wh, box, present).get("params", {})
     zero = jnp.zeros((), jnp.int32)
     return TrainState(step=zero, params=params, batch_stats=variables.get("batch_stats", {}),
                       opt_state=optimizer.init(params), ema=params["student"], bad_steps=zero)
@@ -101,7 +102,10 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
   def accumulated(state, batch, teacher_variables):
     """Gradients, metrics and statistics as means over `accumulate` equal parts of the batch, one after the other."""
     rounds = config.train.accumulate
-    counts = jax.tree.map(lambda c: c / rounds, mean(losses.label_counts(batch, side, model.search_side)))
+    # Of the global batch, shared equally by the parts that gradients and metrics are averaged over.
+    shares = rounds * (lax.psum(1, axis_name) if axis_name else 1)
+    counts = losses.label_counts(batch, side, model.search_side, axis_name)
+    counts = jax.tree.map(lambda count: count / shares, counts)
     if rounds == 1:
       grads, (metrics, batch_stats) = grad_fn(state.params, state.batch_stats, batch, counts, teacher_variables)
       return grads, metrics, batch_stats

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The whole main job on simulated data, two CPU cores, minutes: simulate, train a teacher, distil a student, train the
+# same student without distillation, track unseen sequences with all of them and with OpenCV's KCF and CSRT, compare.
+#   ./scripts/quickstart.sh [FOLDER]       (default runs/quickstart; a second run goes on where the first stopped)
+# QUICKSTART_STEPS shortens or lengthens the trainings.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+out="${1:-runs/quickstart}"
+steps="${QUICKSTART_STEPS:-300}"
+mkdir -p "$out"
+export JAX_COMPILATION_CACHE_DIR="$PWD/$out/compiled" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
+
+say() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
+train() {  # train ROLE NAME [MORE FLAGS]
+  python scripts/train.py --config "configs/quickstart.py:$1" --workdir "$out/$2" \
+    --config.data.train.simulated.root="$out/train" --config.train.steps="$steps" "${@:3}"
+}
+evaluate() {  # evaluate CHECKPOINT NAME [MORE FLAGS]
+  python scripts/evaluate.py --checkpoint "$1" --format antiuav410 --root "$out/test" --out "$out/results/$2" "${@:3}"
+}
+
+say "Simulating sequences to train on, and others to test on"
+python scripts/simulate.py --out "$out/train" --sequences 60 --frames 40 --seed 1 --width 320 --height 256
+python scripts/simulate.py --out "$out/test" --sequences 12 --frames 60 --seed 2 --width 320 --height 256
+say "Training the teacher"
+train teacher teacher
+say "Distilling the student from it"
+train student student --config.teacher.checkpoint="$out/teacher"
+say "Training the same student without distillation"
+train student undistilled --config.distiller.kind=none
+say "Tracking the test sequences with each, and with OpenCV's trackers"
+evaluate "$out/student" student --videos 1
+evaluate "$out/undistilled" undistilled
+evaluate "$out/teacher" teacher
+evaluate KCF KCF
+evaluate CSRT CSRT
+say "Comparing"
+results=()
+for name in student undistilled teacher KCF CSRT; do results+=("$name=$out/results/$name"); done
+python scripts/compare.py --format antiuav410 --root "$out/test" --protocol antiuav410 --out "$out/comparison" \
+  --results "$(IFS=,; echo "${results[*]}")"
+say "Done; look at $(ls "$out"/results/student/videos/*.mp4) and $out/comparison/curves.png"

@@ -1,0 +1,137 @@
+"""The tracker as pure functions over an explicit state.
+
+`init(variables, frame, box) -> state` and `step(variables, state, frame) -> (state, Output)`. Post-processing is the
+Siamese family's: a penalty on sudden changes of scale and aspect, a cosine window about the last position, a
+smoothed size. There is no minimum size. When presence is low for some frames the target counts as lost: the search
+window grows from frame to frame until it covers the frame, the cosine window is off, and the target is taken up again
+only on a confident match. Absent is reported as absent.
+"""
+
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from siamdff_jax import boxes, targets
+from siamdff_jax.models.siamdff import SiamDFF
+from siamdff_jax.tracking.crops import crop, template_window
+
+
+def default_config() -> ml_collections.ConfigDict:
+  """What `config.tracker` may set; the defaults are our choice, tuned on simulated sequences."""
+  return ml_collections.ConfigDict(dict(
+      scale_penalty=0.04,  # k in exp(-(r s - 1) k), r and s the changes of aspect and of size (SiamRPN).
+      window=0.3,  # Weight of the cosine window while tracking.
+      size_rate=0.4,  # How fast the size follows the prediction, times the penalised score.
+      absent_below=0.35,  # Presence below this: the frame is reported as absent.
+      found_above=0.6,  # A lost target is taken up again at this presence.
+      lost_after=5,  # Absent frames in a row after which the search window starts to grow.
+      growth=1.15,  # Of the search window, per lost frame.
+  ))
+
+
+@flax.struct.dataclass
+class TrackerState:
+  """Attributes:
+
+    center_wh: [4] last known centre and size, frame pixels.
+    template: what `SiamDFF.encode_template` returned, of the first frame, leading axis 1.
+    absent_for: int32 [] frames since the target was last seen.
+  """
+
+  center_wh: jax.Array
+  template: Any
+  absent_for: jax.Array
+
+
+class Output(NamedTuple):
+  """Attributes:
+
+    box: [4] xywh in frame pixels; the last known box while absent.
+    score: [] presence probability times the best cell's score, 0..1.
+    present: bool [].
+  """
+
+  box: jax.Array
+  score: jax.Array
+  present: jax.Array
+
+
+class Tracker:
+  """Binds a network and post-processing options; holds no state of a track. All methods are jittable."""
+
+  def __init__(self, model: SiamDFF, config: ml_collections.ConfigDict | None = None):
+    """`config`: values that differ from `default_config()`.
+
+    Raises:
+      ValueError: a privileged network, which needs the answer as an input.
+    """
+    if model.prior_channel:
+      raise ValueError("a network with prior_channel sees the target's box as an input and cannot track")
+    self.model, self.config = model, default_config()
+    self.config.update(config or {})
+
+  def init(self, variables, frame: jax.Array, box: jax.Array) -> TrackerState:
+    """frame [H, W] grey levels 0..255 (any dtype); box [4] xywh in pixels."""
+    center_wh = boxes.xywh_to_center_wh(jnp.asarray(box, jnp.float32))
+    window = template_window(center_wh)
+    image = crop(frame, window, self.model.template_side)
+    wh = center_wh[2:] * self.model.template_side / window[2]
+    encoded = self.model.apply(variables, image[None, :, :, None] / 255, wh[None], method="encode_template")
+    return TrackerState(center_wh, encoded, jnp.zeros((), jnp.int32))
+
+  def step(self, variables, state: TrackerState, frame: jax.Array) -> tuple[TrackerState, Output]:
+    """One frame [H, W] further."""
+    config, side = self.config, self.model.search_side
+    window = self._search_window(state, frame.shape)
+    scale = side / window[2]  # Crop pixels per frame pixel.
+    image = crop(frame, window, side)[None, :, :, None] / 255
+    out = self.model.apply(variables, state.template, image, method="track")
+    candidates = targets.boxes_from_ltrb(out["ltrb"], side)[0]  # [n, n, 4] sides, crop pixels
+    cell_score = (jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"]))[0]  # [n, n]
+    presence = jax.nn.sigmoid(out["presence_logit"][0])
+
+    lost = state.absent_for > config.lost_after
+    size = candidates[..., 2:] - candidates[..., :2]
+    penalty = jnp.where(lost, 1.0, _change_penalty(size, state.center_wh[2:] * scale, config.scale_penalty))
+    hann = jnp.outer(*[jnp.asarray(np.hanning(cell_score.shape[0] + 2)[1:-1], jnp.float32)] * 2)
+    influence = jnp.where(lost, 0.0, config.window)
+    ranking = cell_score * penalty * (1 - influence) + hann * influence
+    best = ranking.reshape(-1).argmax()
+    pick = lambda x: x.reshape(-1, *x.shape[2:])[best]
+
+    box = pick(candidates)
+    centre = (box[:2] + box[2:]) / 2 - side / 2  # From the crop's centre, crop pixels.
+    rate = jnp.where(lost, 1.0, pick(penalty) * pick(cell_score) * config.size_rate)
+    found = state.center_wh[2:] * (1 - rate) + pick(size) / scale * rate
+    limit = jnp.asarray([frame.shape[1], frame.shape[0]], jnp.float32)
+    proposal = jnp.concatenate([jnp.clip(window[:2] + centre / scale, 0, limit), jnp.minimum(found, limit)])
+
+    present = presence >= jnp.where(lost, config.found_above, config.absent_below)
+    center_wh = jnp.where(present, proposal, state.center_wh)
+    absent_for = jnp.where(present, 0, state.absent_for + 1)
+    output = Output(boxes.center_wh_to_xywh(center_wh), presence * pick(cell_score), present)
+    return state.replace(center_wh=center_wh, absent_for=absent_for), output
+
+  def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
+    """`step` over frames [T, H, W] as one program (`lax.scan`); outputs have a leading axis T."""
+    return jax.lax.scan(lambda s, frame: self.step(variables, s, frame), state, frames)
+
+  def _search_window(self, state, frame_shape) -> jax.Array:
+    """Grows while the target is lost, until it covers the frame from wherever the centre is."""
+    window = template_window(state.center_wh)
+    side = window[2] * self.model.search_side / self.model.template_side
+    lost_for = jnp.maximum(state.absent_for - self.config.lost_after, 0).astype(jnp.float32)
+    grown = jnp.minimum(side * self.config.growth**lost_for, jnp.maximum(side, 2.0 * max(frame_shape)))
+    return jnp.concatenate([window[:2], grown[None]])
+
+
+def _change_penalty(size: jax.Array, last: jax.Array, k: float) -> jax.Array:
+  """exp(-(r s - 1) k) of SiamRPN: r the change of aspect, s of the padded size, both >= 1. size [..., 2], last [2]."""
+  change = lambda ratio: jnp.maximum(ratio, 1 / ratio)
+  padded = lambda wh: jnp.sqrt((wh[..., 0] + wh.sum(-1) / 2) * (wh[..., 1] + wh.sum(-1) / 2))
+  aspect = (last[0] / last[1]) / (size[..., 0] / size[..., 1])
+  return jnp.exp(-(change(aspect) * change(padded(size) / padded(last)) - 1) * k)
