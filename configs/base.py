@@ -59,6 +59,7 @@ def get_config() -> ml_collections.ConfigDict:
       train=dict(
           steps=10_000, batch_size=32, accumulate=1, ema_decay=0.998, max_bad_steps=20,
           log_every=20, checkpoint_every=500, validation_pairs=256,
+          init_backbone="",  # A PyTorch ResNet's state dict as .safetensors to start from; see export/torch_weights.py.
       ),
       layout=dict(kind="pmap", fsdp=False),  # "pmap" or "mesh"; fsdp shards parameters (mesh only).
       tracker=dict(),

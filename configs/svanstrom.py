@@ -18,13 +18,12 @@ def get_config(role: str = "student") -> ml_collections.ConfigDict:
   config.model.backbone.update(blocks=(1, 1, 1, 1), stem_kernel=3)
   if role == "teacher":
     config.model.features = 96
-    config.model.backbone.widths = (32, 64, 96, 128)
-    config.model.backbone.blocks = (1, 2, 2, 2)
+    config.model.backbone.widths = (24, 48, 72, 96)
   else:
     config.model.features = 64
     config.model.backbone.widths = (16, 32, 48, 64)
     config.distiller.kind = "contextual"
   config.data.train.clips = dict(format="antiuav", root="", weight=1.0)
   config.data.pairs.update(max_gap=100, shift=0.9)
-  config.train.update(steps=1600 if role == "teacher" else 2500, batch_size=32, checkpoint_every=250)
+  config.train.update(steps=900 if role == "teacher" else 2000, batch_size=32, checkpoint_every=250)
   return config

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from siamdff_jax.models.dcfam import pool_inside
-from siamdff_jax.models.layers import DepthwiseConv
+from siamdff_jax.models.layers import DepthwiseConv, peak
 
 
 class ContextBlock(nn.Module):
@@ -69,7 +69,7 @@ class DSFAM(nn.Module):
     # Not jnp.linalg.norm, whose gradient at the zero vector is NaN (a crop without any contrast gives one).
     norm = lambda x: jnp.sqrt((x.astype(jnp.float32) ** 2).sum(-1) + 1e-12)
     similarity = (descriptor * mean).sum(-1) / (norm(descriptor) * norm(mean)).astype(self.dtype)  # [B, H, W]
-    guidance = jnp.stack([similarity, mean.mean(-1), mean.max(-1)], axis=-1)
+    guidance = jnp.stack([similarity, mean.mean(-1), peak(mean, -1)], axis=-1)
     logits = nn.Conv(len(branches), (7, 7), dtype=self.dtype, name="guide")(guidance)
     weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(self.dtype)  # [B, H, W, 5]
     mixed = sum(weights[..., i:i + 1] * branch for i, branch in enumerate(branches))

@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from siamdff_jax.models.backbone import STRIDE
-from siamdff_jax.models.layers import ConvNorm
+from siamdff_jax.models.layers import ConvNorm, peak
 
 
 def cell_centres(side: int, search_side: int) -> np.ndarray:
@@ -57,7 +57,8 @@ class Head(nn.Module):
     # exp() of an outlier must not overflow into the loss: 6 is 3227 px, beyond any crop.
     ltrb = jnp.exp(jnp.minimum(ltrb, 6.0)) * STRIDE
     x = towers["class_tower"]
-    pooled = jnp.concatenate([x.mean((1, 2)), x.max((1, 2))], -1)  # [B, 2D]
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    pooled = jnp.concatenate([x.mean(1), peak(x, 1)], -1)  # [B, 2D]
     hidden = nn.relu(nn.Dense(max(x.shape[-1] // 2, 8), dtype=self.dtype, name="presence_hidden")(pooled))
     presence = nn.Dense(1, dtype=self.dtype, name="presence")(hidden)[:, 0].astype(jnp.float32)
     return {"class_logit": class_logit, "quality_logit": quality_logit, "ltrb": ltrb, "presence_logit": presence}

@@ -1,5 +1,6 @@
-"""The two layers everything else is made of: a normalised convolution and the depthwise convolution as a module."""
+"""What everything else is made of: a normalised convolution, the depthwise convolution as a module, a safe maximum."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,6 +10,25 @@ from flax import linen as nn
 from siamdff_jax.models import depthwise
 
 NORMS = ("batch", "frozen_batch", "group")
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def peak(x: jax.Array, axis: int) -> jax.Array:
+  """`x.max(axis)` with a gradient that is always finite: it goes to the first of the largest entries.
+
+  That of `jnp.max` is shared by the entries that equal the maximum. Where the compiler computes x a second time with
+  another rounding (fusions, bfloat16 with excess precision) none does, and the gradient is 0/0.
+  """
+  return x.max(axis)
+
+
+@peak.defjvp
+def _peak_jvp(axis, primals, tangents):
+  (x,), (tangent,) = primals, tangents
+  axis %= x.ndim
+  winner = jax.lax.expand_dims(jax.lax.argmax(x, axis, jnp.int32), (axis,))
+  chosen = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis) == winner
+  return x.max(axis), jnp.where(chosen, tangent, 0).sum(axis)
 
 
 class Norm(nn.Module):

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from siamdff_jax.models.layers import peak
+
 
 class IntensityAttention(nn.Module):
   """softmax(Q K^T / sqrt(d) + alpha_h . I_key) (V * (1 + tanh(conv I_key))), before the output projection.
@@ -56,11 +58,12 @@ class SelectiveMerge(nn.Module):
     """[B, H, W, D], [B, H, W, D] -> [B, H, W, D]."""
     d = original.shape[-1]
     both = jnp.concatenate([original, attended], -1)  # [B, H, W, 2D]
-    pooled = jnp.concatenate([both.mean((1, 2)), both.max((1, 2))], -1)  # [B, 4D]
+    both = both.reshape(both.shape[0], -1, 2 * d)
+    pooled = jnp.concatenate([both.mean(1), peak(both, 1)], -1)  # [B, 4D]
     hidden = nn.relu(nn.Dense(max(d // 4, 8), dtype=self.dtype, name="channel_hidden")(pooled))
     logits = nn.Dense(2 * d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="channel_logits")(hidden)
     channel = jax.nn.softmax(logits.reshape(-1, 1, 1, 2, d), axis=3)  # [B, 1, 1, 2, D], starts at 1/2.
-    statistics = jnp.stack([f(x, axis=-1) for x in (original, attended) for f in (jnp.mean, jnp.max)], -1)
+    statistics = jnp.stack([f(x, -1) for x in (original, attended) for f in (jnp.mean, peak)], -1)
     position = jax.nn.sigmoid(nn.Conv(1, (3, 3), dtype=self.dtype, name="position")(statistics))  # [B, H, W, 1]
     update = nn.Dense(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(attended)
     return 2 * channel[..., 0, :] * original + 2 * channel[..., 1, :] * position * update

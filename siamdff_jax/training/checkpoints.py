@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 from typing import Any
 
 import jax
@@ -12,9 +13,11 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from input_pipeline.errors import DataError
+from siamdff_jax.export import safetensors
 from siamdff_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
+_SHIPPED = pathlib.Path(__file__).resolve().parent.parent / "pretrained"
 
 
 class Checkpoints:
@@ -74,18 +77,35 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
   return {field: getattr(state, field) for field in ("step", "params", "batch_stats", "opt_state", "ema", "bad_steps")}
 
 
+def shipped() -> dict[str, str]:
+  """The models that come with the project: {name: .safetensors file}."""
+  return {path.stem: str(path) for path in sorted(_SHIPPED.glob(f"*{safetensors.SUFFIX}"))}
+
+
 def find(checkpoint: str) -> str:
-  """The folder of the checkpoint meant by a workdir (its best, else its last) or by a checkpoint's own folder.
+  """What a user's `--checkpoint` means.
+
+  Args:
+    checkpoint: a training workdir (its best checkpoint, else its last), a checkpoint's own folder, a .safetensors
+      file, or the name of a shipped model. What exists on disk under that name comes first.
+
+  Returns:
+    The absolute path of an Orbax folder or of a .safetensors file.
 
   Raises:
     DataError: there is none.
   """
+  if os.path.isfile(checkpoint) and checkpoint.endswith(safetensors.SUFFIX):
+    return os.path.abspath(checkpoint)
+  if not os.path.exists(checkpoint) and checkpoint in shipped():
+    return shipped()[checkpoint]
   if os.path.isdir(os.path.join(checkpoint, "state")):
     return os.path.abspath(checkpoint)
   folder = checkpoint if os.path.basename(os.path.normpath(checkpoint)) == FOLDER else os.path.join(checkpoint, FOLDER)
   steps = sorted(int(name) for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.isdigit())
   if not steps:
-    raise DataError(f"{checkpoint}: no checkpoint there, expected a training workdir or a folder in its '{FOLDER}'")
+    raise DataError(f"{checkpoint}: no checkpoint there, expected a training workdir, a folder in its '{FOLDER}', a "
+                    f"{safetensors.SUFFIX} file, or one of the shipped models: {', '.join(shipped()) or 'none'}")
 
   def quality(step):
     path = os.path.join(folder, str(step), "metrics", "metrics")
@@ -95,8 +115,11 @@ def find(checkpoint: str) -> str:
 
 
 def load_config(checkpoint: str) -> ml_collections.ConfigDict:
-  """The config a checkpoint was trained with."""
-  path = os.path.join(find(checkpoint), "config", "metadata")
+  """The config a checkpoint (see `find`) was trained with."""
+  path = find(checkpoint)
+  if path.endswith(safetensors.SUFFIX):
+    return safetensors.load(path)[0]
+  path = os.path.join(path, "config", "metadata")
   try:
     with open(path) as file:
       return ml_collections.ConfigDict(json.load(file))
@@ -118,6 +141,11 @@ def load_variables(checkpoint: str, expected: dict[str, Any]) -> dict[str, Any]:
     DataError: the checkpoint holds other arrays; the sentence names the first that differ.
   """
   path = find(checkpoint)
+  if path.endswith(safetensors.SUFFIX):
+    wanted = {"params": expected["params"], "batch_stats": expected.get("batch_stats", {})}
+    variables = safetensors.load(path)[1]
+    _require_same_shapes(path, variables, wanted)
+    return jax.tree.map(lambda x, like: np.asarray(x, like.dtype), variables, wanted)
   wanted = {"ema": expected["params"], "batch_stats": expected.get("batch_stats", {})}
   _require_same_leaves(path, wanted)
   handler = ocp.PyTreeCheckpointHandler()
@@ -130,8 +158,11 @@ def load_variables(checkpoint: str, expected: dict[str, Any]) -> dict[str, Any]:
 def _require_same_leaves(path: str, wanted: dict[str, Any]):
   """Compares names and shapes of the top-level parts in `wanted` with what the checkpoint holds."""
   metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(path) / "state")
-  saved = _shapes(getattr(metadata, "tree", metadata))
-  want = _shapes(wanted)
+  _require_same_shapes(path, getattr(metadata, "tree", metadata), wanted)
+
+
+def _require_same_shapes(path: str, saved, wanted: dict[str, Any]):
+  saved, want = _shapes(saved), _shapes(wanted)
   saved = {name: shape for name, shape in saved.items() if name.split("/")[0] in wanted}
   differ = [f"{name} is {saved.get(name, 'missing')} in the checkpoint and {want.get(name, 'unknown')} in the config"
             for name in sorted(saved.keys() | want.keys()) if saved.get(name) != want.get(name)]

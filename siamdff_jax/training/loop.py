@@ -14,6 +14,7 @@ from input_pipeline import pipeline
 from input_pipeline.errors import DataError
 from input_pipeline.sampling import PairSampler
 from siamdff_jax import distillation, losses
+from siamdff_jax.export import torch_weights
 from siamdff_jax.models.build import build
 from siamdff_jax.training import checkpoints, parallel, sources
 from siamdff_jax.training.logging import RunLog
@@ -46,7 +47,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   teacher, teacher_variables = _teacher(config)
   distiller = distillation.build(config.distiller) if teacher else None
   rule = optimizer(config.optimizer, config.train.steps)
-  state = layout.put_state(initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables)))
+  state = initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables))
+  if config.train.init_backbone:
+    state = torch_weights.start_from(state, config.train.init_backbone)
+  state = layout.put_state(state)
   step_fn = layout.compile(make_step(
       model, rule, config, axis_name=layout.axis_name, distiller=distiller, teacher=teacher))
   teacher_variables = layout.put_state(teacher_variables) if teacher else None

@@ -37,12 +37,14 @@ def schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
       0.0, config.learning_rate, warmup, steps, config.learning_rate * config.final_fraction)
 
 
-def optimizer(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
+def optimizer(config: ml_collections.ConfigDict, steps: int, learning_rate: optax.Schedule | None = None
+              ) -> optax.GradientTransformation:
   """AdamW or SGD with clipping, weight decay on kernels only, and a learning rate of its own for the backbone.
 
   Args:
     config: `config.optimizer`.
     steps: of the whole run, for the schedule.
+    learning_rate: instead of the config's schedule; may close over traced values (a population's members).
   """
 
   def is_kernel(params):
@@ -60,7 +62,7 @@ def optimizer(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTr
 
   # Hyper-parameters live in the state: a sweep changes them without a new trace.
   return optax.inject_hyperparams(make)(
-      learning_rate=schedule(config, steps), weight_decay=config.weight_decay)
+      learning_rate=learning_rate or schedule(config, steps), weight_decay=config.weight_decay)
 
 
 def _scale_backbone(config) -> optax.GradientTransformation:

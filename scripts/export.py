@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Exports a tracker, runs what was written, and compares it with the network.
+
+  scripts/export.py --checkpoint runs/student --format safetensors --out student.safetensors
+  scripts/export.py --checkpoint runs/student --format stablehlo --out exported/
+
+Formats: safetensors (weights and config in one file, which every --checkpoint takes), stablehlo (jax.export; CPU,
+CUDA, TPU), savedmodel, tflite, onnx (needs `pip install --no-deps -r requirements-export.txt`). All but the first write
+the two passes, template and search, with the weights inside, and manifest.json with names, shapes and the host's part.
+Exits with 1 when the outputs differ by more than the format allows.
+"""
+
+import jax
+from absl import flags
+
+import _path  # noqa: F401  (makes the project importable when it is not installed)
+from input_pipeline.errors import DataError
+from siamdff_jax import cli
+
+_FORMATS = ("safetensors", "stablehlo", "savedmodel", "tflite", "onnx")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Training workdir or checkpoint, .safetensors, or shipped model.")
+_FORMAT = flags.DEFINE_enum("format", None, _FORMATS, "What to write.")
+_OUT = flags.DEFINE_string("out", None, "A .safetensors file, or a folder for the other formats.")
+_DTYPE = flags.DEFINE_enum("dtype", "float16", ("float16", "float32"), "Of the kernels; safetensors only.")
+_NOTE = flags.DEFINE_multi_string("note", [], "KEY=TEXT to keep with the weights, e.g. licence; safetensors only.")
+flags.mark_flags_as_required(["checkpoint", "format", "out"])
+
+
+def main(_):
+  jax.config.update("jax_platforms", "cpu")  # The form of the network that exports with any batch size.
+  from siamdff_jax.export import formats
+
+  if any("=" not in note for note in _NOTE.value):
+    raise DataError(f"--note: expected KEY=TEXT, found {_NOTE.value}")
+  differences, tolerance = formats.export(
+      _CHECKPOINT.value, _FORMAT.value, _OUT.value, _DTYPE.value, dict(note.split("=", 1) for note in _NOTE.value))
+  for name, difference in differences.items():
+    print(f"{name:16s} {difference:.2e}")
+  worst = max(differences.values())
+  print(f"{_OUT.value}: written and run; largest difference from the network {worst:.2e} (allowed {tolerance:.0e})")
+  return 0 if worst <= tolerance else 1
+
+
+if __name__ == "__main__":
+  cli.run(main)

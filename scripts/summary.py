@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Prints parameters and GFLOPs (2 x multiply-adds) of the networks that the configs describe.
+
+  scripts/summary.py [--names siamdff_r50,siamdff_r18,siamdff_lite,svanstrom:teacher,svanstrom,quickstart]
+"""
+
+import importlib
+
+import _path  # noqa: F401  (makes the project importable when it is not installed)
+from absl import flags
+
+from siamdff_jax import cli
+
+_NAMES = flags.DEFINE_list("names", ["siamdff_r50", "siamdff_r18", "siamdff_lite", "svanstrom:teacher", "svanstrom"],
+                           "Files in configs/, NAME or NAME:variant.")
+
+
+def main(_):
+  from siamdff_jax.models.summary import summarize
+
+  print("| config | template / search side | parameters (M) | search (GFLOP) | template, once (GFLOP) |")
+  print("| --- | --- | ---: | ---: | ---: |")
+  for entry in _NAMES.value:
+    name, _, variant = entry.partition(":")
+    config = importlib.import_module(f"configs.{name}").get_config(*([variant] if variant else [])).model
+    numbers = summarize(config)
+    print(f"| {entry} | {config.template_side} / {config.search_side} | {numbers['parameters'] / 1e6:.2f} "
+          f"| {numbers['search_gflop']:.2f} | {numbers['template_gflop']:.2f} |")
+
+
+if __name__ == "__main__":
+  cli.run(main)

@@ -1,0 +1,62 @@
+"""Export in any format, followed by a run of what was written: what `scripts/export.py` does."""
+
+import ml_collections
+
+from input_pipeline.errors import DataError
+from siamdff_jax.export import onnx, passes, safetensors, savedmodel, stablehlo
+from siamdff_jax.models.load import load_model, load_tracker
+from siamdff_jax.training import checkpoints
+
+FORMATS = ("safetensors", "stablehlo", "savedmodel", "tflite", "onnx")
+_WEIGHT_TOLERANCE = {"float32": 0.0, "float16": 0.05}
+
+
+def export(checkpoint: str, kind: str, out: str, dtype: str = "float16", notes: dict[str, str] | None = None
+           ) -> tuple[dict[str, float], float]:
+  """Writes `checkpoint` to `out` and compares what was written with the live network on noise.
+
+  Args:
+    checkpoint: see `checkpoints.find`.
+    kind: one of `FORMATS`.
+    out: a .safetensors file, or a folder for the other formats.
+    dtype: of the kernels in a .safetensors file; the other formats hold float32.
+    notes: for a .safetensors file.
+
+  Returns:
+    The largest difference by output (see `passes.max_differences`), and how large it may be.
+
+  Raises:
+    DataError: the checkpoint or `out` is at fault, or the format's packages are not installed.
+  """
+  live = passes.from_checkpoint(checkpoint)
+  if kind == "safetensors":
+    config = without_paths(checkpoints.load_config(checkpoint))
+    safetensors.save(out, config, load_model(checkpoint)[1], dtype, notes)
+    written = passes.from_tracker(*load_tracker(out)).functions
+    return passes.max_differences(live, written), _WEIGHT_TOLERANCE[dtype]
+  if kind == "stablehlo":
+    stablehlo.export(live, out)
+    return passes.max_differences(live, stablehlo.load(out), batch=2), stablehlo.TOLERANCE
+  if kind == "savedmodel":
+    savedmodel.export_savedmodel(live, out)
+    return passes.max_differences(live, savedmodel.load_savedmodel(live, out), batch=2), savedmodel.TOLERANCE
+  if kind == "tflite":
+    savedmodel.export_tflite(live, out)
+    return passes.max_differences(live, savedmodel.load_tflite(live, out)), savedmodel.TOLERANCE
+  if kind == "onnx":
+    onnx.export(live, out)
+    return passes.max_differences(live, onnx.load(live, out), batch=2), onnx.TOLERANCE
+  raise DataError(f"--format={kind}: expected one of {', '.join(FORMATS)}")
+
+
+def without_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """A copy of a training config without the paths of the machine it was trained on (data, teacher, initial weights)."""
+  config = ml_collections.ConfigDict(config.to_dict())
+  for split in ("train", "validation"):
+    for source in config.data.get(split, {}).values():
+      source.root = ""
+  config.data.records = ""
+  config.teacher.checkpoint = ""
+  if "init_backbone" in config.train:
+    config.train.init_backbone = ""
+  return config

@@ -1,0 +1,156 @@
+"""The tracker's two passes as plain functions with the weights inside: what every export format writes.
+
+  template pass: template [B, St, St, 1], template_wh [B, 2] -> encoded template (`ENCODED`), once per target
+  search pass:   encoded template, search [B, Ss, Ss, 1]     -> the head's outputs (`OUTPUTS`), once per frame
+
+Images are grey levels in [0, 1]; the normalisation by mean and deviation is inside. Cropping and the choice of a cell
+are the host's (see `tracking.tracker`); what it needs to know is in `Passes.manifest`.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline.errors import DataError
+from siamdff_jax.models import depthwise
+from siamdff_jax.models.backbone import LEVELS, STRIDE
+from siamdff_jax.models.load import load_tracker
+from siamdff_jax.tracking.tracker import Tracker
+
+ENCODED = tuple(f"feature{level}" for level in LEVELS) + ("intensity", "mask")
+OUTPUTS = ("class_logit", "quality_logit", "ltrb", "presence_logit")
+NAMES = ("template", "search")
+MANIFEST = "manifest.json"
+_TEMPLATE_INPUTS = ("template", "template_wh")
+
+Pass = Callable[..., tuple]  # Arrays in, arrays out, in the order of the names.
+
+
+class Passes(NamedTuple):
+  """Attributes:
+
+    functions: {"template", "search"}: positional arrays in the order of `inputs` -> tuple in the order of `outputs`.
+    inputs, outputs: {"template", "search"}: {array name: shape without the batch}; all float32.
+    manifest: JSON-able description of files of these passes.
+  """
+
+  functions: dict[str, Pass]
+  inputs: dict[str, dict[str, tuple[int, ...]]]
+  outputs: dict[str, dict[str, tuple[int, ...]]]
+  manifest: dict
+
+
+def from_checkpoint(checkpoint: str) -> Passes:
+  """The passes of a checkpoint (see `checkpoints.find`).
+
+  Raises:
+    DataError: no such checkpoint, a network that cannot track, or a process that does not run on the CPU.
+  """
+  # The network takes the form of its depthwise operations from the backend; only the CPU's exports with any batch.
+  if depthwise.default_form() != "shift":
+    raise DataError("exports are made on the CPU: set the environment variable JAX_PLATFORMS=cpu")
+  return from_tracker(*load_tracker(checkpoint))
+
+
+def from_tracker(tracker: Tracker, variables: dict) -> Passes:
+  """The passes of a tracker and its network's variables."""
+  model = tracker.model
+  variables = jax.tree.map(jnp.asarray, variables)
+
+  def template_pass(template, template_wh):
+    encoded = model.apply(variables, template, template_wh, method="encode_template")
+    parts = {f"feature{level}": x for level, x in encoded["features"].items()} | encoded
+    return tuple(parts[name].astype(jnp.float32) for name in ENCODED)
+
+  def search_pass(*arrays):
+    parts = dict(zip((*ENCODED, "search"), arrays))
+    features = {level: parts[f"feature{level}"].astype(model.dtype) for level in LEVELS}
+    encoded = {"features": features, "intensity": parts["intensity"].astype(model.dtype), "mask": parts["mask"],
+               "backbone": {}}  # Only distillers look at the backbone's levels.
+    out = model.apply(variables, encoded, parts["search"], method="track")
+    return tuple(out[name] for name in OUTPUTS)
+
+  functions = {"template": template_pass, "search": search_pass}
+  shape = lambda side: (side, side, 1)
+  template_inputs = dict(zip(_TEMPLATE_INPUTS, (shape(model.template_side), (2,))))
+  encoded = _output_shapes(template_pass, template_inputs, ENCODED)
+  search_inputs = encoded | {"search": shape(model.search_side)}
+  inputs = {"template": template_inputs, "search": search_inputs}
+  outputs = {"template": encoded, "search": _output_shapes(search_pass, search_inputs, OUTPUTS)}
+  return Passes(functions, inputs, outputs, _manifest(tracker, inputs, outputs))
+
+
+def _output_shapes(function, inputs, names):
+  out = jax.eval_shape(function, *(jax.ShapeDtypeStruct((1, *s), jnp.float32) for s in inputs.values()))
+  return {name: tuple(x.shape[1:]) for name, x in zip(names, out)}
+
+
+def _manifest(tracker, inputs, outputs):
+  model = tracker.model
+  describe = lambda arrays: [{"name": name, "shape": ["batch", *s], "dtype": "float32"} for name, s in arrays.items()]
+  return {
+      "passes": {name: {"inputs": describe(inputs[name]), "outputs": describe(outputs[name])} for name in NAMES},
+      "images": {
+          "layout": "NHWC", "range": [0, 1], "template_side": model.template_side, "search_side": model.search_side,
+          "normalisation": {"mean": model.mean, "std": model.std, "where": "inside the template and search passes"}},
+      "template_wh": "width and height of the target in pixels of the template crop; the target is at its centre",
+      "crops": "template: square about the box's centre with side sqrt((w+p)(h+p)), p=(w+h)/2, frame pixels; search: "
+               "the same times search_side/template_side; bilinear, the frame's mean outside of it",
+      "ltrb": f"distances to the box's sides in search-crop pixels from the cell's centre, which for cell k of n is at "
+              f"search_side/2 + {STRIDE}*(k - (n-1)/2) in coordinates whose pixels are [i, i+1)",
+      "score": "sigmoid(class_logit) * sigmoid(quality_logit) per cell; sigmoid(presence_logit) per image",
+      "tracker": tracker.config.to_dict(),
+  }
+
+
+def write_manifest(folder: str, passes: Passes, files: dict[str, str], **extra):
+  """Writes manifest.json: `passes.manifest` with each pass's file name, and what a format adds."""
+  described = {name: {"file": files[name]} | passes.manifest["passes"][name] for name in NAMES}
+  with open(os.path.join(folder, MANIFEST), "w") as file:
+    json.dump(passes.manifest | extra | {"passes": described}, file, indent=2)
+
+
+def random_inputs(passes: Passes, batch: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
+  """Noise crops and target sizes: {"template", "template_wh", "search"}, float32, leading axis `batch`."""
+  rng = np.random.default_rng(seed)
+  side = passes.inputs["template"]["template"][0]
+  return {
+      "template": rng.random((batch, *passes.inputs["template"]["template"]), np.float32),
+      "template_wh": rng.uniform(side / 8, side / 2, (batch, 2)).astype(np.float32),
+      "search": rng.random((batch, *passes.inputs["search"]["search"]), np.float32),
+  }
+
+
+def max_differences(passes: Passes, exported: dict[str, Pass], batch: int = 1, seed: int = 0) -> dict[str, float]:
+  """Runs exported passes and the live ones on the same noise.
+
+  Args:
+    passes: the live ones.
+    exported: {"template", "search"}: positional arrays -> sequence of arrays, both in the order of the names.
+
+  Returns:
+    {array name: largest absolute difference, relative to the array's largest value where that is above 1}. The
+    exported search pass sees the exported template pass's output.
+
+  Raises:
+    DataError: an output of another shape, or one that is not finite.
+  """
+  inputs = random_inputs(passes, batch, seed)
+  run = {"live": {name: jax.jit(f) for name, f in passes.functions.items()}, "exported": exported}
+  results = {}
+  for kind, functions in run.items():
+    encoded = [np.asarray(x) for x in functions["template"](inputs["template"], inputs["template_wh"])]
+    out = [np.asarray(x) for x in functions["search"](*encoded, inputs["search"])]
+    results[kind] = dict(zip(ENCODED + OUTPUTS, encoded + out))
+  differences = {}
+  for name, live in results["live"].items():
+    other = results["exported"][name]
+    if other.shape != live.shape or not np.isfinite(other).all():
+      raise DataError(f"the exported model's {name} has shape {other.shape} and must be finite, {live.shape} expected")
+    differences[name] = float(np.abs(other - live).max() / max(1.0, np.abs(live).max()))
+  return differences

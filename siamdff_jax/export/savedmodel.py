@@ -1,0 +1,108 @@
+"""SavedModel and TFLite by `jax2tf`, for TensorFlow Serving, phones and boards."""
+
+import os
+
+from input_pipeline.errors import DataError
+from siamdff_jax.export import passes as tracker_passes
+from siamdff_jax.export.passes import NAMES, Pass, Passes
+
+TOLERANCE = 1e-4  # Another compiler, and on TFLite other kernels: rounding differs.
+_PLATFORMS = ("cpu", "cuda", "tpu")
+_TFLITE = "{}.tflite"
+
+
+def export_savedmodel(passes: Passes, folder: str):
+  """Writes a SavedModel with the signatures "template" and "search" (any batch size), and manifest.json.
+
+  Raises:
+    DataError: the folder cannot be written.
+  """
+  import tensorflow as tf
+
+  module = tf.Module()
+  module.passes = {name: _function(passes, name, None, _PLATFORMS) for name in NAMES}
+  try:
+    tf.saved_model.save(module, folder, signatures={
+        name: function.get_concrete_function() for name, function in module.passes.items()})
+    tracker_passes.write_manifest(folder, passes, {name: f"signature {name}" for name in NAMES}, format="SavedModel")
+  except (OSError, tf.errors.OpError) as error:
+    raise DataError(f"{folder}: cannot be written ({error})") from error
+
+
+def load_savedmodel(passes: Passes, folder: str) -> dict[str, Pass]:
+  """The exported passes; raises DataError when there is no readable SavedModel."""
+  import tensorflow as tf
+
+  try:
+    loaded = tf.saved_model.load(folder)
+  except (OSError, ValueError, tf.errors.OpError) as error:
+    raise DataError(f"{folder}: not a readable SavedModel ({error})") from error
+
+  def bind(name):
+    signature, names = loaded.signatures[name], list(passes.inputs[name])
+
+    def run(*arrays):
+      out = signature(**{key: tf.constant(value) for key, value in zip(names, arrays)})
+      return [out[key].numpy() for key in passes.outputs[name]]
+
+    return run
+
+  return {name: bind(name) for name in NAMES}
+
+
+def export_tflite(passes: Passes, folder: str):
+  """Writes template.tflite and search.tflite (batch 1, built-in operations only) and manifest.json.
+
+  Raises:
+    DataError: the folder cannot be written.
+  """
+  import tensorflow as tf
+
+  try:
+    os.makedirs(folder, exist_ok=True)
+    for name in NAMES:
+      concrete = _function(passes, name, 1, ("cpu",)).get_concrete_function()
+      converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
+      converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+      with open(os.path.join(folder, _TFLITE.format(name)), "wb") as file:
+        file.write(converter.convert())
+    tracker_passes.write_manifest(folder, passes, {name: _TFLITE.format(name) for name in NAMES}, format="TFLite",
+                                  batch=1)
+  except OSError as error:
+    raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+def load_tflite(passes: Passes, folder: str) -> dict[str, Pass]:
+  """The exported passes; raises DataError when a file is missing or damaged."""
+  import tensorflow as tf
+
+  def bind(name):
+    path = os.path.join(folder, _TFLITE.format(name))
+    try:
+      # The signature is bound to its interpreter, which must outlive it.
+      interpreter = tf.lite.Interpreter(path)
+      signature, names = interpreter.get_signature_runner(), list(passes.inputs[name])
+    except (ValueError, RuntimeError) as error:
+      raise DataError(f"{path}: not a readable TFLite file ({error})") from error
+
+    def run(*arrays):
+      out = signature(**dict(zip(names, arrays)))
+      return [out[key] for key in passes.outputs[name]]
+
+    return run
+
+  return {name: bind(name) for name in NAMES}
+
+
+def _function(passes: Passes, name: str, batch: int | None, platforms: tuple[str, ...]):
+  """A pass as a tf.function with named inputs and a dict of named outputs."""
+  import tensorflow as tf
+  from jax.experimental import jax2tf
+
+  inputs, outputs = passes.inputs[name], passes.outputs[name]
+  converted = jax2tf.convert(
+      passes.functions[name], with_gradient=False, native_serialization_platforms=platforms,
+      polymorphic_shapes=["(batch, ...)"] * len(inputs) if batch is None else None)
+  signature = [tf.TensorSpec((batch, *shape), tf.float32, name=key) for key, shape in inputs.items()]
+  return tf.function(lambda *arrays: dict(zip(outputs, converted(*arrays))), autograph=False,
+                     input_signature=signature)

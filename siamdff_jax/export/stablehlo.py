@@ -1,0 +1,57 @@
+"""StableHLO by `jax.export`: one program for CPU, CUDA and TPU, any batch size, loadable without this project.
+
+In another program: `jax.export.deserialize(open("search.stablehlo", "rb").read()).call(...)`, with jax alone.
+"""
+
+import os
+
+import jax
+import jax.numpy as jnp
+from jax import export as jax_export
+
+from input_pipeline.errors import DataError
+from siamdff_jax.export import passes as tracker_passes
+from siamdff_jax.export.passes import NAMES, Pass, Passes
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+TOLERANCE = 1e-5  # The same program through the same compiler.
+_FILE = "{}.stablehlo"
+
+
+def export(passes: Passes, folder: str):
+  """Writes template.stablehlo, search.stablehlo and manifest.json.
+
+  Raises:
+    DataError: the folder cannot be written.
+  """
+  try:
+    os.makedirs(folder, exist_ok=True)
+    for name in NAMES:
+      (batch,) = jax_export.symbolic_shape("batch")
+      arguments = [jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in passes.inputs[name].values()]
+      program = jax_export.export(jax.jit(passes.functions[name]), platforms=PLATFORMS)(*arguments)
+      with open(os.path.join(folder, _FILE.format(name)), "wb") as file:
+        file.write(program.serialize())
+    tracker_passes.write_manifest(folder, passes, {name: _FILE.format(name) for name in NAMES},
+                                  format="jax.export (StableHLO)", platforms=PLATFORMS)
+  except OSError as error:
+    raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+def load(folder: str) -> dict[str, Pass]:
+  """The exported passes, arrays in and out in the manifest's order.
+
+  Raises:
+    DataError: a file is missing or damaged.
+  """
+  loaded = {}
+  for name in NAMES:
+    path = os.path.join(folder, _FILE.format(name))
+    try:
+      with open(path, "rb") as file:
+        loaded[name] = jax.jit(jax_export.deserialize(bytearray(file.read())).call)
+    except OSError as error:
+      raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # The deserialiser documents none; a damaged file makes it raise many kinds.
+      raise DataError(f"{path}: not a program written by jax.export ({type(error).__name__})") from error
+  return loaded

@@ -1,0 +1,108 @@
+"""A population: members that differ in the optimizer's hyper-parameters, one per device, in one compiled program.
+
+Each device runs the one training step of siamdff_jax/training/step.py on a state of its own; nothing is exchanged, and
+all members see the same batches, so the input pipeline works once for all. A member's learning rates and weight decay
+are data, not constants: the program is the same for every member, and a member ends with the same bits as in a
+population of its own. (`vmap` over members would turn convolutions into grouped ones, which are slow.)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from siamdff_jax.models.siamdff import SiamDFF
+from siamdff_jax.training.state import TrainState, optimizer, schedule
+from siamdff_jax.training.step import make_step
+
+AXIS = "population"
+# What members may differ in: what ends up in the table of learning rates or in the optimizer's state.
+PARAMETERS = ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.warmup_steps", "optimizer.final_fraction")
+
+
+class Population:
+  """The compiled step of K members and the placement of their states.
+
+  Every leaf of a population's state has a leading axis K, one entry per member, each on its own device.
+  """
+
+  def __init__(self, model: SiamDFF, configs: Sequence[ml_collections.ConfigDict], *,
+               distiller: nn.Module | None = None, teacher: SiamDFF | None = None, devices=None):
+    """
+    Args:
+      model: built without an axis name: a member sees its whole batch.
+      configs: one experiment per member; they differ in `PARAMETERS` only.
+      distiller, teacher: both or neither.
+      devices: at least K; default: all of this host's.
+
+    Raises:
+      ValueError: more members than devices.
+    """
+    devices = list(jax.local_devices() if devices is None else devices)
+    if len(configs) > len(devices):
+      raise ValueError(f"{len(configs)} members do not fit on {len(devices)} devices, one each")
+    self._configs = list(configs)
+    mesh = Mesh(np.array(devices[:len(configs)]), (AXIS,))
+    self._split, self._same = (NamedSharding(mesh, spec) for spec in (PartitionSpec(AXIS), PartitionSpec()))
+    steps = configs[0].train.steps
+    table = np.stack([jax.jit(jax.vmap(schedule(c.optimizer, steps)))(jnp.arange(steps)) for c in configs])
+    self.learning_rates = jax.device_put(table.astype(np.float32), self._split)  # [K, steps]
+    step = _member_step(model, configs[0], distiller, teacher)
+    over, same = PartitionSpec(AXIS), PartitionSpec()
+    # Nothing crosses members, so there is no varying-over-the-axis bookkeeping to check.
+    self._step = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(over, over, same, same), out_specs=over,
+                                       check_vma=False), donate_argnums=0)
+
+  def put_state(self, state: TrainState) -> TrainState:
+    """The state before the first step: that of one training, for all members, with each one's weight decay.
+
+    Args:
+      state: of `initial_state`.
+
+    Returns:
+      The population's state.
+    """
+    count = len(self._configs)
+    stacked = jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), jax.device_get(state))
+    decay = np.array([c.optimizer.weight_decay for c in self._configs], np.float32)
+    hyperparams = dict(stacked.opt_state.hyperparams, weight_decay=decay)
+    return self.put_stacked(stacked.replace(opt_state=stacked.opt_state._replace(hyperparams=hyperparams)))
+
+  def put_stacked(self, state: TrainState) -> TrainState:
+    """Places a state that has the members' axis already."""
+    return jax.device_put(state, self._split)
+
+  def put_shared(self, tree: Any) -> Any:
+    """Places what is the same for all members: a batch, the teacher's variables."""
+    return jax.device_put(tree, self._same)
+
+  def step(self, state: TrainState, batch: dict, teacher_variables: Any = None) -> tuple[TrainState, dict]:
+    """One step of every member; `state` is donated. The metrics are [K]."""
+    return self._step(state, self.learning_rates, batch, teacher_variables)
+
+
+def member(state: TrainState, k: int) -> TrainState:
+  """The state of member `k` as numpy: what a training of its own would have."""
+  def mine(x):
+    shard = next(s for s in x.addressable_shards if (s.index[0].start or 0) == k)
+    return np.array(shard.data)[0]  # A copy: the buffer is given to the next step.
+
+  return jax.tree.map(mine, state)
+
+
+def _member_step(model, config, distiller, teacher) -> Callable:
+  """The step of one member as `shard_map` sees it: its share of the members' axis has length 1."""
+
+  def step(state, learning_rates, batch, teacher_variables):
+    rates = learning_rates[0]
+    rule = optimizer(config.optimizer, config.train.steps, learning_rate=lambda count: rates[count])
+    one = make_step(model, rule, config, distiller=distiller, teacher=teacher)
+    new = one(jax.tree.map(lambda x: x[0], state), batch, teacher_variables)
+    return jax.tree.map(lambda x: x[None], new)
+
+  return step

@@ -1,0 +1,145 @@
+"""Sweeps by populations: as many members at a time as this host has devices, then the next ones."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+
+import jax
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline.errors import DataError
+from siamdff_jax import distillation
+from siamdff_jax.models.build import build
+from siamdff_jax.sweeps import results
+from siamdff_jax.sweeps.population import PARAMETERS, Population, member
+from siamdff_jax.sweeps.space import Parameter, apply, grid, sample
+from siamdff_jax.training import checkpoints, loop, sources
+from siamdff_jax.training.logging import METRICS_FILE
+from siamdff_jax.training.state import TrainState, optimizer
+from siamdff_jax.training.step import initial_state
+
+log = logging.getLogger(__name__)
+
+
+def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: str, trials: int, seed: int) -> str:
+  """Trains the members in `workdir`/trial_0000 and so on, each of which is a training workdir with checkpoints.
+
+  Where the space consists of choices the members are the first `trials` of all their combinations; otherwise they are
+  drawn independently. Interrupted, it goes on from the last checkpoint of the members that were being trained.
+
+  Args:
+    experiment: what is trained; needs validation data.
+    space: of `population.PARAMETERS` only.
+    workdir: of the sweep.
+    trials: how many members in all.
+    seed: of the draws; the trainings have the experiment's.
+
+  Returns:
+    The table to print.
+
+  Raises:
+    DataError: a parameter that members of one program cannot differ in; data at fault; every member failed.
+  """
+  results.check_experiment(experiment)
+  for p in space:
+    if p.path not in PARAMETERS:
+      raise DataError(f"search space: {p.path} cannot differ within a population, only {', '.join(PARAMETERS)} can; "
+                      f"use --engine=optuna")
+  if jax.process_count() > 1:
+    raise DataError("a population runs on one host; give every host its own --workdir and seed, or use --engine=optuna")
+  results.claim(workdir, "population", space, experiment, seed)
+  if all(p.kind == "choice" for p in space):
+    values = grid(space)[:trials]
+  else:
+    values = [sample(space, seed, number) for number in range(trials)]
+  with results.lock(os.path.join(workdir, "sweep.lock"), f"{workdir}: this sweep is running already"):
+    todo = [n for n in range(len(values)) if not _finished(workdir, n, experiment.train.steps)]
+    width = len(jax.local_devices())
+    for first in range(0, len(todo), width):
+      numbers = todo[first:first + width]
+      _train(numbers, [apply(experiment, values[n]) for n in numbers], workdir)
+    return results.write(workdir, [_trial(workdir, n, v, experiment) for n, v in enumerate(values)], experiment)
+
+
+def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir: str):
+  """Trains the members `numbers` side by side, from their last common checkpoint when there is one."""
+  config, folders = configs[0], [results.trial_folder(workdir, n) for n in numbers]
+  samplers = [sources.sampler(entries, config, folders[0]) for entries in (config.data.train, config.data.validation)]
+  model = build(config.model)
+  teacher, teacher_variables = loop._teacher(config)
+  distiller = distillation.build(config.distiller) if teacher else None
+  population = Population(model, configs, distiller=distiller, teacher=teacher)
+  rule = optimizer(config.optimizer, config.train.steps)
+  alone = initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables))
+  state, start = population.put_state(alone), 0
+  teacher_variables = population.put_shared(teacher_variables) if teacher else None
+  validate = loop._validation(model, config, samplers[1])
+  common = os.path.join(workdir, f"members_{numbers[0]:04d}_{numbers[-1]:04d}")
+  with contextlib.ExitStack() as stack:
+    together = stack.enter_context(checkpoints.Checkpoints(common))
+    single = [stack.enter_context(checkpoints.Checkpoints(folder)) for folder in folders]
+    if together.last_step is not None:
+      restored = together.restore(_common_step(state))
+      start = int(restored.step)
+      state = population.put_stacked(restored.replace(step=np.full(len(numbers), start, np.int32)))
+    for folder, mine in zip(folders, configs):
+      loop._write_config(mine, folder)
+      _drop_after(folder, start)
+    batches = loop._batches(samplers[0], config, start)
+    log.info("members %d to %d, on %d devices", numbers[0], numbers[-1], len(numbers))
+    previous = None
+    for step in tqdm(range(start + 1, config.train.steps + 1), initial=start, total=config.train.steps, unit="step",
+                     desc=f"members {numbers[0]}-{numbers[-1]}", mininterval=2):
+      state, metrics = population.step(state, population.put_shared(next(batches)), teacher_variables)
+      if previous is not None:
+        jax.block_until_ready(previous)  # One step in flight, as in the training loop.
+      previous = metrics
+      if step % config.train.checkpoint_every == 0 or step == config.train.steps:
+        _record(step, state, jax.device_get(metrics), list(zip(folders, configs, single)), validate)
+        together.save(_common_step(state), config)
+  shutil.rmtree(common)  # The members have their own.
+
+
+def _common_step(state: TrainState) -> TrainState:
+  """All members are at the same step; checkpoints want it as one number."""
+  return state.replace(step=state.step[0])
+
+
+def _record(step: int, state: TrainState, metrics: dict, members: list[tuple], validate):
+  """Evaluates and saves every member, before the common checkpoint: what is saved twice after a kill is the same."""
+  lines = []
+  for k, (_, config, saved) in enumerate(members):
+    mine = member(state, k)
+    quality = validate(mine)
+    saved.save(mine, config, quality)
+    lines.append({"step": step, "loss": float(metrics["loss"][k]), "bad_steps": int(metrics["bad_steps"][k]),
+                  "learning_rate": float(mine.opt_state.hyperparams["learning_rate"]),
+                  **{f"validation/{name}": value for name, value in quality.items()}})
+  for (folder, _, saved), line in zip(members, lines):
+    saved.wait()  # The last line says that the member is finished: its checkpoint comes first.
+    with open(os.path.join(folder, METRICS_FILE), "a") as file:
+      file.write(json.dumps(line) + "\n")
+
+
+def _drop_after(folder: str, step: int):
+  lines = [line for line in results.metrics(folder) if line["step"] <= step]
+  with open(os.path.join(folder, METRICS_FILE), "w") as file:
+    file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def _finished(workdir: str, number: int, steps: int) -> bool:
+  lines = results.metrics(results.trial_folder(workdir, number))
+  return bool(lines) and lines[-1]["step"] >= steps
+
+
+def _trial(workdir: str, number: int, values: dict, experiment) -> results.Trial:
+  """A member as a row of the table; one whose gradients were non-finite for too long counts as failed."""
+  folder = results.trial_folder(workdir, number)
+  worst = max(line["bad_steps"] for line in results.metrics(folder))
+  if worst >= experiment.train.max_bad_steps:
+    return results.Trial(number, values, "failed", reason=f"the gradient was not finite for {worst} steps in a row")
+  return results.Trial(number, values, "complete", results.best_iou(folder))

@@ -1,0 +1,157 @@
+"""What a sweep leaves behind: sweep.json (what it is), trials.csv, best_config.json; the same for every engine."""
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+
+from input_pipeline.errors import DataError
+from siamdff_jax.sweeps.space import Parameter, apply
+from siamdff_jax.training.logging import METRICS_FILE
+
+OBJECTIVE = "validation/iou"
+CLAIM_FILE, TABLE_FILE, BEST_FILE = "sweep.json", "trials.csv", "best_config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """One trial: its number, {path: value}, "complete", "failed" or "running", its IoU, and why it failed."""
+
+  number: int
+  values: dict[str, Any]
+  state: str
+  iou: float | None = None
+  reason: str = ""
+
+
+def trial_folder(workdir: str, number: int) -> str:
+  """The training workdir of a trial."""
+  return os.path.join(workdir, f"trial_{number:04d}")
+
+
+def metrics(folder: str) -> list[dict]:
+  """The lines of a training's metrics.jsonl; empty where there is none yet."""
+  path = os.path.join(folder, METRICS_FILE)
+  if not os.path.exists(path):
+    return []
+  with open(path) as file:
+    return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def best_iou(folder: str) -> float:
+  """The objective: the best validation IoU of a training, which is that of the checkpoint it keeps as its best."""
+  values = [line[OBJECTIVE] for line in metrics(folder) if OBJECTIVE in line]
+  if not values:
+    raise DataError(f"{os.path.join(folder, METRICS_FILE)}: no {OBJECTIVE} in it, expected one per checkpoint")
+  return max(values)
+
+
+def check_experiment(experiment: ml_collections.ConfigDict):
+  """Raises a DataError when the experiment has nothing to measure trials on."""
+  if not experiment.data.validation:
+    raise DataError("the sweep's experiment has no validation data, set config.experiment.data.validation as "
+                    "configs/sweep_quickstart.py does: trials are compared on it")
+
+
+def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_collections.ConfigDict, seed: int):
+  """Makes `workdir` that of this sweep. Places of data may differ between hosts; all else must stay as it was.
+
+  Raises:
+    DataError: the folder holds another sweep, or cannot be written.
+  """
+  what = json.loads(experiment.to_json_best_effort())
+  for name in ("train", "validation"):
+    for entry in what["data"][name].values():
+      entry.pop("root", None)
+  for group, name in (("data", "records"), ("data", "workers"), ("teacher", "checkpoint")):
+    what[group].pop(name, None)
+  mine = json.loads(json.dumps({"engine": engine, "seed": seed, "space": [dataclasses.asdict(p) for p in space],
+                                "experiment": what}))
+  path = os.path.join(workdir, CLAIM_FILE)
+  try:
+    os.makedirs(workdir, exist_ok=True)
+    if not os.path.exists(path):
+      _write(path, json.dumps(mine, indent=2))
+    with open(path) as file:
+      theirs = json.load(file)
+  except (OSError, ValueError) as error:
+    raise DataError(f"{path}: cannot be written or read ({error})") from error
+  for name, value in mine.items():
+    if theirs.get(name) != value:
+      raise DataError(f"{path}: this sweep was started with another {name}; give the new one another --workdir")
+
+
+@contextlib.contextmanager
+def lock(path: str, busy: str | None = None):
+  """Holds the file lock `path`: waits for it, or raises `DataError(busy)` when another process of this host has it."""
+  with open(path, "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+    except BlockingIOError as error:
+      raise DataError(busy) from error
+    yield
+
+
+def write(workdir: str, trials: Sequence[Trial], experiment: ml_collections.ConfigDict) -> str:
+  """Writes trials.csv and best_config.json.
+
+  Returns:
+    The table and the best as text, to be printed.
+
+  Raises:
+    DataError: trials ended and every one of them failed.
+  """
+  trials = sorted(trials, key=lambda t: t.number)
+  paths = sorted({path for t in trials for path in t.values})
+  rows = [["trial", "state", "iou", *paths, "reason"]]
+  rows += [[t.number, t.state, "" if t.iou is None else t.iou, *(t.values.get(p, "") for p in paths), t.reason]
+           for t in trials]
+  table = os.path.join(workdir, TABLE_FILE)
+  with _replaced(table) as file:
+    csv.writer(file, lineterminator="\n").writerows(rows)
+  complete = sorted((t for t in trials if t.state == "complete"), key=lambda t: (-t.iou, t.number))
+  if not complete:
+    failed = [t for t in trials if t.state == "failed"]
+    if failed:
+      raise DataError(f"{table}: none of the {len(trials)} trials succeeded; trial {failed[0].number}: "
+                      f"{failed[0].reason}")
+    return f"no trial is complete yet; see {table}"
+  best = complete[0]
+  _write(os.path.join(workdir, BEST_FILE), apply(experiment, best.values).to_json_best_effort(indent=2))
+  folder = trial_folder(workdir, best.number)
+  return "\n".join([_text(trials, complete, paths), "",
+                    f"best: trial {best.number}, validation IoU {best.iou:.4f}, in {folder}",
+                    "as flags of scripts/train.py: " + " ".join(f"--config.{p}={v}" for p, v in best.values.items()),
+                    f"all trials: {table}"])
+
+
+def _text(trials, complete, paths, most: int = 20) -> str:
+  """The best trials first, then the failed ones, in aligned columns."""
+  shown = [*complete, *(t for t in trials if t.state != "complete")]
+  number = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)
+  rows = [["trial", "IoU", *paths, "state"]]
+  rows += [[str(t.number), "-" if t.iou is None else f"{t.iou:.4f}", *(number(t.values.get(p, "-")) for p in paths),
+            t.state + (f": {t.reason}" if t.reason else "")] for t in shown[:most]]
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+  lines = ["  ".join([*(cell.rjust(w) for cell, w in zip(row, widths)), row[-1]]) for row in rows]
+  return "\n".join(lines + ([f"... and {len(shown) - most} more"] if len(shown) > most else []))
+
+
+@contextlib.contextmanager
+def _replaced(path):
+  """A file that appears under its name only when complete: workers that share the folder write it too."""
+  partial = f"{path}.{os.getpid()}"
+  with open(partial, "w", newline="") as file:
+    yield file
+  os.replace(partial, path)
+
+
+def _write(path: str, text: str):
+  with _replaced(path) as file:
+    file.write(text + "\n")

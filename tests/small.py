@@ -1,0 +1,73 @@
+"""The smallest network, config and batch of random pairs, for the tests of the network and of training."""
+
+import contextlib
+
+import jax
+import ml_collections
+import numpy as np
+
+from configs import base
+
+TEMPLATE_SIDE, SEARCH_SIDE = 63, 127
+TEMPLATE_CELLS, SEARCH_CELLS, RESPONSE_CELLS = 7, 15, 9
+
+
+@contextlib.contextmanager
+def quick_compilation():
+  """Compiles in half the time; what is compiled runs slower. Also shows gradients that hang on one way of fusing."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+def config(**model) -> ml_collections.ConfigDict:
+  """configs/base.py at the smallest size; `model` overrides entries of config.model."""
+  out = base.get_config()
+  out.model.update(features=16, heads=2, tower_depth=1, template_side=TEMPLATE_SIDE, search_side=SEARCH_SIDE,
+                   norm="group")
+  out.model.backbone.update(blocks=(1, 1, 1, 1), widths=(8, 8, 8, 8), stem_kernel=3)
+  out.model.update(model)
+  out.optimizer.update(kind="sgd", learning_rate=0.05, warmup_steps=0)
+  out.train.update(steps=10, batch_size=8)
+  return out
+
+
+def inputs(seed: int, batch: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(template, template_wh, search) for `SiamDFF`: noise with a blob in the middle."""
+  rng = np.random.default_rng(seed)
+
+  def image(side):
+    axis = np.arange(side) - (side - 1) / 2
+    blob = np.exp(-(axis[:, None] ** 2 + axis**2) / 200)
+    return np.clip(0.4 + 0.3 * blob + 0.1 * rng.normal(size=(batch, side, side)), 0, 1)[..., None].astype(np.float32)
+
+  return image(TEMPLATE_SIDE), rng.uniform(12, 40, (batch, 2)).astype(np.float32), image(SEARCH_SIDE)
+
+
+def batch(seed: int, size: int = 8) -> dict[str, np.ndarray]:
+  """A training batch in the form of `input_pipeline.pipeline.example`; some of its pairs are negative."""
+  rng = np.random.default_rng(seed)
+  template, wh, search = inputs(seed, size)
+  present = (np.arange(size) % 4 != 3).astype(np.float32)
+  centre = rng.uniform(40, 87, (size, 2))
+  box = np.concatenate([centre - wh / 2, centre + wh / 2], -1) * present[:, None]
+  pixels = lambda x: (255 * x).round().astype(np.uint8)
+  return {"template": pixels(template), "search": pixels(search), "template_wh": wh,
+          "search_box_ltrb": box.astype(np.float32), "present": present}
+
+
+def random_params(module, *args, seed: int = 0, **options):
+  """Random parameters for `module.init(key, *args, **options)`, without compiling it and away from the zeros of its initial state.
+
+  Kernels keep the size of what they are applied to; scales lie about 1, everything else about 0.
+  """
+  shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **options))["params"]
+  rng = np.random.default_rng(seed)
+
+  def leaf(path, x):
+    noise = rng.normal(size=x.shape)
+    if path[-1].key == "kernel":
+      return np.asarray(noise / np.sqrt(np.prod(x.shape[:-1])), np.float32)
+    return np.asarray(0.2 * noise + (path[-1].key == "scale"), np.float32)
+
+  return jax.tree_util.tree_map_with_path(leaf, shapes)

@@ -1,0 +1,323 @@
+"""Sweeps: the search space, the two engines, and that a population's members are what they would be alone."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import small
+from conftest import ROOT
+
+from input_pipeline.errors import DataError
+from input_pipeline.simulator.dataset import write_dataset
+from siamdff_jax.models.build import build
+from siamdff_jax.sweeps import optuna_engine, population_engine, results, space
+from siamdff_jax.sweeps.population import Population, member
+from siamdff_jax.sweeps.sweep import sweep
+from siamdff_jax.training import sources
+from siamdff_jax.training.state import optimizer
+from siamdff_jax.training.step import initial_state, make_step
+
+LEARNING_RATE = dict(parameter="optimizer.learning_rate", kind="log_uniform", low=1e-4, high=1e-1)
+
+
+# --- the search space
+
+def test_space_is_read():
+  parsed = space.parse([LEARNING_RATE, dict(parameter="model.heads", kind="integer", low=1, high=2),
+                        dict(parameter="model.backbone.blocks", kind="choice", values=[[1, 1, 1, 1], [1, 2, 2, 1]])],
+                       small.config())
+  assert parsed[0] == space.Parameter("optimizer.learning_rate", "log_uniform", 1e-4, 1e-1)
+  assert parsed[2].values == ((1, 1, 1, 1), (1, 2, 2, 1))
+
+
+@pytest.mark.parametrize("entry, message", [
+    (dict(LEARNING_RATE, parameter="optimizer.lr"), "'lr' is unknown"),
+    (dict(LEARNING_RATE, parameter="optimizer"), "is a group"),
+    (dict(LEARNING_RATE, parameter="optimizer.learning_rate.peak"), "'peak' is unknown"),
+    (dict(kind="uniform", low=0, high=1), "no `parameter`"),
+    (dict(LEARNING_RATE, kind="normal"), "kind is 'normal'"),
+    (dict(LEARNING_RATE, low=0), "more than 0"),
+    (dict(LEARNING_RATE, low=0.2), "not below"),
+    (dict(LEARNING_RATE, high="0.1"), "`high` is '0.1'"),
+    (dict(LEARNING_RATE, high=float("nan")), "`high` is nan"),
+    (dict(LEARNING_RATE, step=2), "takes exactly high and low"),
+    (dict(parameter="model.heads", kind="uniform", low=1, high=2), "gives a float"),
+    (dict(parameter="optimizer.learning_rate", kind="integer", low=1, high=2), "gives a int"),
+    (dict(parameter="model.heads", kind="integer", low=1.5, high=2), "`low` is 1.5"),
+    (dict(parameter="optimizer.kind", kind="choice", values=[]), "empty"),
+    (dict(parameter="optimizer.kind", kind="choice", values=["sgd", 3]), "3 does not fit"),
+])
+def test_space_mistakes_are_named(entry, message):
+  with pytest.raises(DataError, match=message):
+    space.parse([entry], small.config())
+
+
+def test_space_twice_or_empty():
+  with pytest.raises(DataError, match="twice"):
+    space.parse([LEARNING_RATE, LEARNING_RATE], small.config())
+  with pytest.raises(DataError, match="empty"):
+    space.parse([], small.config())
+
+
+def test_apply_leaves_the_experiment_alone():
+  experiment = small.config()
+  changed = space.apply(experiment, {"optimizer.learning_rate": 1, "distiller.temperature": 0.5, "model.heads": 1})
+  assert changed.optimizer.learning_rate == 1.0 and isinstance(changed.optimizer.learning_rate, float)
+  assert changed.distiller.temperature == 0.5 and changed.model.heads == 1
+  assert experiment.optimizer.learning_rate == 0.05 and experiment.distiller.temperature is None
+
+
+def test_samples_are_in_bounds_and_log_uniform():
+  parsed = space.parse([LEARNING_RATE, dict(parameter="model.heads", kind="integer", low=1, high=3)], small.config())
+  draws = [space.sample(parsed, 0, n) for n in range(600)]
+  rates = np.array([d["optimizer.learning_rate"] for d in draws])
+  assert rates.min() >= 1e-4 and rates.max() <= 1e-1
+  # A third of the draws per decade: 200 +- 4 standard deviations of a binomial.
+  counts = np.histogram(rates, [1e-4, 1e-3, 1e-2, 1e-1])[0]
+  assert np.all(np.abs(counts - 200) < 4 * np.sqrt(600 / 3 * 2 / 3))
+  assert {d["model.heads"] for d in draws} == {1, 2, 3}
+  assert draws[7] == space.sample(parsed, 0, 7) != space.sample(parsed, 1, 7)
+
+
+def test_grid():
+  rates = dict(parameter="optimizer.learning_rate", kind="choice", values=[0.1, 0.2])
+  decays = dict(parameter="optimizer.weight_decay", kind="choice", values=[0.0, 1.0, 2.0])
+  parsed = space.parse([rates, decays], small.config())
+  combinations = [tuple(values.values()) for values in space.grid(parsed)]
+  assert combinations == [(0.1, 0.0), (0.1, 1.0), (0.1, 2.0), (0.2, 0.0), (0.2, 1.0), (0.2, 2.0)]
+
+
+# --- the population
+
+def _members(count):
+  base = small.config()
+  base.optimizer.update(kind="adamw", warmup_steps=2)
+  base.train.update(steps=3, batch_size=4)
+  rates, decays = [1e-3, 3e-3, 1e-2, 0.1], [1e-4, 0.0, 0.1, 1.0]
+  return [space.apply(base, {"optimizer.learning_rate": rates[k], "optimizer.weight_decay": decays[k]})
+          for k in range(count)]
+
+
+def _after_three_steps(configs, devices):
+  model, rule = build(configs[0].model), optimizer(configs[0].optimizer, 3)
+  population = Population(model, configs, devices=devices)
+  state = population.put_state(initial_state(model, None, rule, seed=0))
+  for i in range(3):
+    state, _ = population.step(state, population.put_shared(small.batch(i, 4)))
+  return [member(state, k) for k in range(len(configs))]
+
+
+def test_members_are_what_they_would_be_alone():
+  configs, devices = _members(4), jax.devices()
+  together = _after_three_steps(configs, devices)
+  for k in (0, 2):
+    alone = _after_three_steps(configs[k:k + 1], devices[5:6])[0]
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(together[k]), jax.tree.leaves(alone)):
+      assert a.dtype == b.dtype and np.array_equal(a, b), jax.tree_util.keystr(path)
+  assert not np.array_equal(*(jax.tree.leaves(together[k].params)[0] for k in (0, 2)))
+
+  # And what the training loop's step makes of the member's config, where the learning rate is a constant.
+  config = configs[2]
+  model, rule = build(config.model), optimizer(config.optimizer, 3)
+  step = jax.jit(make_step(model, rule, config))
+  state = initial_state(model, None, rule, seed=0)
+  for i in range(3):
+    state, _ = step(state, small.batch(i, 4))
+  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(together[2]), jax.tree.leaves(state)):
+    assert a.dtype == b.dtype, path
+    np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+def test_population_refuses_more_members_than_devices():
+  with pytest.raises(ValueError, match="4 members do not fit on 2 devices"):
+    Population(build(small.config().model), _members(4), devices=jax.devices()[:2])
+
+
+# --- the engines
+
+def _experiment(data=""):
+  experiment = small.config()
+  entry = dict(simulated=dict(format="antiuav410", root=str(data), weight=1.0))
+  experiment.data.update(train=entry, validation=entry, workers=1)
+  experiment.data.pairs.max_gap = 3
+  experiment.train.update(steps=2, batch_size=2, checkpoint_every=1, validation_pairs=2, log_every=1)
+  return experiment
+
+
+def _config(experiment, *entries):
+  return ml_collections.ConfigDict(dict(seed=3, space=list(entries or [LEARNING_RATE]), experiment=experiment))
+
+
+@pytest.fixture
+def fake_training(monkeypatch):
+  """Trainings that take no time: IoU from the learning rate, best at 0.01; returns the list of those made."""
+  pytest.importorskip("optuna", reason="the extra 'sweep' (requirements-sweep.txt) is not installed")
+  made = []
+
+  def train(config, folder):
+    rate = config.optimizer.learning_rate
+    made.append((os.path.basename(folder), rate))
+    if train.broken:
+      raise train.broken
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "metrics.jsonl"), "w") as file:
+      file.write(json.dumps({"step": 2, "validation/iou": 1 - abs(np.log10(rate) + 2) / 2}) + "\n")
+    return ml_collections.ConfigDict(dict(step=config.train.steps))
+
+  train.broken = None
+  made_and_train = (made, train)
+  monkeypatch.setattr(optuna_engine, "train", train)
+  monkeypatch.setattr(sources, "sampler", lambda *_: None)
+  return made_and_train
+
+
+def _table(workdir):
+  with open(workdir / "trials.csv") as file:
+    return list(csv.DictReader(file))
+
+
+def test_resuming_a_study_adds_trials(fake_training, tmp_path):
+  made, _ = fake_training
+  config = _config(_experiment())
+  sweep(config, str(tmp_path / "a"), 2)
+  sweep(config, str(tmp_path / "a"), 2)
+  text = sweep(config, str(tmp_path / "a"), 5)
+  assert [name for name, _ in made] == [f"trial_{n:04d}" for n in range(5)]
+  assert len({rate for _, rate in made}) == 5  # Other values each time.
+  rows = _table(tmp_path / "a")
+  assert [float(row["optimizer.learning_rate"]) for row in rows] == [rate for _, rate in made]
+  best = max(rows, key=lambda row: float(row["iou"]))
+  assert f"best: trial {best['trial']}," in text
+  stored = json.load(open(tmp_path / "a" / "best_config.json"))
+  assert stored["optimizer"]["learning_rate"] == float(best["optimizer.learning_rate"])
+
+  sweep(config, str(tmp_path / "b"), 5)  # At one go: the same study.
+  assert made[5:] == made[:5]
+
+
+def test_an_interrupted_trial_is_gone_on_with(fake_training, tmp_path):
+  made, train = fake_training
+  config = _config(_experiment())
+  train.broken = KeyboardInterrupt()
+  with pytest.raises(KeyboardInterrupt):
+    sweep(config, str(tmp_path), 2)
+  train.broken = None
+  sweep(config, str(tmp_path), 2, worker=1)  # Another worker leaves it alone.
+  assert [name for name, _ in made] == ["trial_0000", "trial_0001"]
+  assert [row["state"] for row in _table(tmp_path)] == ["running", "complete"]
+  sweep(config, str(tmp_path), 2)
+  assert made[2] == made[0] and len(made) == 3
+  assert [row["state"] for row in _table(tmp_path)] == ["complete", "complete"]
+
+
+def test_failing_trials_are_recorded(fake_training, tmp_path):
+  _, train = fake_training
+  config = _config(_experiment())
+  train.broken = ValueError("batch size 3 cannot be shared")
+  with pytest.raises(DataError, match=r"none of the 2 trials succeeded; trial 0: ValueError: batch size 3"):
+    sweep(config, str(tmp_path), 2)
+  train.broken = None
+  text = sweep(config, str(tmp_path), 3)
+  rows = _table(tmp_path)
+  assert [row["state"] for row in rows] == ["failed", "failed", "complete"]
+  assert rows[0]["reason"] == "ValueError: batch size 3 cannot be shared" and "best: trial 2" in text
+  assert "Traceback" in (tmp_path / "trial_0000" / "error.txt").read_text()
+
+
+def test_choices_of_tuples(fake_training, tmp_path):
+  config = _config(_experiment(), LEARNING_RATE, dict(parameter="model.backbone.blocks", kind="choice",
+                                                      values=[(1, 1, 1, 1), (1, 2, 2, 1)]))
+  sweep(config, str(tmp_path), 2)
+  assert json.load(open(tmp_path / "best_config.json"))["model"]["backbone"]["blocks"] in ([1, 1, 1, 1], [1, 2, 2, 1])
+
+
+def test_one_folder_one_sweep_and_one_process_per_worker(fake_training, tmp_path):
+  experiment = _experiment()
+  sweep(_config(experiment), str(tmp_path), 1)
+  with pytest.raises(DataError, match="another space"):
+    sweep(_config(experiment, dict(LEARNING_RATE, high=1.0)), str(tmp_path), 1)
+  with pytest.raises(DataError, match="another engine"):
+    sweep(_config(experiment), str(tmp_path), 1, "population")
+  elsewhere = space.apply(experiment, {"data.train.simulated.root": "/elsewhere"})
+  sweep(_config(elsewhere), str(tmp_path), 1)  # The same data at another place is the same sweep.
+  with (results.lock(str(tmp_path / "worker_0.lock")),
+        pytest.raises(DataError, match="worker 0 of this sweep is running already")):
+    sweep(_config(experiment), str(tmp_path), 2)
+
+
+def test_sweeps_that_cannot_start(tmp_path):
+  with pytest.raises(DataError, match="no `experiment`"):
+    sweep(small.config(), str(tmp_path), 1)
+  experiment = _experiment()
+  experiment.data.validation = {}
+  with pytest.raises(DataError, match="no validation data"):
+    sweep(_config(experiment), str(tmp_path), 1, "population")
+  with pytest.raises(DataError, match="cannot differ within a population"):
+    sweep(_config(_experiment(), dict(parameter="model.heads", kind="integer", low=1, high=2)), str(tmp_path), 1,
+          "population")
+
+
+def test_missing_optuna_names_the_extra(monkeypatch, tmp_path):
+  monkeypatch.setitem(sys.modules, "optuna", None)
+  with pytest.raises(DataError, match=r"extra 'sweep'.*pip install -r requirements-sweep.txt"):
+    sweep(_config(_experiment()), str(tmp_path), 1)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("data") / "simulated"
+  write_dataset(folder, 2, 6, 0, 96, 80)
+  return folder
+
+
+def test_population_sweep_trains_and_resumes(simulated, tmp_path, monkeypatch):
+  config = _config(_experiment(simulated), dict(parameter="optimizer.learning_rate", kind="choice",
+                                                values=[1e-4, 1e-3, 1e-2]))
+  whole = sweep(config, str(tmp_path / "whole"), 2, "population")
+  assert "trial_000" in whole and [row["state"] for row in _table(tmp_path / "whole")] == ["complete"] * 2
+
+  # Killed before the second step, then again: the same; and the third member of the grid is added.
+  real, calls = population_engine._record, []
+
+  def killed(*args):
+    calls.append(args[0])
+    if args[0] == 2:
+      raise KeyboardInterrupt
+    real(*args)
+
+  monkeypatch.setattr(population_engine, "_record", killed)
+  with pytest.raises(KeyboardInterrupt):
+    sweep(config, str(tmp_path / "parts"), 2, "population")
+  monkeypatch.setattr(population_engine, "_record", lambda *args: (calls.append(args[0]), real(*args)))
+  sweep(config, str(tmp_path / "parts"), 2, "population")
+  assert calls == [1, 2, 2]
+  assert (tmp_path / "parts" / "trials.csv").read_text() == (tmp_path / "whole" / "trials.csv").read_text()
+  sweep(config, str(tmp_path / "parts"), 3, "population")
+  assert calls == [1, 2, 2, 1, 2] and len(_table(tmp_path / "parts")) == 3
+  assert sorted(os.listdir(tmp_path / "parts" / "trial_0002" / "checkpoints"))[-1] == "2"
+
+
+@pytest.mark.slow
+def test_optuna_sweep_by_the_script(simulated, tmp_path):
+  pytest.importorskip("optuna", reason="the extra 'sweep' (requirements-sweep.txt) is not installed")
+  small_network = {"model.features": 16, "model.heads": 2, "model.tower_depth": 1,
+                   "model.backbone.widths": (8, 8, 8, 8), "model.backbone.blocks": (1, 1, 1, 1),
+                   "train.steps": 2, "train.batch_size": 2,
+                   "train.checkpoint_every": 1, "train.validation_pairs": 2, "data.workers": 1,
+                   "data.train.simulated.root": simulated, "data.validation.simulated.root": simulated}
+  command = [sys.executable, str(ROOT / "scripts" / "sweep.py"), f"--config={ROOT}/configs/sweep_quickstart.py",
+             f"--workdir={tmp_path / 'sweep'}"]
+  command += [f"--config.experiment.{key}={value}" for key, value in small_network.items()]
+  done = subprocess.run([*command, "--trials=2"], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert "best: trial" in done.stdout
+  rows = _table(tmp_path / "sweep")
+  assert [row["state"] for row in rows] == ["complete"] * 2
+  best = [results.best_iou(str(tmp_path / "sweep" / f"trial_{n:04d}")) for n in range(2)]
+  assert [float(row["iou"]) for row in rows] == best

@@ -1,0 +1,135 @@
+"""The functional tracker: its forms agree, its geometry is the training's, and it follows a target."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from input_pipeline import crops as host_crops
+from input_pipeline.errors import DataError
+from input_pipeline.frames import ArrayFrames
+from siamdff_jax.models.build import build
+from siamdff_jax.tracking import crops
+from siamdff_jax.tracking.runner import Runner, Stream
+from siamdff_jax.tracking.tracker import Tracker
+
+T, H, W = 9, 96, 128
+
+
+def moving_square(seed: int, length: int = T, shape=(H, W)) -> tuple[np.ndarray, np.ndarray]:
+  """Frames uint8 [T, H, W] with a bright 12x8 target that moves 2 px per frame, and its boxes."""
+  rng = np.random.default_rng(seed)
+  frames = rng.normal(90, 6, (length, *shape))
+  boxes = np.array([[40 + 2 * t, 30 + t, 12, 8] for t in range(length)], float)
+  for frame, (x, y, w, h) in zip(frames, boxes.astype(int)):
+    frame[y:y + h, x:x + w] += 100
+  return frames.clip(0, 255).astype(np.uint8), boxes
+
+
+@pytest.fixture(scope="module")
+def tracker():
+  model = build(tiny.config().model)
+  image = lambda side: jnp.zeros((1, side, side, 1))
+  variables = jax.jit(model.init)(jax.random.key(1), image(63), jnp.ones((1, 2)), image(127))
+  # Random heads instead of the near-constant initial ones, so that the forms have something to disagree on.
+  leaves, tree = jax.tree.flatten(variables)
+  keys = jax.random.split(jax.random.key(2), len(leaves))
+  variables = tree.unflatten([x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)])
+  return Tracker(model, {"absent_below": 0.0}), variables
+
+
+@pytest.fixture(scope="module")
+def single(tracker):
+  """Two sequences tracked by plain `init` and `step`, one frame after the other."""
+  tracker, variables = tracker
+  init, step = jax.jit(tracker.init), jax.jit(tracker.step)
+  outputs = []
+  for seed in (0, 1):
+    frames, boxes = moving_square(seed)
+    state, outs = init(variables, frames[0], boxes[0]), []
+    for frame in frames[1:]:
+      state, out = step(variables, state, frame)
+      outs.append(out)
+    outputs.append(jax.tree.map(lambda *x: np.stack(x), *outs))
+  return outputs
+
+
+def assert_equal(a, b):
+  np.testing.assert_allclose(a.box, b.box, atol=2e-3)
+  np.testing.assert_allclose(a.score, b.score, atol=1e-4)
+  np.testing.assert_array_equal(a.present, b.present)
+
+
+def test_scan_equals_single(tracker, single):
+  tracker, variables = tracker
+  frames, boxes = moving_square(0)
+  state = jax.jit(tracker.init)(variables, frames[0], boxes[0])
+  _, out = jax.jit(tracker.chunk)(variables, state, frames[1:])
+  assert_equal(out, single[0])
+
+
+def test_vmap_equals_single(tracker, single):
+  tracker, variables = tracker
+  frames, boxes = (np.stack(x) for x in zip(*[moving_square(seed) for seed in (0, 1)]))
+  state = jax.jit(jax.vmap(tracker.init, (None, 0, 0)))(variables, frames[:, 0], boxes[:, 0])
+  _, out = jax.jit(jax.vmap(tracker.chunk, (None, 0, 0)))(variables, state, frames[:, 1:])
+  for i in (0, 1):
+    assert_equal(jax.tree.map(lambda x, i=i: x[i], out), single[i])
+
+
+def test_runner_equals_single_for_any_grouping(tracker, single):
+  streams = [Stream(f"s{seed}", ArrayFrames(frames), boxes[0])
+             for seed, (frames, boxes) in enumerate([moving_square(0), moving_square(1), moving_square(1, 4)])]
+  results = dict(Runner(*tracker, streams=2, chunk=3).run(streams))
+  assert [len(results[f"s{i}"]) for i in range(3)] == [T, T, 4]
+  for i, name in enumerate(("s0", "s1")):
+    np.testing.assert_allclose(results[name].boxes[1:], single[i].box, atol=2e-3)
+  np.testing.assert_allclose(results["s2"].boxes[1:], single[1].box[:3], atol=2e-3)
+  np.testing.assert_array_equal(results["s2"].boxes[0], streams[2].box)
+
+
+def test_runner_refuses_a_box_outside(tracker):
+  frames, _ = moving_square(0)
+  for box in ([-30, 5, 12, 8], [10, 200, 12, 8], [10, 10, 0, 8], [np.nan, 1, 2, 3]):
+    with pytest.raises(DataError, match="s: the box"):
+      list(Runner(*tracker, streams=1).run([Stream("s", ArrayFrames(frames), np.array(box, float))]))
+
+
+@pytest.mark.parametrize("window", [(60.3, 41.7, 37.2), (2.0, 3.0, 50.0), (64.0, 48.0, 300.0), (-80.0, 10.0, 20.0)])
+@pytest.mark.parametrize("side", [63, 127])
+def test_device_crop_equals_host_crop(window, side):
+  frame = np.random.default_rng(3).integers(0, 256, (H, W)).astype(np.uint8)
+  on_device = np.asarray(crops.crop(frame, jnp.array(window), side))
+  np.testing.assert_allclose(on_device, host_crops.crop(frame, np.array(window), side), atol=0.05)
+
+
+def test_absent_grows_the_search_window_and_keeps_the_box(tracker):
+  """With a presence threshold nothing can reach, every frame is absent and the window ends up over the frame."""
+  _, variables = tracker
+  blind = Tracker(tracker[0].model, {"absent_below": 1.1, "found_above": 1.1, "lost_after": 2, "growth": 2.0})
+  frames, boxes = moving_square(0, length=13)
+  state = blind.init(variables, frames[0], boxes[0])
+  first = float(blind._search_window(state, (H, W))[2])
+  state, out = jax.jit(blind.chunk)(variables, state, frames[1:])
+  assert not out.present.any()
+  np.testing.assert_allclose(out.box, np.tile(boxes[0], (12, 1)), atol=1e-3)
+  assert int(state.absent_for) == 12
+  grown = float(blind._search_window(state, (H, W))[2])
+  assert first < W < 2 * W <= grown + 1e-3  # From any centre inside the frame a side of 2 W covers it.
+
+
+def test_size_penalty_by_hand(tracker):
+  from siamdff_jax.tracking.tracker import _change_penalty
+
+  size = jnp.array([[20.0, 10.0], [40.0, 20.0], [10.0, 20.0]])
+  got = _change_penalty(size, jnp.array([20.0, 10.0]), 0.1)
+  # Same box: no penalty. Twice the size: s = 2, r = 1. Turned by 90 degrees: s = 1, r = 4.
+  np.testing.assert_allclose(got, [1.0, np.exp(-0.1), np.exp(-0.3)], rtol=1e-5)
+
+
+def test_privileged_network_cannot_track():
+  config = tiny.config()
+  config.model.prior_channel = True
+  with pytest.raises(ValueError, match="prior_channel"):
+    Tracker(build(config.model))
