@@ -25,5 +25,5 @@ def get_config(role: str = "student") -> ml_collections.ConfigDict:
     config.distiller.kind = "contextual"
   config.data.train.clips = dict(format="antiuav", root="", weight=1.0)
   config.data.pairs.update(max_gap=100, shift=0.9)
-  config.train.update(steps=900 if role == "teacher" else 2000, batch_size=32, checkpoint_every=250)
+  config.train.update(steps=900 if role == "teacher" else 1200, batch_size=32, checkpoint_every=250)
   return config

@@ -1,4 +1,4 @@
-"""A sweep over the quickstart's networks: what to vary, and the experiment it is varied in.
+r"""A sweep over the quickstart's networks: what to vary, and the experiment it is varied in.
 
   scripts/sweep.py --config configs/sweep_quickstart.py --workdir runs/sweep --trials 20 \
       --config.experiment.data.train.simulated.root=runs/quickstart/train \

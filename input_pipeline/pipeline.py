@@ -7,6 +7,7 @@ import numpy as np
 
 from input_pipeline.augment import augment_pair
 from input_pipeline.crops import crop, to_crop
+from input_pipeline.errors import DataError
 from input_pipeline.sampling import PairSampler
 
 
@@ -51,6 +52,9 @@ def batches(sampler: PairSampler, config: ml_collections.ConfigDict, *, template
     batch_size: of the whole run (all hosts).
     start_step: the first batch to yield; costs nothing.
     host, num_hosts: which share.
+
+  Raises:
+    DataError: a frame that cannot be read.
   """
   if batch_size % num_hosts:
     raise ValueError(f"batch size {batch_size} cannot be shared equally by {num_hosts} hosts")
@@ -58,11 +62,18 @@ def batches(sampler: PairSampler, config: ml_collections.ConfigDict, *, template
   tf.config.set_visible_devices([], "GPU")  # The accelerator belongs to JAX.
 
   share = batch_size // num_hosts
-  spec = {"template": ((template_side, template_side, 1), tf.uint8), "search": ((search_side, search_side, 1), tf.uint8),
+  spec = {"template": ((template_side, template_side, 1), tf.uint8),
+          "search": ((search_side, search_side, 1), tf.uint8),
           "template_wh": ((2,), tf.float32), "search_box_ltrb": ((4,), tf.float32), "present": ((), tf.float32)}
 
+  failed = []  # What tf.data would only pass on as text.
+
   def make(index):
-    made = example(sampler, config, template_side, search_side, seed, int(index))
+    try:
+      made = example(sampler, config, template_side, search_side, seed, int(index))
+    except DataError as error:
+      failed.append(error)
+      raise
     return [made[key] for key in spec]
 
   def load(index):
@@ -81,4 +92,11 @@ def batches(sampler: PairSampler, config: ml_collections.ConfigDict, *, template
   options = tf.data.Options()
   options.autotune.enabled = False
   options.threading.private_threadpool_size = config.workers
-  return dataset.with_options(options).as_numpy_iterator()
+
+  def values():
+    try:
+      yield from dataset.with_options(options).as_numpy_iterator()
+    except tf.errors.OpError as error:
+      raise (failed[0] if failed else error) from None
+
+  return values()

@@ -51,7 +51,6 @@ def pack(sequences: list[Sequence], place: str):
 
   partial = f"{place}.partial"
   shutil.rmtree(partial, ignore_errors=True)
-  os.makedirs(partial)
   total = sum(len(s) for s in sequences)
   logging.getLogger(__name__).info("packing %d frames of %d videos into %s", total, len(sequences), place)
 
@@ -64,6 +63,7 @@ def pack(sequences: list[Sequence], place: str):
           progress.update()
 
   try:
+    os.makedirs(partial)
     tfds.dataset_builders.store_as_tfds_dataset(
         name="frames", version="1.0.0", data_dir=partial, split_datasets={"frames": examples()}, disable_shuffling=True,
         file_format="array_record", features=tfds.features.FeaturesDict({
@@ -92,7 +92,8 @@ class PackedFrames:
     data = np.frombuffer(self._source[self._start + t]["image"], np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
     if image is None:
-      raise DataError(f"{self._where}: record {self._start + t} is not a readable image; delete the folder to pack again")
+      raise DataError(f"{self._where}: record {self._start + t} is not a readable image; delete the folder to pack "
+                      "again")
     return image
 
   def __iter__(self):

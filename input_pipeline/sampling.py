@@ -114,7 +114,7 @@ class PairSampler:
     box = self.sequences[s].boxes[u].astype(np.float64)
     window = template_window(box)
     side = window[2] * self._ratio * np.exp(rng.uniform(-1, 1) * np.log1p(self._config.scale))
-    # Just beyond the window's half plus the target's own half, in a random direction: the target is near, but not in it.
+    # Just beyond the window's half plus the target's own half, in a random direction: the target is near, not in it.
     angle, extra = rng.uniform(0, 2 * np.pi), rng.uniform(1.05, 2.0)
     reach = (side + box[2:].max()) / 2 * extra
     direction = np.array([np.cos(angle), np.sin(angle)])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Searches hyper-parameters: trains an experiment many times, with other values each time, and compares the results.
+r"""Searches hyper-parameters: trains an experiment many times, with other values each time, and compares the results.
 
   scripts/sweep.py --config configs/sweep_quickstart.py --workdir runs/sweep --trials 20 \
       --config.experiment.data.train.simulated.root=TRAIN --config.experiment.data.validation.simulated.root=TEST

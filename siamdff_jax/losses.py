@@ -7,6 +7,9 @@ import optax
 
 from siamdff_jax import boxes, targets
 
+KINDS = {"class_kind": ("focal", "balanced_bce"), "box_kind": ("giou", "giou+nwd"),
+         "quality_kind": ("centerness", "iou")}
+
 
 def focal(logit: jax.Array, positive: jax.Array, negative: jax.Array, counts: dict, alpha: float = 0.25,
           gamma: float = 2.0) -> jax.Array:
@@ -63,7 +66,13 @@ def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.Con
 
   Returns:
     {"loss/class", "loss/box", "loss/quality", "loss/presence"} weighted scalars and "iou", the mean IoU of positives.
+
+  Raises:
+    ValueError: an unknown kind.
   """
+  for option, known in KINDS.items():
+    if config[option] not in known:
+      raise ValueError(f"loss.{option} is {config[option]!r}, expected one of {known}")
   present = batch["present"].astype(jnp.float32)
   labels = targets.assign(batch["search_box_ltrb"], present, out["class_logit"].shape[1], search_side)
   positive = labels["positive"]
@@ -75,8 +84,6 @@ def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.Con
   box_cells = 1 - boxes.giou(predicted, truth)
   if config.box_kind == "giou+nwd":
     box_cells += 0.5 * (1 - boxes.nwd(predicted, truth, config.nwd_constant))
-  elif config.box_kind != "giou":
-    raise ValueError(f"loss.box_kind is {config.box_kind!r}, expected 'giou' or 'giou+nwd'")
 
   quality_label = labels["centerness"] if config.quality_kind == "centerness" else jax.lax.stop_gradient(overlap)
   quality_cells = optax.sigmoid_binary_cross_entropy(out["quality_logit"], quality_label)

@@ -26,7 +26,8 @@ def assign(box_ltrb: jax.Array, present: jax.Array, side: int, search_side: int,
     present: [B] 1 where the crop holds the target, else 0 (then every cell is negative).
     side: cells per side of the response map.
     search_side: pixels of the search crop.
-    central: cells inside the box shrunk by this factor are positive; the cell nearest to the centre always is.
+    central: cells inside the box shrunk by this factor are positive. So is the cell nearest to the centre, as long as
+      the centre lies within the response map (within half a stride of its outermost cells).
 
   Returns:
     float32 "positive", "negative" [B, n, n] masks (cells in the box's rim are neither) and "centerness" [B, n, n].
@@ -34,9 +35,11 @@ def assign(box_ltrb: jax.Array, present: jax.Array, side: int, search_side: int,
   grid = cell_grid(side, search_side)[None]  # [1, n, n, 2]
   box = box_ltrb[:, None, None, :]
   centre, size = (box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]
-  offset = jnp.abs(grid - centre)  # [B, n, n, 2]
+  offset = grid - centre  # [B, n, n, 2]
+  # Half-open, so that a centre midway between cells still has one nearest cell.
+  nearest = ((offset >= -STRIDE / 2) & (offset < STRIDE / 2)).all(-1)
+  offset = jnp.abs(offset)
   inside = (offset < size / 2).all(-1)
-  nearest = (offset <= STRIDE / 2).all(-1)
   exists = present[:, None, None] > 0
   positive = ((offset < central * size / 2).all(-1) | nearest) & exists
   negative = ~(inside | nearest) | ~exists

@@ -57,7 +57,7 @@ def batch(seed: int, size: int = 8) -> dict[str, np.ndarray]:
 
 
 def random_params(module, *args, seed: int = 0, **options):
-  """Random parameters for `module.init(key, *args, **options)`, without compiling it and away from the zeros of its initial state.
+  """Random parameters for `module.init(key, *args, **options)`: nothing is compiled, and no leaf is zero.
 
   Kernels keep the size of what they are applied to; scales lie about 1, everything else about 0.
   """

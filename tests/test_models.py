@@ -99,7 +99,7 @@ def test_a_cell_lies_at_its_pixel(kind):
 
   With positive, symmetric kernels and no statistics every pixel's influence is positive and symmetric about the centre.
   """
-  side, (row, column) = 255, (13, 18)
+  side, (row, column) = 383, (21, 26)
   image = jnp.full((1, side, side, 1), 0.5)
   variables = jax.eval_shape(lambda: TINY[kind].init(jax.random.key(0), image, False))
   positive = lambda path, x: np.full(x.shape, 1 / np.prod(x.shape[:-1]) if path[-1].key == "kernel" else 0, np.float32)
@@ -112,12 +112,12 @@ def test_a_cell_lies_at_its_pixel(kind):
   def influence(image):
     def cell(image):
       levels = TINY[kind].apply({"params": params, "batch_stats": stats}, image, False)
-      # Shift from all positive to no ties in the max-pooling by a dome-shaped image below.
       return sum(x[0, row, column].sum() for x in levels.values())
     return jax.grad(cell)(image)[0, ..., 0]
 
   axis = np.arange(side)
-  y, x = (side - 1) / 2 + 8 * (row - 15), (side - 1) / 2 + 8 * (column - 15)
+  y, x = (side - 1) / 2 + 8 * (row - 23), (side - 1) / 2 + 8 * (column - 23)
+  # Brightest at the cell, so that the winners of the max-pooling are symmetric as well.
   dome = 2 - ((axis[:, None] - y) ** 2 + (axis - x) ** 2) / side**2
   found = np.asarray(influence(jnp.asarray(dome, jnp.float32)[None, ..., None]))
   assert found.min() >= 0 and found.sum() > 0
@@ -179,7 +179,7 @@ def test_head_starts_with_rare_positives_and_boxes_of_half_a_template():
   response = np.random.default_rng(0).normal(size=(2, 9, 9, 16)).astype(np.float32)
   out, _ = jax.jit(Head(1, 63).init_with_output)(jax.random.key(0), response)
   np.testing.assert_allclose(out["class_logit"], np.log(0.01 / 0.99), atol=0.5)
-  np.testing.assert_allclose(out["ltrb"], 63 / 4, rtol=0.3)
+  np.testing.assert_allclose(out["ltrb"], 63 / 4, rtol=0.5)
 
 
 def test_prior_channel_is_one_more_input_channel(network):

@@ -70,7 +70,7 @@ def evaluate_checkpoint(checkpoint: str, format: str, root: str, out: str, *, pr
     protocol: a name of `protocols.PROTOCOLS`.
     only: keep only the sequences whose name contains this.
     streams: sequences tracked in lockstep.
-    videos: how many annotated videos to write to out/videos, of the first sequences by name.
+    videos: how many annotated videos (and pictures of six frames) to write to out/videos, of the first by name.
   """
   from siamdff_jax.models.load import load_tracker
   from siamdff_jax.tracking import video
@@ -90,6 +90,7 @@ def evaluate_checkpoint(checkpoint: str, format: str, root: str, out: str, *, pr
   for sequence in tqdm(sequences[:videos], desc="videos", unit="video", disable=not videos):
     result = results.read(os.path.join(out, "results", f"{sequence.name}.json"))
     video.write(os.path.join(out, "videos", f"{sequence.name}.mp4"), sequence.frames, result, truth=sequence.boxes)
+    video.write_strip(os.path.join(out, "videos", f"{sequence.name}.png"), sequence.frames, result, sequence.boxes)
   row = os.path.basename(os.path.normpath(out))
   print(report.format_table({row: scores.metrics}, {"fps": {row: runner.fps}}))
   print(f"results, metrics.json and curves.png in {out}")

@@ -8,7 +8,7 @@ from siamdff_jax.models.load import load_model, load_tracker
 from siamdff_jax.training import checkpoints
 
 FORMATS = ("safetensors", "stablehlo", "savedmodel", "tflite", "onnx")
-_WEIGHT_TOLERANCE = {"float32": 0.0, "float16": 0.05}
+_WEIGHT_TOLERANCE = {"float32": 0.0, "float16": 0.02}
 
 
 def export(checkpoint: str, kind: str, out: str, dtype: str = "float16", notes: dict[str, str] | None = None

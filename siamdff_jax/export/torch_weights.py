@@ -7,9 +7,9 @@ as.
 
 What corresponds: kernels OIHW become HWIO; batch normalisation has the same epsilon; the stride of a bottleneck is on
 its 3x3 convolution in both. What differs is ours by design: no padding in strided layers, and dilation instead of
-stride in stages 3 and 4. The three input channels of the stem are summed, without rescaling: on a grey image the network computes
-what the original computes on that image in all three channels after normalisation. The images are therefore to be
-normalised to mean 0 and deviation 1 (`model.mean`, `model.std`), as ImageNet's are.
+stride in stages 3 and 4. The three input channels of the stem are summed, without rescaling: on a grey image the
+network computes what the original computes on that image in all three channels after normalisation. The images are
+therefore to be normalised to mean 0 and deviation 1 (`model.mean`, `model.std`), as ImageNet's are.
 """
 
 import re

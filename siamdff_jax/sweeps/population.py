@@ -2,8 +2,11 @@
 
 Each device runs the one training step of siamdff_jax/training/step.py on a state of its own; nothing is exchanged, and
 all members see the same batches, so the input pipeline works once for all. A member's learning rates and weight decay
-are data, not constants: the program is the same for every member, and a member ends with the same bits as in a
-population of its own. (`vmap` over members would turn convolutions into grouped ones, which are slow.)
+are data, not constants, and the program always spans all devices, those left over repeating the last member. So the
+program does not depend on the members: a member's bits are the same alone, beside any others and in any place.
+(Measured: XLA compiles the step for one device, as the training loop on one device has it, with other roundings than
+for several, in the last bit of few values; so a population's member is the training loop's to rounding, not to the bit.
+`vmap` over members would turn convolutions into grouped ones, which are slow.)
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +29,10 @@ PARAMETERS = ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.wa
 
 
 class Population:
-  """The compiled step of K members and the placement of their states.
+  """The compiled step of the members and the placement of their states.
 
-  Every leaf of a population's state has a leading axis K, one entry per member, each on its own device.
+  Every leaf of a population's state has a leading axis of K = `size` entries, one per device: the members, and where
+  there are fewer of them than devices, the last one again.
   """
 
   def __init__(self, model: SiamDFF, configs: Sequence[ml_collections.ConfigDict], *,
@@ -38,7 +42,7 @@ class Population:
       model: built without an axis name: a member sees its whole batch.
       configs: one experiment per member; they differ in `PARAMETERS` only.
       distiller, teacher: both or neither.
-      devices: at least K; default: all of this host's.
+      devices: K of them; default: all of this host's.
 
     Raises:
       ValueError: more members than devices.
@@ -46,11 +50,12 @@ class Population:
     devices = list(jax.local_devices() if devices is None else devices)
     if len(configs) > len(devices):
       raise ValueError(f"{len(configs)} members do not fit on {len(devices)} devices, one each")
-    self._configs = list(configs)
-    mesh = Mesh(np.array(devices[:len(configs)]), (AXIS,))
+    self.size = len(devices)
+    self._configs = [*configs, *[configs[-1]] * (self.size - len(configs))]
+    mesh = Mesh(np.array(devices), (AXIS,))
     self._split, self._same = (NamedSharding(mesh, spec) for spec in (PartitionSpec(AXIS), PartitionSpec()))
     steps = configs[0].train.steps
-    table = np.stack([jax.jit(jax.vmap(schedule(c.optimizer, steps)))(jnp.arange(steps)) for c in configs])
+    table = np.stack([jax.jit(jax.vmap(schedule(c.optimizer, steps)))(jnp.arange(steps)) for c in self._configs])
     self.learning_rates = jax.device_put(table.astype(np.float32), self._split)  # [K, steps]
     step = _member_step(model, configs[0], distiller, teacher)
     over, same = PartitionSpec(AXIS), PartitionSpec()
@@ -67,8 +72,7 @@ class Population:
     Returns:
       The population's state.
     """
-    count = len(self._configs)
-    stacked = jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), jax.device_get(state))
+    stacked = jax.tree.map(lambda x: np.broadcast_to(x, (self.size, *x.shape)), jax.device_get(state))
     decay = np.array([c.optimizer.weight_decay for c in self._configs], np.float32)
     hyperparams = dict(stacked.opt_state.hyperparams, weight_decay=decay)
     return self.put_stacked(stacked.replace(opt_state=stacked.opt_state._replace(hyperparams=hyperparams)))

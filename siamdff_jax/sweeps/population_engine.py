@@ -85,12 +85,12 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
     if together.last_step is not None:
       restored = together.restore(_common_step(state))
       start = int(restored.step)
-      state = population.put_stacked(restored.replace(step=np.full(len(numbers), start, np.int32)))
+      state = population.put_stacked(restored.replace(step=np.full(population.size, start, np.int32)))
     for folder, mine in zip(folders, configs):
       loop._write_config(mine, folder)
       _drop_after(folder, start)
     batches = loop._batches(samplers[0], config, start)
-    log.info("members %d to %d, on %d devices", numbers[0], numbers[-1], len(numbers))
+    log.info("members %d to %d, on %d devices", numbers[0], numbers[-1], population.size)
     previous = None
     for step in tqdm(range(start + 1, config.train.steps + 1), initial=start, total=config.train.steps, unit="step",
                      desc=f"members {numbers[0]}-{numbers[-1]}", mininterval=2):

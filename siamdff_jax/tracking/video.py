@@ -72,3 +72,16 @@ def write(path: str, frames, result: Result, fps: float = 30.0, truth: np.ndarra
                                     None if truth is None else truth[t]))
   except OSError as error:
     raise DataError(f"{path}: the video cannot be written ({error})") from error
+
+
+def write_strip(path: str, frames, result: Result, truth: np.ndarray | None = None, columns: int = 3, rows: int = 2):
+  """Writes an image of columns x rows annotated frames, evenly spaced over the sequence; arguments as `write`."""
+  picks = np.linspace(0, len(frames) - 1, columns * rows).round().astype(int)
+  tiles = []
+  for t in picks:
+    score = 1.0 if result.score is None else float(result.score[t])
+    tiles.append(annotate(frames[int(t)], result.boxes[t], bool(result.present[t]), score, int(t),
+                          None if truth is None else truth[t]))
+  sheet = np.vstack([np.hstack(tiles[r * columns:(r + 1) * columns]) for r in range(rows)])
+  if not cv2.imwrite(path, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+    raise DataError(f"{path}: the picture cannot be written")

@@ -1,0 +1,140 @@
+"""Which pairs are drawn, and what their windows hold."""
+
+import numpy as np
+import pytest
+import small
+
+from input_pipeline import crops
+from input_pipeline.errors import DataError
+from input_pipeline.sampling import PairSampler
+from input_pipeline.sequences import from_labels
+
+RATIO = small.SEARCH_SIDE / small.TEMPLATE_SIDE
+
+
+def sequence(name: str, length: int = 60, seed: int = 0, absent=()):
+  """A target of changing size that wanders; no frames."""
+  rng = np.random.default_rng([seed, len(name)])
+  wh = rng.uniform(6, 40, 2) * np.exp(np.cumsum(rng.normal(0, 0.02, (length, 2)), 0))
+  xy = rng.uniform(100, 400, 2) + np.cumsum(rng.normal(0, 2, (length, 2)), 0)
+  boxes, visible = np.concatenate([xy, wh], 1), np.ones(length, bool)
+  visible[list(absent)] = False
+  return from_labels(name, None, boxes, visible, name)
+
+
+def sampler(**options):
+  config = small.config().data.pairs
+  config.update(options)
+  sources = [[sequence("a"), sequence("bb", absent=range(20, 30))], [sequence("ccc"), sequence("dddd", absent=[0, 59])]]
+  return PairSampler(sources, [1.0, 3.0], config, template_side=small.TEMPLATE_SIDE, search_side=small.SEARCH_SIDE)
+
+
+def as_tuple(pair):
+  return tuple(tuple(np.ravel(value).tolist()) for value in vars(pair).values())
+
+
+def test_a_pair_depends_on_seed_and_index_only():
+  """Order, repetition, and what was drawn before do not matter; another sampler of the same data agrees."""
+  first, second = sampler(), sampler()
+  forward = {i: as_tuple(first(7, i)) for i in range(40)}
+  for i in reversed(range(40)):
+    assert as_tuple(second(7, i)) == forward[i]
+  assert as_tuple(first(7, 3)) == forward[3]
+  assert as_tuple(first(8, 3)) != forward[3]
+  assert len(set(forward.values())) == 40
+  assert len({pair[-1] for pair in forward.values()}) == 40  # Seeds of the augmentation.
+  assert as_tuple(first(7, 10**12)) == as_tuple(second(7, 10**12))
+
+
+def test_weights_and_sequences_are_respected():
+  drawn = sampler()
+  sources = np.array([drawn(0, i).template[0] for i in range(2000)])
+  share = np.bincount(sources, minlength=4) / len(sources)
+  np.testing.assert_allclose(share, [0.125, 0.125, 0.375, 0.375], atol=0.04)  # 1 : 3 over two sequences each.
+
+
+def test_templates_show_the_target_and_the_gap_is_kept():
+  drawn = sampler(max_gap=7, negative=0.0)
+  for i in range(500):
+    pair = drawn(1, i)
+    (s, t), (u_sequence, u) = pair.template, pair.search
+    sequence = drawn.sequences[s]
+    assert sequence.visible[t] and sequence.visible[u] and u_sequence == s and abs(t - u) <= 7
+    np.testing.assert_array_equal(pair.template_box, sequence.boxes[t])
+    np.testing.assert_array_equal(pair.search_box, sequence.boxes[u])
+    window = crops.template_window(pair.template_box)
+    np.testing.assert_allclose(pair.template_window[:2], window[:2])
+    assert 1 / 1.05 - 1e-6 <= pair.template_window[2] / window[2] <= 1.05 + 1e-6
+
+
+@pytest.mark.parametrize("shift", [1.0, 50.0])
+def test_positive_windows_hold_the_centre(shift):
+  """However large the shift; and the window's size stays within `scale` of the search frame's own."""
+  drawn = sampler(negative=0.0, shift=shift, scale=0.35)
+  offsets = []
+  for i in range(500):
+    pair = drawn(2, i)
+    assert pair.present
+    x, y, side = pair.search_window
+    box = pair.search_box
+    offset = np.array([box[0] + box[2] / 2 - x, box[1] + box[3] / 2 - y])
+    assert np.abs(offset).max() < side / 2
+    offsets.append(np.abs(offset).max() / np.sqrt(box[2] * box[3]))
+    own = crops.template_window(box)[2] * RATIO
+    assert 1 / 1.35 - 1e-6 <= side / own <= 1.35 + 1e-6
+  assert max(offsets) <= shift and max(offsets) > 0.8
+
+
+def test_share_of_negatives():
+  present = [sampler(negative=0.3)(0, i).present for i in range(1500)]
+  assert np.mean(present) == pytest.approx(0.7, abs=0.04)
+  assert not any(sampler(negative=1.0)(0, i).present for i in range(50))
+
+
+def test_negative_windows_hold_no_part_of_a_target():
+  """The search frame either shows no target, or the window does not touch its box."""
+  drawn = sampler(negative=1.0)
+  absent = other = 0
+  for i in range(1500):
+    pair = drawn(3, i)
+    assert not pair.present and not pair.search_box.any()
+    s, u = pair.search
+    other += s != pair.template[0]
+    sequence = drawn.sequences[s]
+    if not sequence.visible[u]:
+      absent += 1
+      continue
+    x, y, side = pair.search_window
+    left, top, w, h = sequence.boxes[u]
+    common_width = min(x + side / 2, left + w) - max(x - side / 2, left)
+    common_height = min(y + side / 2, top + h) - max(y - side / 2, top)
+    assert min(common_width, common_height) <= 0
+    assert max(abs(left + w / 2 - x), abs(top + h / 2 - y)) < 2.1 * side  # Near it all the same.
+  assert absent > 100 and other > 100
+
+
+def test_absent_frames_are_searched_where_the_target_was_last_seen():
+  drawn = sampler(negative=1.0)
+  found = 0
+  for i in range(400):
+    pair = drawn(4, i)
+    s, u = pair.search
+    sequence = drawn.sequences[s]
+    if not sequence.visible[u] and u > 0:
+      found += 1
+      last = max(t for t in range(u) if sequence.visible[t])
+      np.testing.assert_allclose(pair.search_window[:2], crops.template_window(sequence.boxes[last])[:2])
+  assert found > 20
+
+
+def test_sequences_without_a_target_are_left_out_and_sources_without_one_refused():
+  empty = sequence("empty", absent=range(60))
+  config = small.config().data.pairs
+  sides = dict(template_side=63, search_side=127)
+  drawn = PairSampler([[empty, sequence("a")]], [1.0], config, **sides)
+  assert [s.name for s in drawn.sequences] == ["a"] and drawn(0, 0).template[0] == 0
+  with pytest.raises(DataError, match="data source 1 has no sequence with a visible target"):
+    PairSampler([[sequence("a")], [empty]], [1.0, 1.0], config, **sides)
+  for sources, weights in (([], []), ([[empty]], [1.0, 2.0]), ([[sequence("a")]], [0.0]), ([[sequence("a")]], [-1.0])):
+    with pytest.raises(DataError, match="expected one weight"):
+      PairSampler(sources, weights, config, **sides)

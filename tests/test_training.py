@@ -1,0 +1,325 @@
+"""The step: layouts over devices, accumulation, bad batches, distillation, the optimizer's rules."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small
+
+from input_pipeline.errors import DataError
+from siamdff_jax import distillation
+from siamdff_jax.models.build import build
+from siamdff_jax.training import loop, parallel
+from siamdff_jax.training.state import optimizer, schedule
+from siamdff_jax.training.step import initial_state, make_step, network_inputs
+
+STEPS = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+  with small.quick_compilation():
+    yield
+
+
+def training_config(**model):
+  """Plain momentum SGD without clipping, in which a gradient of the wrong scale shows."""
+  config = small.config(**model)
+  config.optimizer.update(kind="sgd", learning_rate=0.02, warmup_steps=0, clip_norm=1e9, weight_decay=1e-4)
+  return config
+
+
+@functools.cache
+def setup(norm, features):
+  """(config, model's initial state as numpy); the state of every layout is the same."""
+  config = training_config(norm=norm, features=features)
+  rule = optimizer(config.optimizer, config.train.steps)
+  return config, jax.device_get(initial_state(build(config.model), None, rule, 0))
+
+
+@functools.cache
+def run(kind="mesh", devices=1, fsdp=False, norm="group", features=16, accumulate=1):
+  """(states, metrics) of `STEPS` steps on the same batches: numpy, the state before the first step included."""
+  config, state = setup(norm, features)
+  config = config.copy_and_resolve_references()
+  config.train.accumulate = accumulate
+  config.layout.update(kind=kind, fsdp=fsdp)
+  layout = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:devices])
+  rule = optimizer(config.optimizer, config.train.steps)
+  step = layout.compile(make_step(build(config.model, layout.axis_name), rule, config, axis_name=layout.axis_name))
+  state = layout.put_state(state)
+  if fsdp:
+    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
+  states, metrics = [jax.device_get(state)], []
+  for n in range(STEPS):
+    state, found = step(state, layout.put_batch(small.batch(n)), None)
+    states.append(jax.device_get(state))
+    metrics.append(jax.device_get(found))
+  if fsdp:
+    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
+  return states, metrics
+
+
+def assert_trees_close(a, b, scale_of=None, rtol=1e-5, atol=1e-6):
+  """Leaf by leaf; differences count relative to the largest entry of the leaf in `scale_of` (default: `b`)."""
+  scale_of = b if scale_of is None else scale_of
+  for (path, x), y, s in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), jax.tree.leaves(scale_of)):
+    limit = rtol * np.abs(s).max() + atol
+    assert np.abs(x - y).max() <= limit, f"{jax.tree_util.keystr(path)}: {np.abs(x - y).max()} > {limit}"
+
+
+def assert_same_training(found, expected):
+  """Losses, the gradient's norm, what the parameters moved by, and the statistics."""
+  for a, b in zip(found[1], expected[1]):
+    assert a.keys() == b.keys()
+    for name in a:
+      assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
+  start, end = expected[0][0], expected[0][-1]
+  moved = jax.tree.map(lambda a, b: a - b, end.params, start.params)
+  assert np.mean([np.abs(x).max() > 1e-5 for x in jax.tree.leaves(moved)]) > 0.8
+  assert_trees_close(found[0][-1].params, end.params, moved, rtol=0.02, atol=2e-6)
+  assert_trees_close(found[0][-1].batch_stats, end.batch_stats, rtol=1e-3, atol=1e-5)
+  assert_trees_close(found[0][-1].ema, end.ema, moved["student"], rtol=0.02, atol=2e-6)
+  assert found[0][-1].step == end.step == STEPS and found[0][-1].bad_steps == 0
+
+
+FSDP = dict(norm="batch", features=48)  # Wide enough that there is something to shard.
+
+
+@pytest.mark.parametrize("layout", [dict(kind="pmap"), dict(kind="mesh"), dict(kind="mesh", fsdp=True)], ids=str)
+def test_eight_devices_equal_one(layout):
+  """One pair per device, some without a target: statistics, counts and gradients must all be global."""
+  assert_same_training(run(devices=8, **layout, **FSDP), run(devices=1, **FSDP))
+
+
+def test_batch_statistics_are_those_of_the_global_batch():
+  """After the first step: 0.9 of the start plus 0.1 of the mean of the stem over all 8 searches and templates."""
+  states, _ = run(kind="pmap", devices=8, **FSDP)
+  before, after = (s.batch_stats["backbone"]["stem"]["Norm_0"]["BatchNorm_0"]["mean"] for s in states[:2])
+  kernel = states[0].params["student"]["backbone"]["stem"]["kernel"]
+  config, _ = setup(**FSDP)
+  expected = before
+  for image in network_inputs(small.batch(0), False)[::2]:  # The template first, then the search.
+    x = (image - config.model.mean) / config.model.std
+    features = jax.lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    expected = 0.9 * expected + 0.1 * features.mean((0, 1, 2))
+  np.testing.assert_allclose(after, expected, atol=1e-4)
+  assert np.abs(after - before).max() > 1e-3
+
+
+def test_pmap_on_one_device_equals_no_axis():
+  assert_same_training(run(kind="pmap"), run())
+
+
+@pytest.mark.parametrize("layout", [dict(), dict(kind="pmap", devices=2)], ids=str)
+def test_accumulation_equals_the_whole_batch(layout):
+  assert_same_training(run(accumulate=2, **layout), run())
+
+
+def test_layouts_refuse_what_cannot_be_shared():
+  layout = small.config().layout
+  with pytest.raises(ValueError, match="batch size 6 cannot be shared equally by 4 devices"):
+    parallel.make_layout(layout, 6, jax.devices("cpu")[:4])
+  layout.kind = "ring"
+  with pytest.raises(ValueError, match="'ring', expected 'pmap' or 'mesh'"):
+    parallel.make_layout(layout, 8)
+
+
+def test_metrics_and_moving_average():
+  states, metrics = run()
+  for found in metrics:
+    terms = [found[name] for name in found if name.startswith("loss/")]
+    assert len(terms) == 4 and found["loss"] == pytest.approx(sum(terms), rel=1e-5)
+    assert {"iou", "grad_norm", "bad_steps"} <= found.keys()
+  ema = states[0].params["student"]
+  for t, state in enumerate(states[1:]):
+    decay = min(0.998, (1 + t) / (10 + t))
+    ema = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, ema, state.params["student"])
+    assert_trees_close(state.ema, ema)
+
+
+def test_first_step_is_gradient_descent():
+  """With the first step's momentum: p - lr * (g + decay * p); the gradient by the loss' own finite difference."""
+  states, metrics = run()
+  config, _ = setup("group", 16)
+  learning_rate = config.optimizer.learning_rate
+  moved = jax.tree.map(lambda a, b: (a - b) / learning_rate, states[0].params, states[1].params)
+  decay = config.optimizer.weight_decay
+  gradient = jax.tree.map(lambda m, p: m - decay * p * (p.ndim > 1), moved, states[0].params)
+  assert optax.global_norm(gradient) == pytest.approx(float(metrics[0]["grad_norm"]), rel=1e-2)
+
+
+# --- bad batches
+
+
+@pytest.fixture(scope="module")
+def single():
+  """(the step on one device, a function that gives a fresh initial state)."""
+  config, state = setup("group", 16)
+  layout = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:1])
+  rule = optimizer(config.optimizer, config.train.steps)
+  step = layout.compile(make_step(build(config.model, layout.axis_name), rule, config, axis_name=layout.axis_name))
+  return lambda state, batch: step(state, layout.put_batch(batch), None), lambda: layout.put_state(state)
+
+
+def bad_batch():
+  batch = small.batch(5)
+  batch["template_wh"][2] = np.nan
+  return batch
+
+
+def test_a_batch_with_a_non_finite_gradient_changes_nothing_but_counters(single):
+  step, fresh = single
+  good, _ = step(fresh(), small.batch(0))
+  before = jax.device_get(good)
+  after, metrics = step(good, bad_batch())
+  assert not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["grad_norm"])
+  found = jax.device_get(after)
+  for name in ("params", "batch_stats", "opt_state", "ema"):
+    for a, b in zip(jax.tree.leaves(getattr(found, name)), jax.tree.leaves(getattr(before, name))):
+      np.testing.assert_array_equal(a, b)
+  assert found.step == 2 and found.bad_steps == metrics["bad_steps"] == 1
+  after, _ = step(after, bad_batch())
+  assert after.bad_steps == 2
+  after, metrics = step(after, small.batch(1))
+  assert after.bad_steps == 0 and after.step == 4 and np.isfinite(metrics["loss"])
+
+
+def test_a_batch_without_any_target_has_a_usual_gradient(single):
+  step, fresh = single
+  batch = small.batch(0)
+  batch["present"][:] = 0
+  batch["search_box_ltrb"][:] = 0
+  _, metrics = step(fresh(), batch)
+  _, usual = step(fresh(), small.batch(0))
+  assert 0 < metrics["grad_norm"] < 100 * usual["grad_norm"] and metrics["loss"] < 100 * usual["loss"]
+
+
+class _Data:
+  """Stands in for the sampler."""
+
+
+def fake_training(monkeypatch, tmp_path, bad_from: int, **train):
+  """The loop with a step that only counts; every step from `bad_from` on is bad."""
+  config = small.config()
+  config.data.train = dict(any=dict(format="plain", root="-", weight=1.0))
+  config.train.update(train)
+
+  def counting(*_, **__):
+    def step(state, batch, teacher):
+      bad = jnp.where(state.step + 1 >= bad_from, state.bad_steps + 1, 0)
+      metrics = {"loss": jnp.float32(1), "bad_steps": bad}
+      return state.replace(step=state.step + 1, bad_steps=bad), metrics
+    return step
+
+  monkeypatch.setattr(loop, "make_step", counting)
+  monkeypatch.setattr(loop.sources, "sampler", lambda *_: _Data())
+  monkeypatch.setattr(loop, "_batches", lambda *_: iter(lambda: small.batch(0), None))
+  return loop.train(config, str(tmp_path))
+
+
+def test_too_many_bad_steps_end_the_run(monkeypatch, tmp_path):
+  """As soon as the count is looked at, whatever went well before in the same stretch of the log."""
+  with pytest.raises(DataError, match=r"not finite for 5 steps in a row up to step 8; .*learning_rate"):
+    fake_training(monkeypatch, tmp_path, bad_from=4, steps=40, log_every=4, max_bad_steps=4, checkpoint_every=100)
+
+
+# --- distillation
+
+
+def test_a_distilled_step_logs_every_term_and_leaves_the_teacher_alone():
+  config = training_config()
+  config.distiller.update(kind="contextual", weight=2.0)
+  teacher_config = small.config(features=24, prior_channel=True)
+  teacher_config.model.backbone.widths = (8, 8, 16, 16)
+  teacher = build(teacher_config.model)
+  with_prior = network_inputs(small.batch(0, 2), True)
+  teacher_variables = {"params": small.random_params(teacher, *with_prior)}
+  distiller = distillation.build(config.distiller)
+  rule = optimizer(config.optimizer, config.train.steps)
+  initial = jax.device_get(initial_state(build(config.model), distiller, rule, 0, (teacher, teacher_variables)))
+
+  results = []
+  for kind, devices in (("mesh", 1), ("pmap", 8)):
+    config.layout.kind = kind
+    layout = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:devices])
+    step = layout.compile(make_step(build(config.model, layout.axis_name), rule, config, axis_name=layout.axis_name,
+                                    distiller=distiller, teacher=teacher))
+    state, placed = layout.put_state(initial), layout.put_state(teacher_variables)
+    metrics = []
+    for n in range(STEPS):
+      state, found = step(state, layout.put_batch(small.batch(n)), placed)
+      metrics.append(jax.device_get(found))
+    for a, b in zip(jax.tree.leaves(placed), jax.tree.leaves(teacher_variables)):
+      np.testing.assert_array_equal(a, b)
+    results.append(([initial, jax.device_get(state)], metrics))
+
+  found = results[0][1][0]
+  terms = {name for name in found if name.startswith("loss/distill_")}
+  assert terms == {f"loss/distill_{name}" for name in distillation.contextual.WEIGHTS}
+  assert found["loss"] == pytest.approx(sum(v for k, v in found.items() if k.startswith("loss/")), rel=1e-5)
+  assert all(found[name] > 0 for name in terms - {"loss/distill_target_kl"})
+  assert jax.tree.leaves(initial.params["distiller"]) and set(initial.params) == {"student", "distiller"}
+  assert_same_training(results[1], results[0])
+
+
+# --- the optimizer
+
+
+def parameters():
+  return {"student": {"backbone": {"kernel": jnp.full((3, 4), 2.0), "bias": jnp.ones(4)},
+                      "head": {"kernel": jnp.full((3, 4), 2.0), "bias": jnp.ones(4)}}}
+
+
+def updates(count=4, gradient=1.0, **options):
+  """Parameter updates of `count` steps with a constant gradient: a list of trees."""
+  config = small.config().optimizer
+  config.update(dict(kind="sgd", learning_rate=0.1, weight_decay=0.0, clip_norm=1e9, warmup_steps=0,
+                     final_fraction=1.0) | options)
+  rule, params = optimizer(config, 100), parameters()
+  state, out = rule.init(params), []
+  for _ in range(count):
+    change, state = rule.update(jax.tree.map(lambda p: jnp.full_like(p, gradient), params), state, params)
+    out.append(jax.device_get(change["student"]))
+  return out
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_backbone_is_frozen_and_then_slower(kind):
+  found = updates(kind=kind, backbone_freeze_steps=2, backbone_factor=0.1, weight_decay=0.01)
+  for n, change in enumerate(found):
+    share = 0.0 if n < 2 else 0.1
+    assert np.abs(change["head"]["kernel"]).min() > 0
+    for name in ("kernel", "bias"):
+      np.testing.assert_allclose(change["backbone"][name], share * change["head"][name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_weight_decay_is_on_kernels_only(kind):
+  change = updates(1, gradient=0.0, kind=kind, weight_decay=0.5)[0]["head"]
+  np.testing.assert_allclose(change["kernel"], -0.1 * 0.5 * 2.0, rtol=1e-4)
+  np.testing.assert_array_equal(change["bias"], 0)
+
+
+def test_momentum_and_clipping():
+  found = updates(3)
+  for change, factor in zip(found, (1.0, 1.9, 2.71)):
+    np.testing.assert_allclose(change["head"]["bias"], -0.1 * factor, rtol=1e-5)
+  norm = np.sqrt(32.0)  # Of a gradient of ones for 32 parameters.
+  np.testing.assert_allclose(updates(1, clip_norm=2.0)[0]["head"]["bias"], -0.1 * 2 / norm, rtol=1e-5)
+
+
+def test_schedule_warms_up_and_falls_along_a_cosine():
+  config = small.config().optimizer
+  config.update(learning_rate=0.4, warmup_steps=10, final_fraction=0.1)
+  rate = schedule(config, 110)
+  found = [float(rate(n)) for n in (0, 5, 10, 60, 110)]
+  np.testing.assert_allclose(found, [0, 0.2, 0.4, 0.4 * (0.1 + 0.9 / 2), 0.04], rtol=1e-5)
+
+
+def test_unknown_optimizer_is_refused():
+  with pytest.raises(ValueError, match="'lion', expected 'adamw' or 'sgd'"):
+    updates(1, kind="lion")
