@@ -299,7 +299,7 @@ def test_missing_optuna_names_the_extra(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data") / "simulated"
-  write_dataset(folder, 2, 6, 0, 96, 80).unlink()
+  write_dataset(folder, 2, 6, 0, 96, 80).unlink()  # Beside it the reader takes the folder for one sequence.
   return folder
 
 

@@ -13,8 +13,8 @@ from input_pipeline.errors import DataError
 from siamdff_jax import distillation
 from siamdff_jax.models.build import build
 from siamdff_jax.training import loop, parallel
-from siamdff_jax.training.state import optimizer, schedule
-from siamdff_jax.training.step import initial_state, make_step, network_inputs
+from siamdff_jax.training.state import TrainState, optimizer, schedule
+from siamdff_jax.training.step import make_step, network_inputs
 
 STEPS = 2
 
@@ -25,6 +25,9 @@ def quick():
     yield
 
 
+PLAIN = dict(use_sten=False, use_dsfam=False, use_dcfam=False)  # Compiles in a third of the time.
+
+
 def training_config(**model):
   """Plain momentum SGD without clipping, in which a gradient of the wrong scale shows."""
   config = small.config(**model)
@@ -32,34 +35,40 @@ def training_config(**model):
   return config
 
 
-@functools.cache
-def setup(norm, features):
-  """(config, model's initial state as numpy); the state of every layout is the same."""
-  config = training_config(norm=norm, features=features)
-  rule = optimizer(config.optimizer, config.train.steps)
-  return config, jax.device_get(initial_state(build(config.model), None, rule, 0))
+def start(config, distiller_params=None):
+  """A state with random parameters everywhere, as numpy; equal for every layout."""
+  model = build(config.model)
+  variables = jax.eval_shape(lambda: model.init(jax.random.key(0), *small.inputs(0)))
+  params = {"student": small.random_params(model, *small.inputs(0)), "distiller": distiller_params or {}}
+  zero, rule = np.zeros((), np.int32), optimizer(config.optimizer, config.train.steps)
+  return TrainState(step=zero, params=params, opt_state=jax.device_get(rule.init(params)), ema=params["student"],
+                    batch_stats=jax.tree.map(lambda x: np.ones(x.shape, np.float32), variables.get("batch_stats", {})),
+                    bad_steps=zero)
 
 
 @functools.cache
-def run(kind="mesh", devices=1, fsdp=False, norm="group", features=16, accumulate=1):
-  """(states, metrics) of `STEPS` steps on the same batches: numpy, the state before the first step included."""
-  config, state = setup(norm, features)
-  config = config.copy_and_resolve_references()
+def compiled(kind="mesh", devices=1, fsdp=False, norm="group", features=16, accumulate=1, plain=True):
+  """(layout, compiled step, state to start from)."""
+  config = training_config(norm=norm, features=features, **(PLAIN if plain else {}))
   config.train.accumulate = accumulate
   config.layout.update(kind=kind, fsdp=fsdp)
   layout = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:devices])
   rule = optimizer(config.optimizer, config.train.steps)
   step = layout.compile(make_step(build(config.model, layout.axis_name), rule, config, axis_name=layout.axis_name))
-  state = layout.put_state(state)
-  if fsdp:
-    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
-  states, metrics = [jax.device_get(state)], []
+  return layout, lambda state, batch: step(state, layout.put_batch(batch), None), start(config)
+
+
+@functools.cache
+def run(**options):
+  """(states, metrics) of `STEPS` steps on the same batches: numpy, the state before the first step included."""
+  layout, step, initial = compiled(**options)
+  state, states, metrics = layout.put_state(initial), [initial], []
   for n in range(STEPS):
-    state, found = step(state, layout.put_batch(small.batch(n)), None)
+    state, found = step(state, small.batch(n))
     states.append(jax.device_get(state))
     metrics.append(jax.device_get(found))
-  if fsdp:
-    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
+    sharded = any(not x.sharding.is_fully_replicated for x in jax.tree.leaves((state.params, state.opt_state)))
+    assert sharded == options.get("fsdp", False)
   return states, metrics
 
 
@@ -79,39 +88,40 @@ def assert_same_training(found, expected):
       assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
   start, end = expected[0][0], expected[0][-1]
   moved = jax.tree.map(lambda a, b: a - b, end.params, start.params)
-  assert np.mean([np.abs(x).max() > 1e-5 for x in jax.tree.leaves(moved)]) > 0.8
+  assert np.mean([np.abs(x).max() > 1e-5 for x in jax.tree.leaves(moved)]) > 0.9
   assert_trees_close(found[0][-1].params, end.params, moved, rtol=0.02, atol=2e-6)
   assert_trees_close(found[0][-1].batch_stats, end.batch_stats, rtol=1e-3, atol=1e-5)
   assert_trees_close(found[0][-1].ema, end.ema, moved["student"], rtol=0.02, atol=2e-6)
   assert found[0][-1].step == end.step == STEPS and found[0][-1].bad_steps == 0
 
 
-FSDP = dict(norm="batch", features=48)  # Wide enough that there is something to shard.
+WIDE = dict(norm="batch", features=48)  # So that there is something to shard.
 
 
 @pytest.mark.parametrize("layout", [dict(kind="pmap"), dict(kind="mesh"), dict(kind="mesh", fsdp=True)], ids=str)
 def test_eight_devices_equal_one(layout):
   """One pair per device, some without a target: statistics, counts and gradients must all be global."""
-  assert_same_training(run(devices=8, **layout, **FSDP), run(devices=1, **FSDP))
+  assert_same_training(run(devices=8, **layout, **WIDE), run(devices=1, **WIDE))
 
 
 def test_batch_statistics_are_those_of_the_global_batch():
   """After the first step: 0.9 of the start plus 0.1 of the mean of the stem over all 8 searches and templates."""
-  states, _ = run(kind="pmap", devices=8, **FSDP)
+  states, _ = run(kind="pmap", devices=8, **WIDE)
   before, after = (s.batch_stats["backbone"]["stem"]["Norm_0"]["BatchNorm_0"]["mean"] for s in states[:2])
   kernel = states[0].params["student"]["backbone"]["stem"]["kernel"]
-  config, _ = setup(**FSDP)
-  expected = before
+  config, expected = training_config().model, before
   for image in network_inputs(small.batch(0), False)[::2]:  # The template first, then the search.
-    x = (image - config.model.mean) / config.model.std
+    x = (image - config.mean) / config.std
     features = jax.lax.conv_general_dilated(x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     expected = 0.9 * expected + 0.1 * features.mean((0, 1, 2))
   np.testing.assert_allclose(after, expected, atol=1e-4)
   assert np.abs(after - before).max() > 1e-3
 
 
-def test_pmap_on_one_device_equals_no_axis():
-  assert_same_training(run(kind="pmap"), run())
+@pytest.mark.slow
+def test_eight_devices_equal_one_with_all_modules():
+  whole = dict(norm="batch", plain=False)
+  assert_same_training(run(kind="pmap", devices=8, **whole), run(**whole))
 
 
 @pytest.mark.parametrize("layout", [dict(), dict(kind="pmap", devices=2)], ids=str)
@@ -142,12 +152,11 @@ def test_metrics_and_moving_average():
 
 
 def test_first_step_is_gradient_descent():
-  """With the first step's momentum: p - lr * (g + decay * p); the gradient by the loss' own finite difference."""
+  """p - lr * (g + decay * p), decay on kernels; the norm of g is the one that is logged."""
   states, metrics = run()
-  config, _ = setup("group", 16)
-  learning_rate = config.optimizer.learning_rate
+  config = training_config().optimizer
+  learning_rate, decay = config.learning_rate, config.weight_decay
   moved = jax.tree.map(lambda a, b: (a - b) / learning_rate, states[0].params, states[1].params)
-  decay = config.optimizer.weight_decay
   gradient = jax.tree.map(lambda m, p: m - decay * p * (p.ndim > 1), moved, states[0].params)
   assert optax.global_norm(gradient) == pytest.approx(float(metrics[0]["grad_norm"]), rel=1e-2)
 
@@ -155,19 +164,16 @@ def test_first_step_is_gradient_descent():
 # --- bad batches
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def single():
-  """(the step on one device, a function that gives a fresh initial state)."""
-  config, state = setup("group", 16)
-  layout = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:1])
-  rule = optimizer(config.optimizer, config.train.steps)
-  step = layout.compile(make_step(build(config.model, layout.axis_name), rule, config, axis_name=layout.axis_name))
-  return lambda state, batch: step(state, layout.put_batch(batch), None), lambda: layout.put_state(state)
+  """(the step on one device, a fresh state)."""
+  layout, step, initial = compiled()
+  return step, lambda: layout.put_state(initial)
 
 
 def bad_batch():
   batch = small.batch(5)
-  batch["template_wh"][2] = np.nan
+  batch["search_box_ltrb"][2] = np.nan
   return batch
 
 
@@ -231,25 +237,29 @@ def test_too_many_bad_steps_end_the_run(monkeypatch, tmp_path):
 
 
 def test_a_distilled_step_logs_every_term_and_leaves_the_teacher_alone():
-  config = training_config()
+  config = training_config(**PLAIN)
   config.distiller.update(kind="contextual", weight=2.0)
-  teacher_config = small.config(features=24, prior_channel=True)
+  teacher_config = small.config(features=24, prior_channel=True, **PLAIN)
   teacher_config.model.backbone.widths = (8, 8, 16, 16)
-  teacher = build(teacher_config.model)
-  with_prior = network_inputs(small.batch(0, 2), True)
-  teacher_variables = {"params": small.random_params(teacher, *with_prior)}
+  student, teacher = build(config.model), build(teacher_config.model)
+  batch = small.batch(0)
+  seen = [network_inputs(batch, prior) for prior in (False, True)]
+  teacher_variables = {"params": small.random_params(teacher, *seen[1])}
   distiller = distillation.build(config.distiller)
-  rule = optimizer(config.optimizer, config.train.steps)
-  initial = jax.device_get(initial_state(build(config.model), distiller, rule, 0, (teacher, teacher_variables)))
+  outputs = [jax.eval_shape(lambda m=m, x=x: m.init_with_output(jax.random.key(0), *x)[0])
+             for m, x in zip((student, teacher), seen)]
+  initial = start(config, small.random_params(
+      distiller, *jax.tree.map(lambda x: jnp.zeros(x.shape), outputs), batch["template_wh"], batch["search_box_ltrb"],
+      batch["present"]))
 
   results = []
   for kind, devices in (("mesh", 1), ("pmap", 8)):
     config.layout.kind = kind
     layout = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:devices])
-    step = layout.compile(make_step(build(config.model, layout.axis_name), rule, config, axis_name=layout.axis_name,
-                                    distiller=distiller, teacher=teacher))
-    state, placed = layout.put_state(initial), layout.put_state(teacher_variables)
-    metrics = []
+    step = layout.compile(make_step(
+        build(config.model, layout.axis_name), optimizer(config.optimizer, config.train.steps), config,
+        axis_name=layout.axis_name, distiller=distiller, teacher=teacher))
+    state, placed, metrics = layout.put_state(initial), layout.put_state(teacher_variables), []
     for n in range(STEPS):
       state, found = step(state, layout.put_batch(small.batch(n)), placed)
       metrics.append(jax.device_get(found))
@@ -261,8 +271,7 @@ def test_a_distilled_step_logs_every_term_and_leaves_the_teacher_alone():
   terms = {name for name in found if name.startswith("loss/distill_")}
   assert terms == {f"loss/distill_{name}" for name in distillation.contextual.WEIGHTS}
   assert found["loss"] == pytest.approx(sum(v for k, v in found.items() if k.startswith("loss/")), rel=1e-5)
-  assert all(found[name] > 0 for name in terms - {"loss/distill_target_kl"})
-  assert jax.tree.leaves(initial.params["distiller"]) and set(initial.params) == {"student", "distiller"}
+  assert all(found[name] > 0 for name in terms)
   assert_same_training(results[1], results[0])
 
 

@@ -16,9 +16,10 @@ _JSON = "IR_label.json"
 
 
 def is_sequence(path, frames):
-  """A folder with images or IR_label.json; without frames also a text file of `annos`."""
+  """A folder with IR_label.json, or with images and no labelled subfolder; without frames also a text file of `annos`."""
   if path.is_dir():
-    return (path / _JSON).is_file() or bool(media.images_in(path))
+    # A picture beside the sequences (the simulator's contact sheet) does not make their folder one of them.
+    return (path / _JSON).is_file() or (bool(media.images_in(path)) and not any(path.glob(f"*/{_JSON}")))
   return not frames and path.suffix.lower() == ".txt"
 
 
