@@ -18,5 +18,5 @@ def get_config(role: str = "student") -> ml_collections.ConfigDict:
   config.data.train = dict(simulated=dict(format="antiuav410", root="", weight=1.0))
   config.data.pairs.max_gap = 30
   config.optimizer.warmup_steps = 50
-  config.train.update(steps=300, batch_size=32, checkpoint_every=150, ema_decay=0.98)
+  config.train.update(steps=200, batch_size=24, checkpoint_every=100, ema_decay=0.98)
   return config

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compares trackers by their result files: one table, one figure with the curves. Needs annotations only, no images.
 
-  scripts/compare.py --format antiuav --root DATA/val --protocol antiuav --results ours=runs/val,CSRT=runs/csrt --out runs/cmp
+  scripts/compare.py --format antiuav --root DATA/val --protocol antiuav --out runs/compared \
+      --results ours=runs/val,CSRT=runs/csrt
 
 A results folder holds <sequence>.json or .txt, or is an evaluate.py --out folder (then its results/ is taken).
 """

@@ -29,7 +29,8 @@ def main(_):
   from siamdff_jax.evaluation import evaluate
 
   evaluate.evaluate_checkpoint(_CHECKPOINT.value, _FORMAT.value, _ROOT.value, _OUT.value,
-                               protocol=_PROTOCOL.value or _FORMAT.value, only=_ONLY.value, streams=_STREAMS.value, videos=_VIDEOS.value)
+                               protocol=_PROTOCOL.value or _FORMAT.value, only=_ONLY.value,
+                               streams=_STREAMS.value, videos=_VIDEOS.value)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 # QUICKSTART_STEPS shortens or lengthens the trainings.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 out="${1:-runs/quickstart}"
-steps="${QUICKSTART_STEPS:-300}"
+steps="${QUICKSTART_STEPS:-200}"
 mkdir -p "$out"
 export JAX_COMPILATION_CACHE_DIR="$PWD/$out/compiled" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
@@ -17,22 +17,31 @@ train() {  # train ROLE NAME [MORE FLAGS]
 evaluate() {  # evaluate CHECKPOINT NAME [MORE FLAGS]
   python scripts/evaluate.py --checkpoint "$1" --format antiuav410 --root "$out/test" --out "$out/results/$2" "${@:3}"
 }
+evaluate_others() {
+  evaluate "$out/teacher" teacher
+  evaluate "$out/undistilled" undistilled
+  evaluate KCF KCF
+  evaluate CSRT CSRT
+}
+in_background() {  # in_background NAME COMMAND...: two cores, two jobs; XLA does not fill two with one small network.
+  "${@:2}" >"$out/$1.log" 2>&1 &
+  job=$!
+}
+trap 'kill "${job:-}" 2>/dev/null || true' EXIT
+finish() { wait "$job" || { tail -n 20 "$out/$1.log" >&2; echo "error: $1 failed, see $out/$1.log" >&2; exit 1; }; }
 
 say "Simulating sequences to train on, and others to test on"
 python scripts/simulate.py --out "$out/train" --sequences 60 --frames 40 --seed 1 --width 320 --height 256
 python scripts/simulate.py --out "$out/test" --sequences 12 --frames 60 --seed 2 --width 320 --height 256
-say "Training the teacher"
+say "Training the teacher and, beside it, the student without distillation (log: $out/undistilled.log)"
+in_background undistilled train student undistilled --config.distiller.kind=none
 train teacher teacher
-say "Distilling the student from it"
+finish undistilled
+say "Distilling the student from the teacher; beside it the others track the test sequences (log: $out/others.log)"
+in_background others evaluate_others
 train student student --config.teacher.checkpoint="$out/teacher"
-say "Training the same student without distillation"
-train student undistilled --config.distiller.kind=none
-say "Tracking the test sequences with each, and with OpenCV's trackers"
+finish others
 evaluate "$out/student" student --videos 1
-evaluate "$out/undistilled" undistilled
-evaluate "$out/teacher" teacher
-evaluate KCF KCF
-evaluate CSRT CSRT
 say "Comparing"
 results=()
 for name in student undistilled teacher KCF CSRT; do results+=("$name=$out/results/$name"); done

@@ -6,9 +6,9 @@
 
 import importlib
 
-import _path  # noqa: F401  (makes the project importable when it is not installed)
 from absl import flags
 
+import _path  # noqa: F401  (makes the project importable when it is not installed)
 from siamdff_jax import cli
 
 _NAMES = flags.DEFINE_list("names", ["siamdff_r50", "siamdff_r18", "siamdff_lite", "svanstrom:teacher", "svanstrom"],

@@ -9,7 +9,7 @@ from absl import flags
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# Eight virtual devices on the CPU, for the tests of the layouts over devices; everything else runs on the first of them.
+# Eight virtual devices on the CPU, for the tests of the layouts over devices; everything else runs on the first.
 # Set in this process only (not by an environment variable): scripts that tests start see the machine as it is.
 jax.config.update("jax_num_cpu_devices", 8)
 

@@ -17,8 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def command(script, *arguments):
-  return subprocess.run([sys.executable, ROOT / "scripts" / script, *map(str, arguments)], capture_output=True, text=True,
-                        timeout=300, cwd=ROOT)
+  return subprocess.run([sys.executable, ROOT / "scripts" / script, *map(str, arguments)], capture_output=True,
+                        text=True, timeout=300, cwd=ROOT)
 
 
 def assert_one_sentence(done, *expected):

@@ -1,7 +1,8 @@
 """Anti-UAV410: `{train,val,test}/<sequence>/*.jpg` + `IR_label.json`, text labels and attributes in `annos/`.
 
-Labels come from `IR_label.json` when it is there (it carries the `exist` flags), else from `annos/<split>/<sequence>.txt`;
-attributes from `annos/<split>/att/<sequence>.txt`, else from the list "attributes" in the JSON. Boxes are 0-based.
+Labels come from `IR_label.json` when it is there (it carries the `exist` flags), else from
+`annos/<split>/<sequence>.txt`; attributes from `annos/<split>/att/<sequence>.txt`, else from the list "attributes" in
+the JSON. Boxes are 0-based.
 Without frames, the `annos` folder or one of its splits is enough as a root.
 """
 
@@ -10,13 +11,14 @@ import dataclasses
 from input_pipeline.datasets import labels, media
 from input_pipeline.errors import DataError
 
-LAYOUT = "folders <sequence>/ (or <split>/<sequence>/) with image files and IR_label.json or annos/<split>/<sequence>.txt"
+LAYOUT = ("folders <sequence>/ (or <split>/<sequence>/) with image files and IR_label.json or "
+          "annos/<split>/<sequence>.txt")
 ATTRIBUTES = ("TC", "OV", "SV", "FM", "OC", "DBC", "TS", "SS", "MS", "NS")
 _JSON = "IR_label.json"
 
 
 def is_sequence(path, frames):
-  """A folder with IR_label.json, or with images and no labelled subfolder; without frames also a text file of `annos`."""
+  """A folder with IR_label.json, or images and no labelled subfolder; without frames also a text file of `annos`."""
   if path.is_dir():
     # A picture beside the sequences (the simulator's contact sheet) does not make their folder one of them.
     return (path / _JSON).is_file() or (bool(media.images_in(path)) and not any(path.glob(f"*/{_JSON}")))

@@ -34,7 +34,7 @@ def load(format: str, root, *, frames: bool = True) -> list[Sequence]:
 
 
 def is_outside(boxes, sizes) -> np.ndarray:
-  """bool [T]: which of the boxes [T, 4] (xywh) share no pixel with their frame; sizes (width, height), [2] or [T, 2]."""
+  """bool [T]: which boxes [T, 4] (xywh) share no pixel with their frame; sizes (width, height), [2] or [T, 2]."""
   boxes, sizes = np.asarray(boxes, np.float64), np.asarray(sizes)
   return ((boxes[:, :2] >= sizes) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(axis=1)
 

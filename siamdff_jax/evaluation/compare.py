@@ -1,6 +1,5 @@
 """Several trackers' result files side by side: what `scripts/compare.py` does."""
 
-import json
 import os
 
 from input_pipeline import datasets
@@ -22,23 +21,20 @@ def compare(format: str, root: str, protocol: str, entries: list[str], out: str)
     DataError: an entry of another form, two of one name, or anything wrong with the files.
   """
   sequences = datasets.load(format, root, frames=False)
-  scores, rates = {}, {}
+  scores = {}
   for entry in entries:
     name, _, folder = entry.partition("=")
     if not name or not folder or name in scores:
       raise DataError(f"--results: {entry!r}, expected NAME=FOLDER with a name of its own for each")
     inner = os.path.join(folder, "results")
-    evaluated = os.path.isdir(inner)
-    scores[name] = evaluate(protocol, sequences, results.read_folder(inner if evaluated else folder, sequences, format))
-    if evaluated and os.path.exists(os.path.join(folder, "metrics.json")):
-      with open(os.path.join(folder, "metrics.json")) as file:
-        rates[name] = json.load(file).get("fps")
+    files = results.read_folder(inner if os.path.isdir(inner) else folder, sequences, format)
+    scores[name] = evaluate(protocol, sequences, files)
   try:
     os.makedirs(out, exist_ok=True)
     for name, score in scores.items():
       report.write_metrics(os.path.join(out, f"{name}.json"), score.metrics)
     report.plot_curves(os.path.join(out, "curves.png"), {name: score.curves for name, score in scores.items()})
-    table = report.format_table({name: score.metrics for name, score in scores.items()}, {"fps": rates})
+    table = report.format_table({name: score.metrics for name, score in scores.items()})
     with open(os.path.join(out, "comparison.md"), "w") as file:
       file.write(table + "\n")
   except OSError as error:

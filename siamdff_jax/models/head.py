@@ -5,16 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from siamdff_jax.models.backbone import STRIDE
 from siamdff_jax.models.layers import ConvNorm, peak
-
-
-def cell_centres(side: int, search_side: int) -> np.ndarray:
-  """Search-crop pixel positions of a response map's cells: float32 [side], the same for x and y."""
-  return ((search_side - 1) / 2 + STRIDE * (np.arange(side) - (side - 1) / 2)).astype(np.float32)
 
 
 class Head(nn.Module):

@@ -53,6 +53,12 @@ class SiamDFF(nn.Module):
   axis_name: str | None = None
   dtype: Any = jnp.float32
 
+  @property
+  def response_side(self) -> int:
+    """Cells per side of the head's maps."""
+    template, search = (backbones.feature_side(side) for side in (self.template_side, self.search_side))
+    return search - min(CORRELATION_SIDE, template) + 1
+
   def setup(self):
     self.neck = Neck(self.features, self.norm, self.axis_name, self.dtype)
     if self.use_sten:

@@ -21,6 +21,7 @@ from siamdff_jax.training import checkpoints, loop, sources
 from siamdff_jax.training.logging import METRICS_FILE
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state
+from siamdff_jax.training.validation import validation
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +71,14 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
   config, folders = configs[0], [results.trial_folder(workdir, n) for n in numbers]
   samplers = [sources.sampler(entries, config, folders[0]) for entries in (config.data.train, config.data.validation)]
   model = build(config.model)
-  teacher, teacher_variables = loop._teacher(config)
+  teacher, teacher_variables = loop.load_teacher(config)
   distiller = distillation.build(config.distiller) if teacher else None
   population = Population(model, configs, distiller=distiller, teacher=teacher)
   rule = optimizer(config.optimizer, config.train.steps)
   alone = initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables))
   state, start = population.put_state(alone), 0
   teacher_variables = population.put_shared(teacher_variables) if teacher else None
-  validate = loop._validation(model, config, samplers[1])
+  validate = validation(model, config, samplers[1])
   common = os.path.join(workdir, f"members_{numbers[0]:04d}_{numbers[-1]:04d}")
   with contextlib.ExitStack() as stack:
     together = stack.enter_context(checkpoints.Checkpoints(common))
@@ -87,9 +88,9 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
       start = int(restored.step)
       state = population.put_stacked(restored.replace(step=np.full(population.size, start, np.int32)))
     for folder, mine in zip(folders, configs):
-      loop._write_config(mine, folder)
+      loop.write_config(mine, folder)
       _drop_after(folder, start)
-    batches = loop._batches(samplers[0], config, start)
+    batches = loop.batches(samplers[0], config, start)
     log.info("members %d to %d, on %d devices", numbers[0], numbers[-1], population.size)
     previous = None
     for step in tqdm(range(start + 1, config.train.steps + 1), initial=start, total=config.train.steps, unit="step",

@@ -44,7 +44,7 @@ class BaselineRunner:
     check_box(stream.box, frame.shape, stream.name)
     self._tracker = self._create()
     # OpenCV takes whole pixels here.
-    self._tracker.init(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR), [int(round(float(v))) for v in stream.box])
+    self._tracker.init(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR), [round(float(v)) for v in stream.box])
     return stream.box
 
   def _next(self, frame):

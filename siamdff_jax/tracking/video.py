@@ -29,7 +29,7 @@ def annotate(frame: np.ndarray, box: np.ndarray, present: bool, score: float, in
   image = cv2.resize(frame, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
   clean = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
   image = clean.copy()
-  corner = lambda b, far: tuple(int(round(v * zoom)) for v in (b[:2] + (b[2:] if far else 0)))
+  corner = lambda b, far: tuple(round(float(v) * zoom) for v in (b[:2] + (b[2:] if far else 0)))
   if truth is not None and truth[2] > 0:
     cv2.rectangle(image, corner(truth, False), corner(truth, True), _TRUTH, 1, cv2.LINE_AA)
   text, colour = f"{index}  absent", _ABSENT

@@ -17,6 +17,7 @@ from siamdff_jax.export import safetensors
 from siamdff_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
+_UNKNOWN = -1.0  # The IoU of a checkpoint that was not validated: worse than any.
 _SHIPPED = pathlib.Path(__file__).resolve().parent.parent / "pretrained"
 
 
@@ -26,10 +27,11 @@ class Checkpoints:
   def __init__(self, workdir: str):
     self.folder = os.path.join(os.path.abspath(workdir), FOLDER)
     # Best by the validation IoU of the moving average; a checkpoint without one is only ever "the last".
+    quality = lambda metrics: metrics["iou"]
     keep = managers.AnyPreservationPolicy([
-        managers.LatestN(1),
-        managers.BestN(get_metric_fn=lambda metrics: metrics["iou"], n=1, keep_checkpoints_without_metrics=False)])
-    options = ocp.CheckpointManagerOptions(preservation_policy=keep, enable_async_checkpointing=True,
+        managers.LatestN(1), managers.BestN(get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False)])
+    # `best_fn` is what makes the manager write the metrics to disk, for `find` and for the run after a restart.
+    options = ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=quality, enable_async_checkpointing=True,
                                            cleanup_tmp_directories=True)
     self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -49,7 +51,7 @@ class Checkpoints:
     step = int(state.step)
     if step in self._manager.all_steps():
       return
-    self._manager.save(step, metrics=metrics, args=ocp.args.Composite(
+    self._manager.save(step, metrics=metrics or {"iou": _UNKNOWN}, args=ocp.args.Composite(
         state=ocp.args.PyTreeSave(_as_dict(state)), config=ocp.args.JsonSave(json.loads(config.to_json_best_effort()))))
 
   def wait(self):
@@ -109,7 +111,7 @@ def find(checkpoint: str) -> str:
 
   def quality(step):
     path = os.path.join(folder, str(step), "metrics", "metrics")
-    return json.load(open(path))["iou"] if os.path.exists(path) else -1.0
+    return json.load(open(path))["iou"] if os.path.exists(path) else _UNKNOWN
 
   return os.path.abspath(os.path.join(folder, str(max(steps, key=lambda step: (quality(step), step)))))
 

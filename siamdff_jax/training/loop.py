@@ -6,22 +6,20 @@ import signal
 import time
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from input_pipeline import pipeline
 from input_pipeline.errors import DataError
 from input_pipeline.sampling import PairSampler
-from siamdff_jax import distillation, losses
+from siamdff_jax import distillation
 from siamdff_jax.export import torch_weights
 from siamdff_jax.models.build import build
 from siamdff_jax.training import checkpoints, parallel, sources
 from siamdff_jax.training.logging import RunLog
 from siamdff_jax.training.state import TrainState, optimizer
-from siamdff_jax.training.step import initial_state, make_step, network_inputs
+from siamdff_jax.training.step import initial_state, make_step
+from siamdff_jax.training.validation import average, validation
 
-_VALIDATION_STREAM = 1  # Added to the seed: a stream of pairs apart from the training's.
 log = logging.getLogger(__name__)
 
 
@@ -38,13 +36,13 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   Raises:
     DataError: data, teacher or checkpoint at fault, or too many non-finite steps in a row.
   """
-  _write_config(config, workdir)
+  write_config(config, workdir)
   train_sampler = sources.sampler(config.data.train, config, workdir)
   validation_sampler = sources.sampler(config.data.validation, config, workdir) if config.data.validation else None
 
   layout = parallel.make_layout(config.layout, config.train.batch_size)
   model = build(config.model, layout.axis_name)
-  teacher, teacher_variables = _teacher(config)
+  teacher, teacher_variables = load_teacher(config)
   distiller = distillation.build(config.distiller) if teacher else None
   rule = optimizer(config.optimizer, config.train.steps)
   state = initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables))
@@ -54,20 +52,20 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   step_fn = layout.compile(make_step(
       model, rule, config, axis_name=layout.axis_name, distiller=distiller, teacher=teacher))
   teacher_variables = layout.put_state(teacher_variables) if teacher else None
-  validate = _validation(build(config.model), config, validation_sampler)
+  validate = validation(build(config.model), config, validation_sampler)
 
   with checkpoints.Checkpoints(workdir) as saved:
     if saved.last_step is not None:
       state = saved.restore(state)
       log.info("%s: resuming at step %d of %d", workdir, int(state.step), config.train.steps)
     start = int(state.step)
-    batches = _batches(train_sampler, config, start)
+    stream = batches(train_sampler, config, start)
     run_log = RunLog(workdir, start, config.train.steps, config.train.batch_size)
     stop = _StopSignal()
     pending, since = [], time.perf_counter()
     try:
       for step in range(start + 1, config.train.steps + 1):
-        state, metrics = step_fn(state, layout.put_batch(next(batches)), teacher_variables)
+        state, metrics = step_fn(state, layout.put_batch(next(stream)), teacher_variables)
         pending.append(metrics)
         if len(pending) > 1:
           jax.block_until_ready(pending[-2])  # One step in flight: enough to hide the host, and the rate shown is true.
@@ -75,7 +73,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
         stopping = stop.asked  # Looked at once per step: the signal may come at any moment.
         last = step == config.train.steps or stopping
         if step % config.train.log_every == 0 or last:
-          scalars = _average(pending) | {"bad_steps": int(metrics["bad_steps"])}
+          scalars = average(pending) | {"bad_steps": int(metrics["bad_steps"])}
           now = time.perf_counter()
           scalars["pairs_per_second"] = len(pending) * config.train.batch_size / (now - since)
           scalars["learning_rate"] = float(state.opt_state.hyperparams["learning_rate"])
@@ -96,7 +94,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   return state
 
 
-def _teacher(config):
+def load_teacher(config):
   """The frozen teacher and its variables, or (None, None)."""
   if config.distiller.kind == "none":
     return None, None
@@ -114,53 +112,11 @@ def _teacher(config):
   return load_model(config.teacher.checkpoint)
 
 
-def _batches(sampler: PairSampler, config, start: int):
+def batches(sampler: PairSampler, config, start: int):
   return pipeline.batches(
       sampler, config.data, template_side=config.model.template_side, search_side=config.model.search_side,
       seed=config.seed, batch_size=config.train.batch_size, start_step=start, host=jax.process_index(),
       num_hosts=jax.process_count())
-
-
-def _validation(model, config, sampler):
-  """A function state -> {"iou", "loss"} of the moving average on a fixed set of unaugmented pairs; empty without data."""
-  if sampler is None:
-    return lambda state: None
-  plain = config.data.copy_and_resolve_references()
-  for name in plain.augment:
-    plain.augment[name] = 0.0
-  count = config.train.validation_pairs
-  examples = [pipeline.example(sampler, plain, model.template_side, model.search_side,
-                               config.seed + _VALIDATION_STREAM, i) for i in range(count)]
-  size = min(count, config.train.batch_size)
-  batches = [{key: np.stack([e[key] for e in examples[i:i + size]]) for key in examples[0]}
-             for i in range(0, count - size + 1, size)]
-
-  @jax.jit
-  def evaluate(params, batch_stats, batch):
-    out = model.apply({"params": params, "batch_stats": batch_stats}, *network_inputs(batch, model.prior_channel))
-    counts = losses.label_counts(batch, out["class_logit"].shape[1], model.search_side)
-    terms = losses.task_losses(out, batch, counts, config.loss, model.search_side)
-    return {"iou": peak_iou(out, batch, model.search_side),
-            "loss": sum(value for name, value in terms.items() if name.startswith("loss/"))}
-
-  return lambda state: _average([evaluate(state.ema, state.batch_stats, batch) for batch in batches])
-
-
-def peak_iou(out: dict, batch: dict, search_side: int) -> jax.Array:
-  """Mean IoU of the best-scored cell's box with the truth, over the positive pairs: what a tracker would get."""
-  from siamdff_jax import boxes, targets
-
-  score = jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"])
-  best = score.reshape(score.shape[0], -1).argmax(-1)
-  predicted = targets.boxes_from_ltrb(out["ltrb"], search_side).reshape(score.shape[0], -1, 4)
-  predicted = jnp.take_along_axis(predicted, best[:, None, None], 1)[:, 0]
-  overlap = boxes.iou(predicted, batch["search_box_ltrb"]) * batch["present"]
-  return overlap.sum() / jnp.maximum(batch["present"].sum(), 1)
-
-
-def _average(metrics: list[dict]) -> dict[str, float]:
-  host = jax.device_get(metrics)
-  return {name: float(np.mean([m[name] for m in host])) for name in host[0]}
 
 
 def _stop_if_broken(scalars, workdir, step, config):
@@ -169,7 +125,7 @@ def _stop_if_broken(scalars, workdir, step, config):
                     f"{step}; the last checkpoint is untouched, try a lower --config.optimizer.learning_rate")
 
 
-def _write_config(config, workdir):
+def write_config(config, workdir):
   try:
     os.makedirs(workdir, exist_ok=True)
     with open(os.path.join(workdir, "config.json"), "w") as file:

@@ -47,22 +47,30 @@ def initial_state(model: SiamDFF, distiller: nn.Module | None, optimizer: optax.
   wh, box, present = jnp.full((1, 2), 16.0), jnp.array([[48.0, 48.0, 64.0, 64.0]]), jnp.ones((1,))
   student_key, distiller_key = jax.random.split(jax.random.key(seed))
 
-  @jax.jit
-  def init():
-    variables = model.init(student_key, template, wh, search)
-    params = {"student": variables["params"], "distiller": {}}
-    if distiller is not None:
-      channel = lambda x, m: jnp.zeros((*x.shape[:3], 2)) if m.prior_channel else x
-      features = model.apply(variables, template, wh, search)
-      teacher_model, teacher_variables = teacher
-      features_t = teacher_model.apply(
-          teacher_variables, channel(template, teacher_model), wh, channel(search, teacher_model))
-      params["distiller"] = distiller.init(distiller_key, features, features_t, wh, box, present).get("params", {})
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(step=zero, params=params, batch_stats=variables.get("batch_stats", {}),
-                      opt_state=optimizer.init(params), ema=params["student"], bad_steps=zero)
+  # Two programs, so that the compiled one of the student serves with and without a distiller.
+  variables = jax.jit(model.init)(student_key, template, wh, search)
+  params = {"student": variables["params"], "distiller": {}}
+  if distiller is not None:
+    params["distiller"] = _initial_distiller(
+        distiller, distiller_key, (model, variables), teacher, template, wh, search, box, present)
+  zero = lambda: jnp.zeros((), jnp.int32)
+  return TrainState(step=zero(), params=params, batch_stats=variables.get("batch_stats", {}),
+                    opt_state=jax.jit(optimizer.init)(params), ema=jax.tree.map(jnp.copy, params["student"]),
+                    bad_steps=zero())
 
-  return init()
+
+def _initial_distiller(distiller, key, student, teacher, template, wh, search, box, present):
+  """The distiller's parameters, from what the two networks put out for blank crops."""
+
+  @jax.jit
+  def init(student_variables, teacher_variables):
+    outputs = []
+    for model, variables in ((student[0], student_variables), (teacher[0], teacher_variables)):
+      channels = lambda x, m=model: jnp.zeros((*x.shape[:3], 2 if m.prior_channel else 1))
+      outputs.append(model.apply(variables, channels(template), wh, channels(search)))
+    return distiller.init(key, *outputs, wh, box, present).get("params", {})
+
+  return init(student[1], teacher[1])
 
 
 def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: ml_collections.ConfigDict, *,
@@ -82,7 +90,7 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
     they would be compiled in.
   """
   mean = (lambda tree: lax.pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
-  side = _response_side(model)
+  side = model.response_side
 
   def loss_fn(params, batch_stats, batch, counts, teacher_variables):
     variables = {"params": params["student"], "batch_stats": batch_stats}
@@ -124,22 +132,19 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
     grads, metrics, batch_stats = accumulated(state, batch, teacher_variables)
     grads, metrics, batch_stats = mean(grads), mean(metrics), mean(batch_stats)
     metrics["grad_norm"] = optax.global_norm(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    decay = jnp.minimum(config.train.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-    ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.ema, params["student"])
-    new = TrainState(state.step + 1, params, batch_stats, opt_state, ema, jnp.zeros_like(state.bad_steps))
+
+    def update():
+      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+      params = optax.apply_updates(state.params, updates)
+      decay = jnp.minimum(config.train.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+      ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.ema, params["student"])
+      return TrainState(state.step + 1, params, batch_stats, opt_state, ema, jnp.zeros_like(state.bad_steps))
+
+    def skip():
+      return state.replace(step=state.step + 1, bad_steps=state.bad_steps + 1)
+
     # A step with a non-finite gradient changes nothing but the counters; the loop stops after too many in a row.
-    finite = jnp.isfinite(metrics["grad_norm"]) & jnp.isfinite(metrics["loss"])
-    kept = state.replace(step=state.step + 1, bad_steps=state.bad_steps + 1)
-    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
+    new = lax.cond(jnp.isfinite(metrics["grad_norm"]) & jnp.isfinite(metrics["loss"]), update, skip)
     return new, metrics | {"bad_steps": new.bad_steps}
 
   return step
-
-
-def _response_side(model: SiamDFF) -> int:
-  from siamdff_jax.models.backbone import feature_side
-  from siamdff_jax.models.siamdff import CORRELATION_SIDE
-
-  return feature_side(model.search_side) - min(CORRELATION_SIDE, feature_side(model.template_side)) + 1
