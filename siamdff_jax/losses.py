@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from input_pipeline.errors import DataError
 from siamdff_jax import boxes, targets
 
 KINDS = {"class_kind": ("focal", "balanced_bce"), "box_kind": ("giou", "giou+nwd"),
@@ -68,11 +69,11 @@ def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.Con
     {"loss/class", "loss/box", "loss/quality", "loss/presence"} weighted scalars and "iou", the mean IoU of positives.
 
   Raises:
-    ValueError: an unknown kind.
+    DataError: an unknown kind.
   """
   for option, known in KINDS.items():
     if config[option] not in known:
-      raise ValueError(f"loss.{option} is {config[option]!r}, expected one of {known}")
+      raise DataError(f"loss.{option} is {config[option]!r}, expected one of {known}")
   present = batch["present"].astype(jnp.float32)
   labels = targets.assign(batch["search_box_ltrb"], present, out["class_logit"].shape[1], search_side)
   positive = labels["positive"]

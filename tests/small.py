@@ -7,6 +7,10 @@ import ml_collections
 import numpy as np
 
 from configs import base
+from siamdff_jax.models.build import build
+from siamdff_jax.training import checkpoints
+from siamdff_jax.training.state import optimizer
+from siamdff_jax.training.step import initial_state
 
 TEMPLATE_SIDE, SEARCH_SIDE = 63, 127
 TEMPLATE_CELLS, SEARCH_CELLS, RESPONSE_CELLS = 7, 15, 9
@@ -71,3 +75,15 @@ def random_params(module, *args, seed: int = 0, **options):
     return np.asarray(0.2 * noise + (path[-1].key == "scale"), np.float32)
 
   return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def write_checkpoint(workdir, made: ml_collections.ConfigDict | None = None) -> str:
+  """A checkpoint in `workdir` as training writes it: the network of `made` (default `config()`), random weights."""
+  made = made or config()
+  model, rule = build(made.model), optimizer(made.optimizer, made.train.steps)
+  shapes = jax.eval_shape(lambda: initial_state(model, None, rule, made.seed))
+  rng = np.random.default_rng(made.seed)
+  state = jax.tree.map(lambda x: jax.device_put((0.1 * rng.normal(size=x.shape)).astype(x.dtype)), shapes)
+  with checkpoints.Checkpoints(str(workdir)) as saved:
+    saved.save(state, made)
+  return str(workdir)

@@ -9,7 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-import tiny
+import small
 
 from input_pipeline.simulator import simulate, write_sequence
 
@@ -40,7 +40,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-  return tiny.write_checkpoint(tmp_path_factory.mktemp("run"))
+  return small.write_checkpoint(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def test_an_empty_folder(checkpoint, tmp_path):
 
 
 def test_a_config_that_does_not_fit_the_checkpoint(data, tmp_path):
-  config = tiny.config()
-  tiny.write_checkpoint(tmp_path / "run", config)
+  config = small.config()
+  small.write_checkpoint(tmp_path / "run", config)
   path = next((tmp_path / "run" / "checkpoints").glob("*/config/metadata"))
   wrong = json.loads(path.read_text())
   wrong["model"]["features"] = 24

@@ -7,6 +7,7 @@ import optax
 import pytest
 import small
 
+from input_pipeline.errors import DataError
 from siamdff_jax import boxes, losses, targets
 
 SIDE, SEARCH = small.RESPONSE_CELLS, small.SEARCH_SIDE  # 9 cells on 127 pixels.
@@ -239,5 +240,5 @@ def test_unknown_kinds_are_refused(option):
   config[option] = "l1"
   box, present = labelled()
   batch = {"search_box_ltrb": box, "present": present.astype(np.float32)}
-  with pytest.raises(ValueError, match=f"loss.{option} is 'l1', expected one of "):
+  with pytest.raises(DataError, match=f"loss.{option} is 'l1', expected one of "):
     losses.task_losses(outputs(), batch, losses.label_counts(batch, SIDE, SEARCH), config, SEARCH)

@@ -7,6 +7,7 @@ import pytest
 import small
 
 from configs import base
+from input_pipeline.errors import DataError
 from siamdff_jax.models.backbone import Lite, ResNet, feature_side
 from siamdff_jax.models.build import build
 from siamdff_jax.models.head import Head
@@ -73,7 +74,7 @@ def test_shapes_at_full_size(kind, search_side, cells, parameters):
 
 @pytest.mark.parametrize("side", [64, 256, 124])
 def test_crop_sides_off_the_grid_are_refused(side):
-  with pytest.raises(ValueError, match=f"{side}.*8 n \\+ 7"):
+  with pytest.raises(DataError, match=f"{side}.*8 n \\+ 7"):
     build(small.config(search_side=side).model)
   assert [feature_side(s) for s in (63, 127, 255)] == [7, 15, 31]
 
@@ -81,9 +82,9 @@ def test_crop_sides_off_the_grid_are_refused(side):
 def test_unknown_backbone_and_norm_are_refused():
   config = small.config()
   config.model.backbone = dict(kind="vit")
-  with pytest.raises(ValueError, match=r"'vit'.*'resnet' or 'lite'"):
+  with pytest.raises(DataError, match=r"'vit'.*'resnet' or 'lite'"):
     build(config.model)
-  with pytest.raises(ValueError, match="layer"):
+  with pytest.raises(DataError, match="layer"):
     shapes_of(small.config(norm="layer"))
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+import small
 
 from input_pipeline import crops as host_crops
 from input_pipeline.errors import DataError
@@ -29,13 +29,9 @@ def moving_square(seed: int, length: int = T, shape=(H, W)) -> tuple[np.ndarray,
 
 @pytest.fixture(scope="module")
 def tracker():
-  model = build(tiny.config().model)
-  image = lambda side: jnp.zeros((1, side, side, 1))
-  variables = jax.jit(model.init)(jax.random.key(1), image(63), jnp.ones((1, 2)), image(127))
-  # Random heads instead of the near-constant initial ones, so that the forms have something to disagree on.
-  leaves, tree = jax.tree.flatten(variables)
-  keys = jax.random.split(jax.random.key(2), len(leaves))
-  variables = tree.unflatten([x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)])
+  model = build(small.config().model)
+  template, wh, search = small.inputs(0, 1)
+  variables = {"params": small.random_params(model, template, wh, search, seed=1)}
   return Tracker(model, {"absent_below": 0.0}), variables
 
 
@@ -129,7 +125,7 @@ def test_size_penalty_by_hand(tracker):
 
 
 def test_privileged_network_cannot_track():
-  config = tiny.config()
+  config = small.config()
   config.model.prior_channel = True
   with pytest.raises(ValueError, match="prior_channel"):
     Tracker(build(config.model))

@@ -131,11 +131,17 @@ def test_accumulation_equals_the_whole_batch(layout):
 
 def test_layouts_refuse_what_cannot_be_shared():
   layout = small.config().layout
-  with pytest.raises(ValueError, match="batch size 6 cannot be shared equally by 4 devices"):
+  with pytest.raises(DataError, match="batch size 6 cannot be shared equally by 4 devices"):
     parallel.make_layout(layout, 6, jax.devices("cpu")[:4])
   layout.kind = "ring"
-  with pytest.raises(ValueError, match="'ring', expected 'pmap' or 'mesh'"):
+  with pytest.raises(DataError, match="'ring', expected 'pmap' or 'mesh'"):
     parallel.make_layout(layout, 8)
+
+
+def test_accumulation_must_divide_the_batch():
+  layout, step, initial = compiled(accumulate=3)
+  with pytest.raises(DataError, match="accumulate=3 does not divide the 8 pairs"):
+    step(layout.put_state(initial), small.batch(0))
 
 
 def test_metrics_and_moving_average():
@@ -357,5 +363,5 @@ def test_schedule_warms_up_and_falls_along_a_cosine():
 
 
 def test_unknown_optimizer_is_refused():
-  with pytest.raises(ValueError, match="'lion', expected 'adamw' or 'sgd'"):
+  with pytest.raises(DataError, match="'lion', expected 'adamw' or 'sgd'"):
     updates(1, kind="lion")

@@ -15,6 +15,8 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from input_pipeline.errors import DataError
+
 AXIS = "data"
 
 
@@ -39,16 +41,17 @@ def make_layout(config: ml_collections.ConfigDict, batch_size: int, devices=None
   """The layout named by `config.layout.kind` over `devices` (default: all).
 
   Raises:
-    ValueError: an unknown kind, or a batch that the devices cannot share equally.
+    DataError: an unknown kind, or a batch that the devices cannot share equally.
   """
   devices = list(jax.devices() if devices is None else devices)
   if batch_size % len(devices):
-    raise ValueError(f"batch size {batch_size} cannot be shared equally by {len(devices)} devices")
+    raise DataError(f"batch size {batch_size} cannot be shared equally by {len(devices)} devices, set "
+                    "--config.train.batch_size to a multiple")
   if config.kind == "pmap":
     return _pmap(devices)
   if config.kind == "mesh":
     return _mesh(devices, config.fsdp)
-  raise ValueError(f"layout.kind is {config.kind!r}, expected 'pmap' or 'mesh'")
+  raise DataError(f"layout.kind is {config.kind!r}, expected 'pmap' or 'mesh'")
 
 
 def _pmap(devices) -> Layout:

@@ -10,6 +10,7 @@ import optax
 from flax import linen as nn
 from jax import lax
 
+from input_pipeline.errors import DataError
 from siamdff_jax import losses
 from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.training.state import TrainState
@@ -114,6 +115,9 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
     shares = rounds * (lax.psum(1, axis_name) if axis_name else 1)
     counts = losses.label_counts(batch, side, model.search_side, axis_name)
     counts = jax.tree.map(lambda count: count / shares, counts)
+    size = len(batch["present"])
+    if size % rounds:
+      raise DataError(f"--config.train.accumulate={rounds} does not divide the {size} pairs of a device's batch")
     if rounds == 1:
       grads, (metrics, batch_stats) = grad_fn(state.params, state.batch_stats, batch, counts, teacher_variables)
       return grads, metrics, batch_stats
