@@ -124,7 +124,8 @@ def test_eight_devices_equal_one_with_all_modules():
   assert_same_training(run(kind="pmap", devices=8, **whole), run(**whole))
 
 
-@pytest.mark.parametrize("layout", [dict(), dict(kind="pmap", devices=2)], ids=str)
+@pytest.mark.parametrize("layout", [dict(), pytest.param(dict(kind="pmap", devices=2), marks=pytest.mark.slow)],
+                         ids=str)
 def test_accumulation_equals_the_whole_batch(layout):
   assert_same_training(run(accumulate=2, **layout), run())
 

@@ -4,7 +4,7 @@
 Siamese family's: a penalty on sudden changes of scale and aspect, a cosine window about the last position, a
 smoothed size. There is no minimum size. When presence is low for some frames the target counts as lost: the search
 window grows from frame to frame until it covers the frame, the cosine window is off, and the target is taken up again
-only on a confident match. Absent is reported as absent.
+only on a confident match of about its last size. Absent is reported as absent.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +27,8 @@ def default_config() -> ml_collections.ConfigDict:
       window=0.3,  # Weight of the cosine window while tracking.
       size_rate=0.4,  # How fast the size follows the prediction, times the penalised score.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
-      found_above=0.6,  # A lost target is taken up again at this presence.
+      found_above=0.6,  # A lost target is taken up again at this presence,
+      found_size_change=2.0,  # and when it is at most this many times larger or smaller than it was.
       lost_after=5,  # Absent frames in a row after which the search window starts to grow.
       growth=1.15,  # Of the search window, per lost frame.
   ))
@@ -96,21 +97,25 @@ class Tracker:
 
     lost = state.absent_for > config.lost_after
     size = candidates[..., 2:] - candidates[..., :2]
-    penalty = jnp.where(lost, 1.0, _change_penalty(size, state.center_wh[2:] * scale, config.scale_penalty))
+    last_size = state.center_wh[2:] * scale
+    penalty = _change_penalty(size, last_size, config.scale_penalty)
     hann = jnp.outer(*[jnp.asarray(np.hanning(cell_score.shape[0] + 2)[1:-1], jnp.float32)] * 2)
     influence = jnp.where(lost, 0.0, config.window)
     ranking = cell_score * penalty * (1 - influence) + hann * influence
+    # In a grown window background of any size can look like the target; only what has its size may bring it back.
+    consistent = _change(_padded_size(size) / _padded_size(last_size)) <= config.found_size_change
+    ranking = jnp.where(lost & ~consistent, -1.0, ranking)
     best = ranking.reshape(-1).argmax()
     pick = lambda x: x.reshape(-1, *x.shape[2:])[best]
 
     box = pick(candidates)
     centre = (box[:2] + box[2:]) / 2 - side / 2  # From the crop's centre, crop pixels.
-    rate = jnp.where(lost, 1.0, pick(penalty) * pick(cell_score) * config.size_rate)
+    rate = pick(penalty) * pick(cell_score) * config.size_rate
     found = state.center_wh[2:] * (1 - rate) + pick(size) / scale * rate
     limit = jnp.asarray([frame.shape[1], frame.shape[0]], jnp.float32)
     proposal = jnp.concatenate([jnp.clip(window[:2] + centre / scale, 0, limit), jnp.minimum(found, limit)])
 
-    present = presence >= jnp.where(lost, config.found_above, config.absent_below)
+    present = jnp.where(lost, (presence >= config.found_above) & pick(consistent), presence >= config.absent_below)
     center_wh = jnp.where(present, proposal, state.center_wh)
     absent_for = jnp.where(present, 0, state.absent_for + 1)
     output = Output(boxes.center_wh_to_xywh(center_wh), presence * pick(cell_score), present)
@@ -131,7 +136,16 @@ class Tracker:
 
 def _change_penalty(size: jax.Array, last: jax.Array, k: float) -> jax.Array:
   """exp(-(r s - 1) k) of SiamRPN: r the change of aspect, s of the padded size, both >= 1. size [..., 2], last [2]."""
-  change = lambda ratio: jnp.maximum(ratio, 1 / ratio)
-  padded = lambda wh: jnp.sqrt((wh[..., 0] + wh.sum(-1) / 2) * (wh[..., 1] + wh.sum(-1) / 2))
   aspect = (last[0] / last[1]) / (size[..., 0] / size[..., 1])
-  return jnp.exp(-(change(aspect) * change(padded(size) / padded(last)) - 1) * k)
+  return jnp.exp(-(_change(aspect) * _change(_padded_size(size) / _padded_size(last)) - 1) * k)
+
+
+def _change(ratio: jax.Array) -> jax.Array:
+  """A ratio or its inverse, whichever is larger."""
+  return jnp.maximum(ratio, 1 / ratio)
+
+
+def _padded_size(wh: jax.Array) -> jax.Array:
+  """[..., 2] -> [...]: the side of the template window of a box, see `crops.template_window`."""
+  padding = wh.sum(-1) / 2
+  return jnp.sqrt((wh[..., 0] + padding) * (wh[..., 1] + padding))
