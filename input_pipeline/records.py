@@ -49,8 +49,8 @@ def pack(sequences: list[Sequence], place: str):
   """Writes all frames to the folder `place`, which appears only when complete."""
   import tensorflow_datasets as tfds
 
-  partial = f"{place}.partial"
-  shutil.rmtree(partial, ignore_errors=True)
+  tfds.disable_progress_bar()  # One of ours is enough.
+  partial = f"{place}.{os.getpid()}.partial"  # Two runs may pack at once; the first one done names it.
   total = sum(len(s) for s in sequences)
   logging.getLogger(__name__).info("packing %d frames of %d videos into %s", total, len(sequences), place)
 
@@ -71,10 +71,12 @@ def pack(sequences: list[Sequence], place: str):
             "sequence": tfds.features.Text(),
             "frame": tfds.features.Scalar(np.int64),
         }))
-    os.rename(partial, place)
+    if not os.path.isdir(place):
+      os.rename(partial, place)
   except OSError as error:
-    shutil.rmtree(partial, ignore_errors=True)
     raise DataError(f"{place}: cannot write the packed frames ({error.strerror or error})") from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 class PackedFrames:

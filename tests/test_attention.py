@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
 
+import small
 from siamdff_jax import losses
 from siamdff_jax.models import dcfam, intensity
 from siamdff_jax.models.build import build

@@ -9,8 +9,8 @@ import sys
 import cv2
 import numpy as np
 import pytest
-import small
 
+import small
 from input_pipeline.simulator import simulate, write_sequence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

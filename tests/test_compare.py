@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from dataset_files import write_json
 
+from dataset_files import write_json
 from input_pipeline.errors import DataError
 from siamdff_jax.evaluation import results
 from siamdff_jax.evaluation.compare import compare

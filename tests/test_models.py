@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
 
+import small
 from configs import base
 from input_pipeline.errors import DataError
 from siamdff_jax.models.backbone import Lite, ResNet, feature_side

@@ -6,8 +6,8 @@ import os
 import cv2
 import numpy as np
 import pytest
-import small
 
+import small
 from input_pipeline import crops, pipeline, records
 from input_pipeline.augment import augment_pair
 from input_pipeline.errors import DataError

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import small
 
+import small
 from input_pipeline import crops
 from input_pipeline.errors import DataError
 from input_pipeline.sampling import PairSampler

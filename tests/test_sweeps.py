@@ -10,10 +10,10 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-import small
 from conftest import ROOT
 from jax.experimental.compilation_cache import compilation_cache
 
+import small
 from input_pipeline.errors import DataError
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.models.build import build

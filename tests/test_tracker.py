@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
 
+import small
 from input_pipeline import crops as host_crops
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ArrayFrames

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import small
 
+import small
 from input_pipeline.errors import DataError
 from siamdff_jax import distillation
 from siamdff_jax.models.build import build
