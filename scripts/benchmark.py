@@ -4,9 +4,9 @@
   scripts/benchmark.py --what depthwise
 """
 
-import _path  # noqa: F401  (makes the project importable when it is not installed)
 from absl import flags
 
+import _path  # noqa: F401  (makes the project importable when it is not installed)
 from siamdff_jax import cli
 
 _WHAT = flags.DEFINE_enum("what", "depthwise", ["depthwise"], "depthwise: the two forms of every depthwise operation.")

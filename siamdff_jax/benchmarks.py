@@ -1,7 +1,7 @@
 """Speed measurements that documents quote; run by `scripts/benchmark.py`."""
 
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

@@ -95,7 +95,8 @@ def test_a_config_that_does_not_fit_the_checkpoint(data, tmp_path):
   wrong = json.loads(path.read_text())
   wrong["model"]["features"] = 24
   path.write_text(json.dumps(wrong))
-  assert_one_sentence(evaluate(tmp_path / "run", data, tmp_path / "out"), "does not fit the config", "ema/dcfam", "(48, 8)")
+  done = evaluate(tmp_path / "run", data, tmp_path / "out")
+  assert_one_sentence(done, "does not fit the config", "ema/dcfam", "(48, 8)")
 
 
 def test_an_absent_first_frame(broken, checkpoint, tmp_path):

@@ -115,6 +115,19 @@ def test_absent_grows_the_search_window_and_keeps_the_box(tracker):
   assert first < W < 2 * W <= grown + 1e-3  # From any centre inside the frame a side of 2 W covers it.
 
 
+def test_the_anchor_holds_the_size(tracker):
+  """With the anchor at 1 every box has the first one's size; with 0 the size follows the (random) predictions."""
+  _, variables = tracker
+  frames, boxes = moving_square(0, length=4)
+  sizes = {}
+  for anchor in (0.0, 1.0):
+    tied = Tracker(tracker[0].model, {"absent_below": 0.0, "size_anchor": anchor})
+    _, out = jax.jit(tied.chunk)(variables, tied.init(variables, frames[0], boxes[0]), frames[1:])
+    sizes[anchor] = np.asarray(out.box[:, 2:])
+  np.testing.assert_allclose(sizes[1.0], np.tile(boxes[0, 2:], (3, 1)), atol=1e-3)
+  assert np.abs(sizes[0.0] - boxes[0, 2:]).max() > 0.1
+
+
 def test_size_penalty_by_hand(tracker):
   from siamdff_jax.tracking.tracker import _change_penalty
 

@@ -21,11 +21,12 @@ from siamdff_jax.tracking.crops import crop, template_window
 
 
 def default_config() -> ml_collections.ConfigDict:
-  """What `config.tracker` may set; the defaults are our choice, tuned on simulated sequences."""
+  """What `config.tracker` may set; the defaults are our choice (docs/decisions.md)."""
   return ml_collections.ConfigDict(dict(
       scale_penalty=0.04,  # k in exp(-(r s - 1) k), r and s the changes of aspect and of size (SiamRPN).
       window=0.3,  # Weight of the cosine window while tracking.
       size_rate=0.4,  # How fast the size follows the prediction, times the penalised score.
+      size_anchor=0.15,  # How fast it falls back to the first box's size.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
       found_above=0.6,  # A lost target is taken up again at this presence,
       found_size_change=2.0,  # and when it is at most this many times larger or smaller than it was.
@@ -40,11 +41,13 @@ class TrackerState:
 
     center_wh: [4] last known centre and size, frame pixels.
     template: what `SiamDFF.encode_template` returned, of the first frame, leading axis 1.
+    first_wh: [2] the size of the first box.
     absent_for: int32 [] frames since the target was last seen.
   """
 
   center_wh: jax.Array
   template: Any
+  first_wh: jax.Array
   absent_for: jax.Array
 
 
@@ -82,39 +85,49 @@ class Tracker:
     image = crop(frame, window, self.model.template_side)
     wh = center_wh[2:] * self.model.template_side / window[2]
     encoded = self.model.apply(variables, image[None, :, :, None] / 255, wh[None], method="encode_template")
-    return TrackerState(center_wh, encoded, jnp.zeros((), jnp.int32))
+    return TrackerState(center_wh, encoded, center_wh[2:], jnp.zeros((), jnp.int32))
+
+  def _look(self, variables, state: TrackerState, frame: jax.Array) -> dict[str, jax.Array]:
+    """The network on the search window: per cell "cell_score", "penalty" [n, n], "centre" (from the window's), "size",
+    "last_size" in crop pixels [n, n, 2]; "presence", "scale" (crop pixels per frame pixel), "window" [3].
+    """
+    side = self.model.search_side
+    window = self._search_window(state, frame.shape)
+    scale = side / window[2]
+    image = crop(frame, window, side)[None, :, :, None] / 255
+    out = self.model.apply(variables, state.template, image, method="track")
+    box = targets.boxes_from_ltrb(out["ltrb"], side)[0]  # [n, n, 4] sides
+    size = box[..., 2:] - box[..., :2]
+    last_size = state.center_wh[2:] * scale
+    return {
+        "cell_score": (jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"]))[0],
+        "penalty": _change_penalty(size, last_size, self.config.scale_penalty),
+        "centre": (box[..., :2] + box[..., 2:]) / 2 - side / 2,
+        "size": size, "last_size": last_size, "presence": jax.nn.sigmoid(out["presence_logit"][0]),
+        "scale": scale, "window": window,
+    }
 
   def step(self, variables, state: TrackerState, frame: jax.Array) -> tuple[TrackerState, Output]:
     """One frame [H, W] further."""
-    config, side = self.config, self.model.search_side
-    window = self._search_window(state, frame.shape)
-    scale = side / window[2]  # Crop pixels per frame pixel.
-    image = crop(frame, window, side)[None, :, :, None] / 255
-    out = self.model.apply(variables, state.template, image, method="track")
-    candidates = targets.boxes_from_ltrb(out["ltrb"], side)[0]  # [n, n, 4] sides, crop pixels
-    cell_score = (jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"]))[0]  # [n, n]
-    presence = jax.nn.sigmoid(out["presence_logit"][0])
-
+    config, look = self.config, self._look(variables, state, frame)
+    cell_score, penalty, window, scale = look["cell_score"], look["penalty"], look["window"], look["scale"]
     lost = state.absent_for > config.lost_after
-    size = candidates[..., 2:] - candidates[..., :2]
-    last_size = state.center_wh[2:] * scale
-    penalty = _change_penalty(size, last_size, config.scale_penalty)
-    hann = jnp.outer(*[jnp.asarray(np.hanning(cell_score.shape[0] + 2)[1:-1], jnp.float32)] * 2)
     influence = jnp.where(lost, 0.0, config.window)
-    ranking = cell_score * penalty * (1 - influence) + hann * influence
+    ranking = cell_score * penalty * (1 - influence) + _hann(cell_score.shape[0]) * influence
     # In a grown window background of any size can look like the target; only what has its size may bring it back.
-    consistent = _change(_padded_size(size) / _padded_size(last_size)) <= config.found_size_change
-    ranking = jnp.where(lost & ~consistent, -1.0, ranking)
-    best = ranking.reshape(-1).argmax()
+    consistent = _change(_padded_size(look["size"]) / _padded_size(look["last_size"])) <= config.found_size_change
+    best = jnp.where(lost & ~consistent, -1.0, ranking).reshape(-1).argmax()
     pick = lambda x: x.reshape(-1, *x.shape[2:])[best]
 
-    box = pick(candidates)
-    centre = (box[:2] + box[2:]) / 2 - side / 2  # From the crop's centre, crop pixels.
     rate = pick(penalty) * pick(cell_score) * config.size_rate
-    found = state.center_wh[2:] * (1 - rate) + pick(size) / scale * rate
+    size = state.center_wh[2:] * (1 - rate) + pick(look["size"]) / scale * rate
+    # The window has the size found last, so a bias in size feeds itself: without an anchor boxes drift away.
+    size = size + config.size_anchor * (state.first_wh - size)
     limit = jnp.asarray([frame.shape[1], frame.shape[0]], jnp.float32)
-    proposal = jnp.concatenate([jnp.clip(window[:2] + centre / scale, 0, limit), jnp.minimum(found, limit)])
+    centre = jnp.clip(window[:2] + pick(look["centre"]) / scale, 0, limit)
+    proposal = jnp.concatenate([centre, jnp.minimum(size, limit)])
 
+    presence = look["presence"]
     present = jnp.where(lost, (presence >= config.found_above) & pick(consistent), presence >= config.absent_below)
     center_wh = jnp.where(present, proposal, state.center_wh)
     absent_for = jnp.where(present, 0, state.absent_for + 1)
@@ -132,6 +145,12 @@ class Tracker:
     lost_for = jnp.maximum(state.absent_for - self.config.lost_after, 0).astype(jnp.float32)
     grown = jnp.minimum(side * self.config.growth**lost_for, jnp.maximum(side, 2.0 * max(frame_shape)))
     return jnp.concatenate([window[:2], grown[None]])
+
+
+def _hann(side: int) -> np.ndarray:
+  """The cosine window over a response map, float32 [side, side], without its zero rim."""
+  axis = np.hanning(side + 2)[1:-1]
+  return np.outer(axis, axis).astype(np.float32)
 
 
 def _change_penalty(size: jax.Array, last: jax.Array, k: float) -> jax.Array:
