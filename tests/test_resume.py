@@ -69,7 +69,7 @@ class Trainer:
 
 def _end(process) -> tuple[int, str]:
   try:
-    _, errors = process.communicate(timeout=180)
+    _, errors = process.communicate(timeout=600)
   finally:
     process.kill()
   return process.returncode, errors
