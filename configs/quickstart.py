@@ -5,6 +5,8 @@
   scripts/train.py --config configs/quickstart.py --workdir runs/quickstart/student \
       --config.data.train.simulated.root=runs/quickstart/train \
       --config.teacher.checkpoint=runs/quickstart/teacher
+
+Expected: the table in README.md.
 """
 
 import ml_collections
