@@ -56,7 +56,7 @@ class PairSampler:
     if not sources or len(weights) != len(sources) or min(weights) < 0 or sum(weights) <= 0:
       raise DataError(f"{len(sources)} data sources with the weights {list(weights)}: expected one weight >= 0 each")
     self.sequences = [sequence for source in sources for sequence in source if sequence.visible.any()]
-    self._config, self._ratio, self._search_side = config, search_side / template_side, search_side
+    self._config, self._ratio = config, search_side / template_side
     self._visible = [np.flatnonzero(s.visible) for s in self.sequences]
     self._absent = [np.flatnonzero(~s.visible) for s in self.sequences]
     self._ranges, start = [], 0
