@@ -39,7 +39,9 @@ def get_config() -> ml_collections.ConfigDict:
       data=dict(
           train=dict(),  # name: {format, root, weight}
           validation=dict(),
-          records="",  # Where videos are packed; "" is the folder `records` beside the workdir.
+          feed="host",  # "host": read and cropped by tf.data; "device": everything in accelerator memory.
+          resident_shards=1,  # "device": neighbouring devices that hold one copy of the data together.
+          records="",  # Where data are packed on first use; "" is the folder `records` beside the workdir.
           workers=2,
           pairs=dict(
               max_gap=100,  # Frames between template and search at most.
@@ -57,8 +59,10 @@ def get_config() -> ml_collections.ConfigDict:
           backbone_freeze_steps=0,
       ),
       train=dict(
+          virtual_shards=0,  # Parts of the global batch added up in one order: same bits on any device count; 0: off.
           steps=10_000, batch_size=32, accumulate=1, ema_decay=0.998, max_bad_steps=20,
           log_every=20, checkpoint_every=500, validation_pairs=256,
+          profile_steps=0,  # So many steps of this start are traced into WORKDIR/profile.
           init_backbone="",  # A PyTorch ResNet's state dict as .safetensors to start from; see export/torch_weights.py.
       ),
       layout=dict(kind="pmap", fsdp=False),  # "pmap" or "mesh"; fsdp shards parameters (mesh only).

@@ -10,35 +10,36 @@ import cv2
 import numpy as np
 
 
-def template_window(boxes: np.ndarray) -> np.ndarray:
-  """xywh [..., 4] -> template windows [..., 3] as (centre x, centre y, side) in frame pixels."""
-  boxes = np.asarray(boxes, np.float64)
+def template_window(boxes, xp=np):
+  """xywh [..., 4] -> template windows [..., 3] as (centre x, centre y, side) in frame pixels; `xp`: the array module."""
+  boxes = xp.asarray(boxes)
   w, h = boxes[..., 2], boxes[..., 3]
   p = (w + h) / 2
-  return np.stack([boxes[..., 0] + w / 2, boxes[..., 1] + h / 2, np.sqrt((w + p) * (h + p))], -1)
+  return xp.stack([boxes[..., 0] + w / 2, boxes[..., 1] + h / 2, xp.sqrt((w + p) * (h + p))], -1)
 
 
-def to_crop(boxes: np.ndarray, window: np.ndarray, out_side: int) -> np.ndarray:
-  """Boxes xywh in the frame -> box_ltrb in crop coordinates, both [..., 4]; window [..., 3]."""
-  boxes, window = np.asarray(boxes, np.float64), np.asarray(window, np.float64)
+def to_crop(boxes, window, out_side: int, xp=np):
+  """Boxes xywh in the frame -> box_ltrb in crop coordinates, both [..., 4]; window [..., 3]; `xp`: the array module."""
+  boxes, window = xp.asarray(boxes), xp.asarray(window)
   scale = (out_side / window[..., 2])[..., None]
   lt = (boxes[..., :2] - window[..., :2]) * scale + out_side / 2
-  return np.concatenate([lt, lt + boxes[..., 2:] * scale], -1)
+  return xp.concatenate([lt, lt + boxes[..., 2:] * scale], -1)
 
 
-def crop(frame: np.ndarray, window: np.ndarray, out_side: int) -> np.ndarray:
+def crop(frame: np.ndarray, window: np.ndarray, out_side: int, mean: float | None = None) -> np.ndarray:
   """Resamples a window of a frame.
 
   Args:
-    frame: uint8 [H, W].
-    window: (centre x, centre y, side) in frame pixels.
+    frame: uint8 [H, W], the frame or a cutout of it.
+    window: (centre x, centre y, side) in pixels of `frame`.
     out_side: pixels per side of the crop.
+    mean: grey level outside of `frame`; by default its mean.
 
   Returns:
     float32 [out_side, out_side], grey levels 0..255.
   """
   x, y, side = (float(v) for v in window)
-  mean = cv2.mean(frame)[0]
+  mean = cv2.mean(frame)[0] if mean is None else mean
   # Only the part of the frame under the window (and one pixel around, for the interpolation) is touched.
   height, width = frame.shape
   x0, x1 = np.clip([int(np.floor(x - side / 2)) - 1, int(np.ceil(x + side / 2)) + 2], 0, width)

@@ -5,6 +5,7 @@ weights; 16-bit frames are mapped to 8 bits by one linear map per sequence (the 
 first frame; our choice: a map per frame would flicker). Either conversion is said once per sequence.
 """
 
+import dataclasses
 import logging
 import os
 import threading
@@ -20,6 +21,32 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".ts")
 
 
+@dataclasses.dataclass(frozen=True)
+class Cutout:
+  """What is stored of one frame: all of it, or the part around the target.
+
+  Attributes:
+    image: uint8 [h, w].
+    x, y: its first pixel's place in the frame.
+    mean: the whole frame's mean grey level; None where `image` is the whole frame.
+  """
+
+  image: np.ndarray
+  x: int = 0
+  y: int = 0
+  mean: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """The same as a `Cutout`, with the image as JPEG: what it decodes to in grey is the stored image."""
+
+  jpeg: bytes
+  x: int = 0
+  y: int = 0
+  mean: float | None = None
+
+
 class FrameSource(Protocol):
   """Random access to the frames of one sequence."""
 
@@ -31,6 +58,23 @@ class FrameSource(Protocol):
 
   def __iter__(self) -> Iterator[np.ndarray]:
     """All frames in order; the fast way to read a video."""
+
+  def cutout(self, t: int) -> Cutout:
+    """What is stored of frame `t`; errors as `__getitem__`."""
+
+  def encoded(self, t: int) -> Encoded | None:
+    """The same undecoded where it is stored as JPEG, so that a reader may decode only the rows it needs."""
+
+
+class _WholeFrames:
+  """The defaults of sources that hold whole frames."""
+
+  def cutout(self, t: int) -> Cutout:
+    return Cutout(self[t])
+
+  def encoded(self, t: int) -> Encoded | None:
+    del t
+    return None
 
 
 class _ToGray8:
@@ -65,12 +109,13 @@ class _ToGray8:
       self._said = True
 
 
-class ImageFiles:
+class ImageFiles(_WholeFrames):
   """Frames from image files, in the order given."""
 
   def __init__(self, paths):
     self.paths = tuple(os.fspath(path) for path in paths)
     self._convert = _ToGray8(os.path.dirname(self.paths[0]) if self.paths else "")
+    self._said_colours = False
 
   def __len__(self):
     return len(self.paths)
@@ -81,21 +126,46 @@ class ImageFiles:
   def __iter__(self):
     return (self[t] for t in range(len(self)))
 
-  def _decode(self, t) -> np.ndarray:
+  def encoded(self, t):
+    return Encoded(self._read(t).tobytes()) if _is_jpeg(self.paths[t]) else None
+
+  def _read(self, t) -> np.ndarray:
     path = self.paths[t]
     try:
       data = np.fromfile(path, np.uint8)
     except OSError as error:
       raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     # libjpeg fills what is missing of a cut-off file with grey and only warns, so the end marker is looked for.
-    cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-64:].tobytes()
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size and not cut else None
+    if not data.size or (data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-64:].tobytes()):
+      raise DataError(_unreadable(path, data.size))
+    return data
+
+  def _decode(self, t) -> np.ndarray:
+    path, data = self.paths[t], self._read(t)
+    if _is_jpeg(path) and self._said_colours:
+      flags = cv2.IMREAD_GRAYSCALE  # The luma that the file stores, not computed back from its colours.
+    else:
+      flags = cv2.IMREAD_UNCHANGED
+    image = cv2.imdecode(data, flags)
     if image is None:
-      raise DataError(f"{path}: not a readable image (truncated or corrupt, {data.size} bytes)")
+      raise DataError(_unreadable(path, data.size))
+    if _is_jpeg(path) and not self._said_colours:
+      self._said_colours = True
+      if image.ndim == 3:
+        self._convert(image)  # Says it.
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
     return image
 
 
-class VideoFile:
+def _is_jpeg(path: str) -> bool:
+  return path.lower().endswith((".jpg", ".jpeg"))
+
+
+def _unreadable(path: str, size: int) -> str:
+  return f"{path}: not a readable image (truncated or corrupt, {size} bytes)"
+
+
+class VideoFile(_WholeFrames):
   """Frames from a video file. Going forward is cheap; going back starts the decoder again from the first frame."""
 
   def __init__(self, path, num_frames: int | None = None):
@@ -150,7 +220,7 @@ class VideoFile:
     return capture
 
 
-class ArrayFrames:
+class ArrayFrames(_WholeFrames):
   """Frames held in memory, uint8 [T, H, W]."""
 
   def __init__(self, frames: np.ndarray):

@@ -1,39 +1,54 @@
-"""The tf.data pipeline: example indices -> batches of crops, in parallel, from any step on."""
+"""The host's input: example indices -> batches of crops, by tf.data, from any step on.
+
+A host only reads, decodes and crops. Augmentation is the step's part (`siamdff_jax.feeding.augment`), so that it exists
+once for every way to feed and costs the host nothing.
+"""
 
 from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
 
-from input_pipeline.augment import augment_pair
 from input_pipeline.crops import crop, to_crop
 from input_pipeline.errors import DataError
 from input_pipeline.sampling import PairSampler
 
 
-def example(sampler: PairSampler, config: ml_collections.ConfigDict, template_side: int, search_side: int, seed: int,
-            index: int) -> dict[str, np.ndarray]:
-  """Example `index` of the stream `seed`.
+def labels(plan: dict, template_side: int, search_side: int, xp=np) -> dict:
+  """What a plan of pairs (see `sampling.draw`) says besides the pixels, in crop coordinates.
 
   Returns:
-    "template" uint8 [St, St, 1] and "search" uint8 [Ss, Ss, 1] grey levels; "template_wh" float32 [2] the target's
-    size in template-crop pixels (it is at the centre); "search_box_ltrb" float32 [4] its sides in search-crop
-    coordinates (zero in a negative pair); "present" float32 [] 0 or 1.
+    "template_wh" float32 [n, 2] the target's size in template-crop pixels (it is at the centre); "search_box_ltrb"
+    float32 [n, 4] its sides in search-crop coordinates (zero in a negative pair); "present" float32 [n] 0 or 1.
   """
-  pair = sampler(seed, index)
-  frame = lambda which: sampler.sequences[which[0]].frames[which[1]]
-  template = crop(frame(pair.template), pair.template_window, template_side)
-  search = crop(frame(pair.search), pair.search_window, search_side)
-  box = to_crop(pair.search_box, pair.search_window, search_side)
-  template, search, box = augment_pair(template, search, box, pair.augment_seed, config.augment)
-  pixels = lambda image: image.round().astype(np.uint8)[..., None]
-  return {
-      "template": pixels(template),
-      "search": pixels(search),
-      "template_wh": (pair.template_box[2:] * template_side / pair.template_window[2]).astype(np.float32),
-      "search_box_ltrb": (box if pair.present else np.zeros(4)).astype(np.float32),
-      "present": np.float32(pair.present),
-  }
+  present = plan["present"].astype(xp.float32)
+  scale = template_side / plan["template_window"][:, 2:]
+  box = to_crop(plan["search_box"], plan["search_window"], search_side, xp)
+  return {"template_wh": (plan["template_box"][:, 2:] * scale).astype(xp.float32),
+          "search_box_ltrb": (box * present[:, None]).astype(xp.float32), "present": present}
+
+
+def example(sampler: PairSampler, template_side: int, search_side: int, seed: int, index: int) -> dict[str, np.ndarray]:
+  """Example `index` of the stream `seed`, by numpy and OpenCV: the definition that every faster path must equal.
+
+  Returns:
+    "template" uint8 [St, St, 1] and "search" uint8 [Ss, Ss, 1] grey levels; "template_wh", "search_box_ltrb",
+    "present" as `labels` without the first axis; "index" uint32 [].
+  """
+  plan = sampler.plan(seed, [index])
+  sides = {"template": template_side, "search": search_side}
+  made = {name: _pixels(sampler, plan[f"{name}_frame"][0], plan[f"{name}_window"][0], side)
+          for name, side in sides.items()}
+  described = labels(plan, template_side, search_side)
+  return made | {name: value[0] for name, value in described.items()} | {"index": np.uint32(index)}
+
+
+def _pixels(sampler, frame, window, side) -> np.ndarray:
+  sequence, t = sampler.locate(frame)
+  stored = sampler.sequences[sequence].frames.cutout(t)
+  x, y, reach = window.astype(np.float64)
+  image = crop(stored.image, (x - stored.x, y - stored.y, reach), side, stored.mean)
+  return image.round().clip(0, 255).astype(np.uint8)[..., None]
 
 
 def batches(sampler: PairSampler, config: ml_collections.ConfigDict, *, template_side: int, search_side: int,
@@ -53,50 +68,71 @@ def batches(sampler: PairSampler, config: ml_collections.ConfigDict, *, template
     start_step: the first batch to yield; costs nothing.
     host, num_hosts: which share.
 
+  Returns:
+    Batches of `example`s, equal to it within one grey level.
+
   Raises:
     DataError: a frame that cannot be read.
   """
   if batch_size % num_hosts:
     raise ValueError(f"batch size {batch_size} cannot be shared equally by {num_hosts} hosts")
-  import tensorflow as tf  # Only here: nothing else of the project needs TensorFlow.
-  tf.config.set_visible_devices([], "GPU")  # The accelerator belongs to JAX.
-
   share = batch_size // num_hosts
-  spec = {"template": ((template_side, template_side, 1), tf.uint8),
-          "search": ((search_side, search_side, 1), tf.uint8),
-          "template_wh": ((2,), tf.float32), "search_box_ltrb": ((4,), tf.float32), "present": ((), tf.float32)}
-
-  failed = []  # What tf.data would only pass on as text.
-
-  def make(index):
-    try:
-      made = example(sampler, config, template_side, search_side, seed, int(index))
-    except DataError as error:
-      failed.append(error)
-      raise
-    return [made[key] for key in spec]
-
-  def load(index):
-    values = tf.numpy_function(make, [index], [dtype for _, dtype in spec.values()], stateful=False)
-    for value, (shape, _) in zip(values, spec.values()):
-      value.set_shape(shape)
-    return dict(zip(spec, values))
 
   def indices(step):
-    return step * batch_size + host * share + tf.range(share, dtype=tf.int64)
+    return np.arange(share, dtype=np.int64) + (int(step) * batch_size + host * share)
 
-  dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max // batch_size)
-  dataset = dataset.map(indices).unbatch()
-  dataset = dataset.map(load, num_parallel_calls=config.workers, deterministic=True)
-  dataset = dataset.batch(share, drop_remainder=True).prefetch(2)
-  options = tf.data.Options()
-  options.autotune.enabled = False
-  options.threading.private_threadpool_size = config.workers
+  dataset = _dataset(sampler, config.workers, (template_side, search_side), seed, share, start_step, indices)
 
   def values():
+    import tensorflow as tf
+    step = start_step
     try:
-      yield from dataset.with_options(options).as_numpy_iterator()
-    except tf.errors.OpError as error:
-      raise (failed[0] if failed else error) from None
+      for batch in dataset.as_numpy_iterator():
+        yield batch
+        step += 1
+    except tf.errors.OpError:
+      # tf.data knows neither the file nor what was expected of it; the plain way does, if data are at fault.
+      for n in (step, *range(step + 1, step + 4)):  # Some batches are under way when one fails.
+        for index in indices(n):
+          example(sampler, template_side, search_side, seed, index)
+      raise
 
   return values()
+
+
+def _dataset(sampler, workers, sides, seed, share, start_step, indices):
+  """The tf.data graph: a plan per batch, then reading, decoding and cropping each pair in parallel."""
+  import tensorflow as tf  # Only here: nothing else of the project needs TensorFlow.
+
+  from input_pipeline import decoding
+
+  tf.config.set_visible_devices([], "GPU")  # The accelerator belongs to JAX.
+  described = {"template_wh": (tf.float32, [2]), "search_box_ltrb": (tf.float32, [4]), "present": (tf.float32, [])}
+  geometry = {"template_frame": (tf.int32, []), "search_frame": (tf.int32, []),
+              "template_window": (tf.float32, [3]), "search_window": (tf.float32, [3])}
+  spec = geometry | described | {"index": (tf.uint32, [])}
+
+  def make_plan(step):
+    index = indices(step)
+    plan = sampler.plan(seed, index)
+    made = plan | labels(plan, *sides) | {"index": index.astype(np.uint32)}
+    return [made[name] for name in spec]
+
+  def plan(step):
+    values = tf.numpy_function(make_plan, [step], [dtype for dtype, _ in spec.values()], stateful=False)
+    return {name: tf.ensure_shape(value, [share, *shape]) for value, (name, (_, shape)) in zip(values, spec.items())}
+
+  fetch = decoding.fetcher(sampler)
+
+  def pixels(plan):
+    out = {name: plan[name] for name in (*described, "index")}
+    for name, side in zip(("template", "search"), sides):
+      out[name] = decoding.read_crop(fetch, plan[f"{name}_frame"], plan[f"{name}_window"], side)
+    return out
+
+  dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(plan).unbatch()
+  dataset = dataset.map(pixels, num_parallel_calls=workers, deterministic=True)
+  options = tf.data.Options()
+  options.autotune.enabled = False
+  options.threading.private_threadpool_size = workers
+  return dataset.batch(share, drop_remainder=True).prefetch(2).with_options(options)

@@ -1,7 +1,8 @@
 """Which pair example i of a run is: a pure function of (seed, i).
 
 Nothing is shuffled or remembered, so a run resumes at any step in O(1), hosts share the stream by taking their own
-indices of every batch, and the stream is the same for any number of hosts (our design).
+indices of every batch, and the stream is the same for any number of hosts (our design). `draw` is written over an array
+module: the same function plans a batch in numpy on the host and, compiled, on an accelerator.
 """
 
 import dataclasses
@@ -12,20 +13,154 @@ import numpy as np
 
 from input_pipeline.crops import template_window
 from input_pipeline.errors import DataError
+from input_pipeline.random_bits import uniforms
 from input_pipeline.sequences import Sequence
+
+MAX_EXAMPLES = 2**32  # Of one stream: an index is 32 bits wide.
+
+# One random number for each, always drawn, so that no choice shifts another.
+_DRAWS = ("source", "sequence", "template", "search", "template_scale", "negative", "scale", "x", "y", "absent",
+          "absent_frame", "elsewhere", "other_sequence", "other_frame", "angle", "distance")
+# An off-target window lies this far beyond touching the target, as a factor of the touching distance.
+_NEAREST, _FARTHEST = 1.05, 1.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+  """What the draws look up; all sequences' frames in one row. Arrays, so that they can lie on a device.
+
+  Attributes:
+    start: int32 [S + 1], the first frame of every sequence.
+    boxes: float32 [N, 4] xywh, zero where the target is absent.
+    anchors: float32 [N, 4] xywh, the frame's own box or, where absent, the one last seen (or first seen).
+    visible: int32 [V], the frames that show the target, ascending.
+    visible_start: int32 [S + 1], where each sequence's part of `visible` begins.
+    absent, absent_start: the same for the other frames; `absent` has at least one (unused) entry.
+    source_start: int32 [D + 1], the first sequence of every source.
+    cumulative: float32 [D], the running sum of the sources' weights, ending at 1.
+  """
+
+  start: np.ndarray
+  boxes: np.ndarray
+  anchors: np.ndarray
+  visible: np.ndarray
+  visible_start: np.ndarray
+  absent: np.ndarray
+  absent_start: np.ndarray
+  source_start: np.ndarray
+  cumulative: np.ndarray
+
+
+def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ratio: float, xp=np) -> dict:
+  """The pairs of some indices.
+
+  Args:
+    tables: of arrays of `xp`.
+    seed: of the stream.
+    index: uint32 [n], examples of the stream.
+    config: `config.data.pairs`, see configs/base.py.
+    ratio: search side / template side.
+    xp: numpy or jax.numpy.
+
+  Returns:
+    "template_frame", "search_frame" int32 [n] rows of `tables.boxes`; "template_window", "search_window" float32
+    [n, 3] (centre x, centre y, side in frame pixels); "template_box", "search_box" float32 [n, 4] xywh (the latter
+    zero in a negative pair); "present" bool [n].
+  """
+  numbers = uniforms(seed, index, len(_DRAWS), xp)
+  u = {name: numbers[:, i] for i, name in enumerate(_DRAWS)}
+  signed = lambda name: 2 * u[name] - 1
+
+  def pick(name, start, end):  # An integer in [start, end), the same on every backend.
+    count = end - start
+    return start + xp.clip((u[name] * count.astype(xp.float32)).astype(xp.int32), 0, xp.maximum(count - 1, 0))
+
+  source = xp.minimum(xp.searchsorted(tables.cumulative, u["source"], side="right"), len(tables.cumulative) - 1)
+  sequence = pick("sequence", tables.source_start[source], tables.source_start[source + 1])
+  template = tables.visible[pick("template", tables.visible_start[sequence], tables.visible_start[sequence + 1])]
+  earliest = xp.maximum(template - config.max_gap, tables.start[sequence])
+  latest = xp.minimum(template + config.max_gap, tables.start[sequence + 1] - 1)
+  near = xp.searchsorted(tables.visible, earliest, side="left"), xp.searchsorted(tables.visible, latest, side="right")
+  search = tables.visible[pick("search", *(n.astype(xp.int32) for n in near))]
+  template_window_ = template_window(tables.boxes[template], xp)
+  template_factor = xp.exp(signed("template_scale") * np.float32(np.log1p(config.template_scale)))
+
+  present = u["negative"] >= np.float32(config.negative)
+  windows = [_around(tables.boxes[search], u, signed, config, ratio, xp)]
+  # A negative pair: a frame without the target, where it was last seen; or a window beside a target.
+  first_absent, end_absent = tables.absent_start[sequence], tables.absent_start[sequence + 1]
+  use_absent = (end_absent > first_absent) & (u["absent"] < 0.5)
+  absent = tables.absent[xp.minimum(pick("absent_frame", first_absent, end_absent), len(tables.absent) - 1)]
+  own = template_window(tables.anchors[absent], xp)
+  windows.append(xp.concatenate([own[:, :2], own[:, 2:] * np.float32(ratio)], -1))
+  everywhere = xp.zeros_like(sequence)
+  other = pick("other_sequence", everywhere, everywhere + (len(tables.start) - 1))
+  other = tables.visible[pick("other_frame", tables.visible_start[other], tables.visible_start[other + 1])]
+  beside = xp.where(u["elsewhere"] < 0.5, other, search)
+  windows.append(_beside(tables.boxes[beside], u, config, ratio, xp))
+
+  choose = lambda a, b, c: xp.where(_like(present, a), a, xp.where(_like(use_absent, a), b, c))
+  return {
+      "template_frame": template,
+      "search_frame": choose(search, absent, beside),
+      "template_window": xp.concatenate(
+          [template_window_[:, :2], template_window_[:, 2:] * template_factor[:, None]], -1),
+      "search_window": choose(*windows),
+      "template_box": tables.boxes[template],
+      "search_box": tables.boxes[search] * present[:, None],
+      "present": present,
+  }
+
+
+def _like(mask, array):
+  return mask.reshape(mask.shape + (1,) * (array.ndim - 1))
+
+
+def _around(boxes, u, signed, config, ratio, xp):
+  """The search window of a positive pair, a little off as a tracker's is. The target's centre stays inside it."""
+  window = template_window(boxes, xp)
+  side = window[:, 2] * np.float32(ratio) * xp.exp(signed("scale") * np.float32(np.log1p(config.scale)))
+  # `shift` is in target sizes, so that it means the same motion for every search factor.
+  reach = xp.minimum(np.float32(config.shift) * xp.sqrt(boxes[:, 2] * boxes[:, 3]), np.float32(0.45) * side)
+  return xp.stack([window[:, 0] + signed("x") * reach, window[:, 1] + signed("y") * reach, side], -1)
+
+
+def _beside(boxes, u, config, ratio, xp):
+  """A window of at most the nominal size just beside the target: near it, but without any of it."""
+  window = template_window(boxes, xp)
+  side = window[:, 2] * np.float32(ratio) * xp.exp(-u["scale"] * np.float32(np.log1p(config.scale)))
+  factor = np.float32(_NEAREST) + np.float32(_FARTHEST - _NEAREST) * u["distance"]
+  reach = (side + xp.maximum(boxes[:, 2], boxes[:, 3])) / 2 * factor
+  angle = u["angle"] * np.float32(2 * np.pi)
+  x, y = xp.cos(angle), xp.sin(angle)
+  longest = xp.maximum(xp.abs(x), xp.abs(y))  # On the square around the target, not the circle: never overlapping it.
+  return xp.stack([window[:, 0] + reach * x / longest, window[:, 1] + reach * y / longest, side], -1)
+
+
+def needed_context(config: ml_collections.ConfigDict, ratio: float) -> float:
+  """How far any window may reach from its frame's anchor, in sides of that anchor's template window.
+
+  Args:
+    config: `config.data.pairs`.
+    ratio: search side / template side.
+  """
+  # sqrt(wh) is at most 1/2 of the template window's side (square boxes), max(w, h) at most 1 / sqrt(3/4) (thin ones).
+  around = ratio * (1 + config.scale) / 2 + min(0.5 * config.shift, 0.45 * ratio * (1 + config.scale))
+  beside = ratio / 2 + _FARTHEST * (ratio + np.sqrt(4 / 3)) / 2
+  template = (1 + config.template_scale) / 2
+  return float(max(around, beside if config.negative else 0.0, template))
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """What to cut out of which frames.
+  """What to cut out of which frames: one example.
 
   Attributes:
     template: (sequence index, frame index); the target is visible there.
     search: (sequence index, frame index).
-    template_window, search_window: (centre x, centre y, side) in frame pixels, see `crops`.
-    template_box, search_box: xywh in frame pixels; the search box is all zero in a negative pair.
+    template_window, search_window: float32 (centre x, centre y, side) in frame pixels, see `crops`.
+    template_box, search_box: float32 xywh in frame pixels; the search box is all zero in a negative pair.
     present: whether the search window holds the target.
-    augment_seed: what the augmentation's randomness starts from.
   """
 
   template: tuple[int, int]
@@ -35,7 +170,6 @@ class Pair:
   template_box: np.ndarray
   search_box: np.ndarray
   present: bool
-  augment_seed: int
 
 
 class PairSampler:
@@ -44,6 +178,11 @@ class PairSampler:
   A source is a list of sequences; a sequence is drawn uniformly within its source. The search frame lies within
   `max_gap` frames of the template's. The search window is the search frame's own (its box, so scale 1) moved by up to
   `shift` and scaled by up to `scale`, as a tracker that is a little off would place it.
+
+  Attributes:
+    sequences: those that show their target at all.
+    tables: see `Tables`.
+    ratio: search side / template side.
   """
 
   def __init__(self, sources: Seq[Seq[Sequence]], weights: Seq[float], config: ml_collections.ConfigDict, *,
@@ -55,68 +194,52 @@ class PairSampler:
     """
     if not sources or len(weights) != len(sources) or min(weights) < 0 or sum(weights) <= 0:
       raise DataError(f"{len(sources)} data sources with the weights {list(weights)}: expected one weight >= 0 each")
-    self.sequences = [sequence for source in sources for sequence in source if sequence.visible.any()]
-    self._config, self._ratio = config, search_side / template_side
-    self._visible = [np.flatnonzero(s.visible) for s in self.sequences]
-    self._absent = [np.flatnonzero(~s.visible) for s in self.sequences]
-    self._ranges, start = [], 0
-    for i, source in enumerate(sources):
-      count = sum(bool(s.visible.any()) for s in source)
-      if not count:
+    kept = [[sequence for sequence in source if sequence.visible.any()] for source in sources]
+    for i, source in enumerate(kept):
+      if not source:
         raise DataError(f"data source {i} has no sequence with a visible target")
-      self._ranges.append((start, start + count))
-      start += count
-    self._cumulative = np.cumsum(np.asarray(weights, np.float64) / sum(weights))
+    self.sequences = [sequence for source in kept for sequence in source]
+    self.ratio = search_side / template_side
+    self._config = config
+    self.tables = _tables(kept, weights)
+
+  def plan(self, seed: int, index) -> dict[str, np.ndarray]:
+    """`draw` for the examples `index` (integers in [0, 2**32), [n]) of the stream `seed`."""
+    index = np.asarray(index)
+    if index.min() < 0 or index.max() >= MAX_EXAMPLES:
+      raise ValueError(f"examples {index.min()}..{index.max()}: expected numbers in [0, 2**32)")
+    return draw(self.tables, seed, index.astype(np.uint32), self._config, self.ratio)
+
+  def locate(self, frame: int) -> tuple[int, int]:
+    """A row of the tables as (sequence index, frame index)."""
+    sequence = int(np.searchsorted(self.tables.start, frame, side="right")) - 1
+    return sequence, int(frame - self.tables.start[sequence])
 
   def __call__(self, seed: int, index: int) -> Pair:
-    """Example `index` (any integer >= 0) of the stream `seed`."""
-    config = self._config
-    rng = np.random.Generator(np.random.Philox(key=[seed, index]))
-    source = min(int(np.searchsorted(self._cumulative, rng.random(), "right")), len(self._ranges) - 1)
-    s = int(rng.integers(*self._ranges[source]))
-    sequence, visible = self.sequences[s], self._visible[s]
-    t = int(rng.choice(visible))
-    near = visible[(visible >= t - config.max_gap) & (visible <= t + config.max_gap)]
-    u = int(rng.choice(near))
-    template_box = sequence.boxes[t].astype(np.float64)
-    negative = rng.random() < config.negative
-    if not negative:
-      search, box = (s, u), sequence.boxes[u].astype(np.float64)
-      window = self._jitter(rng, template_window(box), box)
-    else:
-      search, window = self._negative(rng, s, u)
-      box = np.zeros(4)
-    return Pair((s, t), search, self._template_jitter(rng, template_window(template_box)), window, template_box, box,
-                not negative, int(rng.integers(2**63)))
+    """Example `index` of the stream `seed`."""
+    plan = {name: value[0] for name, value in self.plan(seed, [index]).items()}
+    return Pair(template=self.locate(plan.pop("template_frame")), search=self.locate(plan.pop("search_frame")),
+                present=bool(plan.pop("present")), **plan)
 
-  def _jitter(self, rng, window, box) -> np.ndarray:
-    """The search window of a positive pair. The target's centre stays inside it."""
-    side = window[2] * self._ratio * np.exp(rng.uniform(-1, 1) * np.log1p(self._config.scale))
-    # `shift` is in target sizes, so that it means the same motion for every search factor.
-    reach = min(self._config.shift * np.sqrt(box[2] * box[3]), 0.45 * side)
-    return np.array([*(window[:2] + rng.uniform(-reach, reach, 2)), side])
 
-  def _template_jitter(self, rng, window) -> np.ndarray:
-    scale = np.exp(rng.uniform(-1, 1) * np.log1p(self._config.template_scale))
-    return np.array([window[0], window[1], window[2] * scale])
+def anchors(sequence: Sequence) -> np.ndarray:
+  """float32 [T, 4] xywh: every frame's own box or, where the target is absent, the one last (or else first) seen."""
+  seen = np.flatnonzero(sequence.visible)
+  last = np.searchsorted(seen, np.arange(len(sequence)), side="right") - 1
+  return sequence.boxes[seen[np.maximum(last, 0)]]
 
-  def _negative(self, rng, s, u):
-    """A frame and window without the target: where it is absent if the sequence has such frames, else off target."""
-    absent = self._absent[s]
-    if len(absent) and rng.random() < 0.5:
-      v = int(rng.choice(absent))
-      last_seen = self._visible[s][max(np.searchsorted(self._visible[s], v) - 1, 0)]
-      window = template_window(self.sequences[s].boxes[last_seen])
-      return (s, v), np.array([*window[:2], window[2] * self._ratio])
-    if rng.random() < 0.5:
-      s = int(rng.integers(len(self.sequences)))
-      u = int(rng.choice(self._visible[s]))
-    box = self.sequences[s].boxes[u].astype(np.float64)
-    window = template_window(box)
-    side = window[2] * self._ratio * np.exp(rng.uniform(-1, 1) * np.log1p(self._config.scale))
-    # Just beyond the window's half plus the target's own half, in a random direction: the target is near, not in it.
-    angle, extra = rng.uniform(0, 2 * np.pi), rng.uniform(1.05, 2.0)
-    reach = (side + box[2:].max()) / 2 * extra
-    direction = np.array([np.cos(angle), np.sin(angle)])
-    direction /= np.abs(direction).max()  # On the square around the target, not the circle: never overlapping it.
-    return (s, u), np.array([*(window[:2] + reach * direction), side])
+
+def _tables(sources: list[list[Sequence]], weights: Seq[float]) -> Tables:
+  sequences = [sequence for source in sources for sequence in source]
+  running = lambda counts: np.cumsum([0, *counts]).astype(np.int32)
+  visible = np.concatenate([s.visible for s in sequences])
+  return Tables(
+      start=running(len(s) for s in sequences),
+      boxes=np.concatenate([s.boxes for s in sequences]),
+      anchors=np.concatenate([anchors(s) for s in sequences]),
+      visible=np.flatnonzero(visible).astype(np.int32),
+      visible_start=running(s.visible.sum() for s in sequences),
+      absent=np.append(np.flatnonzero(~visible), 0).astype(np.int32),
+      absent_start=running((~s.visible).sum() for s in sequences),
+      source_start=running(len(source) for source in sources),
+      cumulative=(np.cumsum(np.asarray(weights, np.float64)) / sum(weights)).astype(np.float32))

@@ -1,29 +1,160 @@
 #!/usr/bin/env python3
-"""Measures speed: medians over repeats, as a table, with the device.
+"""Measures speed and memory: medians over repeats as a table under the machine's facts, and as JSON.
 
-  scripts/benchmark.py --what depthwise
+  scripts/benchmark.py COMMAND [--config configs/siamdff_r50.py] [--config.KEY=VALUE] [--teacher siamdff_r50] \\
+      [--batch 32,64] [--repeats 9] [--json FILE]
+
+  accelerator   all that docs/performance.md shows of a GPU or TPU: training step over batch sizes, memory, loop
+  step          the bare training step of --config (distilled from --teacher): pairs/s, MFU, over batch sizes
+  loop          the training loop against the bare step, data on the device
+  memory        predicted against measured memory of the training step
+  scaling       on paper for 8 H100, v5e-256 and v5p-512 (--batch: per chip); layouts on virtual CPU devices
+  input         reading, decoding and cropping, pairs/s per core
+  saving        checkpoints: what a save costs the training
+  pytorch       our network against the same in PyTorch
+  convolutions  XLA's convolutions on the networks' shapes, other forms, dtypes and compiler flags
+  depthwise     both forms of every depthwise operation
 """
 
+import pathlib
+import tempfile
+
 from absl import flags
+from ml_collections import config_flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from siamdff_jax import cli
 
-_WHAT = flags.DEFINE_enum("what", "depthwise", ["depthwise"], "depthwise: the two forms of every depthwise operation.")
-_REPEATS = flags.DEFINE_integer("repeats", 9, "Counted calls of each.", lower_bound=1)
+_R50 = pathlib.Path(__file__).resolve().parent.parent / "configs" / "siamdff_r50.py"
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", str(_R50), "What is measured; single values are set by --config.KEY=VALUE "
+    "(for accelerator: in student and teacher of every case).")
+_TEACHER = flags.DEFINE_string("teacher", "", "Config of a teacher with random weights, configs/NAME.py or NAME, "
+                               "with the same --config.KEY=VALUE as the student. Empty: no distillation.")
+_CASES = flags.DEFINE_list("cases", ["r50", "r18", "lite"], "For accelerator, scaling: students of r50.")
+_BATCH = flags.DEFINE_list("batch", None, "Batch sizes, ascending. Default: 32,64,128,256; the config's for memory and "
+                           "loop; 1 for convolutions; 32 for scaling; the command's own for pytorch.")
+_REPEATS = flags.DEFINE_integer("repeats", 9, "Counted timings of each.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", "", "File for the same with all single timings.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "For saving: folder for the checkpoints, on the disk that is to be "
+                               "measured. Default: the system's temporary folder.")
+_SHAPES = flags.DEFINE_list("shapes", [], "For convolutions: only those whose name contains one of these.")
+_XLA_FLAGS = flags.DEFINE_bool("xla_flags", True, "For convolutions: also XLA's flags, one process each.")
+_VIRTUAL_CONFIG = flags.DEFINE_string("virtual_config", "quickstart:teacher", "For scaling: the config that runs on "
+                                      "virtual CPU devices.")
+_VIRTUAL_PAIRS = flags.DEFINE_integer("virtual_pairs", 4, "For scaling: pairs per virtual device.", lower_bound=1)
+_VIRTUAL_DEVICES = flags.DEFINE_list("virtual_devices", [1, 2, 4, 8], "For scaling: their numbers.")
 
 
-def main(_):
-  import jax
+def _batches(default):
+  return sorted(int(value) for value in _BATCH.value or default)
 
-  from siamdff_jax import benchmarks
 
-  rows = {"depthwise": benchmarks.depthwise_forms}[_WHAT.value](_REPEATS.value)
-  print(f"{jax.devices()[0].device_kind} ({jax.default_backend()}), jax {jax.__version__}, medians of {_REPEATS.value}")
-  print("| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
-  for row in rows:
-    print("| " + " | ".join(value if isinstance(value, str) else f"{value:.1f}" for value in row.values()) + " |")
+def _config_flag():
+  return flags.FLAGS["config"]
+
+
+def _case():
+  """--config, distilled from --teacher."""
+  from siamdff_jax.benchmarks import cases
+
+  name, _ = cases.load(config_flags.get_config_filename(_config_flag()))
+  if not _TEACHER.value:
+    return cases.case(name, _CONFIG.value)
+  teacher, config = cases.load(_TEACHER.value)
+  overrides = config_flags.get_override_values(_config_flag())
+  return cases.case(name, _CONFIG.value, teacher, cases.overridden(config, overrides))
+
+
+def _distillations():
+  from siamdff_jax.benchmarks import cases
+
+  return cases.distillations(_CASES.value, config_flags.get_override_values(_config_flag()))
+
+
+def _accelerator():
+  from siamdff_jax.benchmarks import accelerator
+
+  return accelerator.tables(_distillations(), _batches((32, 64, 128, 256)), _REPEATS.value)
+
+
+def _step():
+  from siamdff_jax.benchmarks import step
+
+  yield "", step.rows([_case()], _batches((32, 64, 128, 256)), _REPEATS.value)
+
+
+def _loop():
+  from siamdff_jax.benchmarks import loop
+
+  for batch in _batches([_CONFIG.value.train.batch_size]):
+    yield "", loop.rows([_case()], batch, _REPEATS.value)
+
+
+def _memory():
+  from siamdff_jax.benchmarks import memory
+
+  yield "GiB on one device", memory.rows([_case()], _batches([_CONFIG.value.train.batch_size]))
+
+
+def _scaling():
+  from siamdff_jax.benchmarks import cases, scaling, weak_scaling
+
+  yield f"On paper, at {scaling.MFU:.0%} MFU, nothing overlapped", scaling.rows(_distillations(), _batches([32]))
+  _, config = cases.load(_VIRTUAL_CONFIG.value)
+  virtual = cases.case("virtual", config).config
+  counts = [int(count) for count in _VIRTUAL_DEVICES.value]
+  yield "On virtual CPU devices", weak_scaling.rows(virtual, _VIRTUAL_PAIRS.value, _REPEATS.value, counts)
+
+
+def _input():
+  from siamdff_jax.benchmarks import input as feeding
+
+  yield "", feeding.rows(_CONFIG.value, _REPEATS.value)
+
+
+def _saving():
+  from siamdff_jax.benchmarks import saving
+
+  with tempfile.TemporaryDirectory(dir=_WORKDIR.value or None) as workdir:
+    yield "", saving.rows(_CONFIG.value, workdir, _REPEATS.value)
+
+
+def _pytorch():
+  from siamdff_jax.benchmarks import pytorch
+
+  for batch in _batches([0]):
+    yield "", pytorch.rows(_CONFIG.value, batch or None, _REPEATS.value)
+
+
+def _convolutions():
+  from siamdff_jax.benchmarks import convolutions
+
+  names = [name for name in convolutions.SHAPES if not _SHAPES.value or any(part in name for part in _SHAPES.value)]
+  for batch in _batches([1]):
+    yield "", convolutions.rows(batch, _REPEATS.value, names)
+    if _XLA_FLAGS.value:
+      yield "XLA's own form (NHWC) under compiler flags", convolutions.flag_rows(batch, _REPEATS.value, names)
+
+
+def _depthwise():
+  from siamdff_jax.benchmarks import depthwise
+
+  yield "", depthwise.rows(_REPEATS.value)
+
+
+_COMMANDS = {"accelerator": _accelerator, "step": _step, "loop": _loop, "memory": _memory, "scaling": _scaling,
+             "input": _input, "saving": _saving, "pytorch": _pytorch, "convolutions": _convolutions,
+             "depthwise": _depthwise}
+
+
+def main(command):
+  from siamdff_jax.benchmarks.report import Report
+
+  report = Report(command, _REPEATS.value, _JSON.value)
+  for title, rows in _COMMANDS[command]():
+    report.table(title, rows)
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run(main, _COMMANDS)

@@ -9,8 +9,10 @@ from absl import logging as absl_logging
 from input_pipeline.errors import DataError
 
 
-def run(main):
+def run(main, commands=()):
   """Runs `main(argv)` of a script with parsed absl flags.
+
+  With `commands`, the script's first argument must be one of these names, and `main` is called with it instead of argv.
 
   A `DataError` (a user's data, checkpoint or arguments at fault) becomes one sentence on stderr and exit code 1;
   anything else is our mistake and keeps its traceback.
@@ -27,9 +29,15 @@ def run(main):
       logger.setLevel(logging.INFO)
 
   def guarded(argv):
-    if len(argv) > 1:
-      raise DataError(f"unexpected argument {argv[1]!r}; options are written --name=value (see --help)")
-    return main(argv)
+    rest = argv[1 + bool(commands):]
+    if rest:
+      raise DataError(f"unexpected argument {rest[0]!r}; options are written --name=value (see --help)")
+    if not commands:
+      return main(argv)
+    if len(argv) < 2 or argv[1] not in commands:
+      given = f"{argv[1]!r} is not a command" if len(argv) > 1 else "no command given"
+      raise DataError(f"{given}, expected one of {', '.join(commands)} (see --help)")
+    return main(argv[1])
 
   def with_errors(argv):
     plain_logs()

@@ -42,8 +42,9 @@ def test_a_pair_depends_on_seed_and_index_only():
   assert as_tuple(first(7, 3)) == forward[3]
   assert as_tuple(first(8, 3)) != forward[3]
   assert len(set(forward.values())) == 40
-  assert len({pair[-1] for pair in forward.values()}) == 40  # Seeds of the augmentation.
-  assert as_tuple(first(7, 10**12)) == as_tuple(second(7, 10**12))
+  assert as_tuple(first(7, 4 * 10**9)) == as_tuple(second(7, 4 * 10**9)) != as_tuple(first(2**40 + 7, 4 * 10**9))
+  with pytest.raises(ValueError, match=r"expected numbers in \[0, 2\*\*32\)"):
+    first(7, 2**32)
 
 
 def test_weights_and_sequences_are_respected():

@@ -47,15 +47,17 @@ def start(config, distiller_params=None):
 
 
 @functools.cache
-def compiled(kind="mesh", devices=1, fsdp=False, norm="group", features=16, accumulate=1, plain=True):
+def compiled(kind="mesh", devices=1, fsdp=False, norm="group", features=16, accumulate=1, plain=True, remat=False,
+             dtype="float32"):
   """(layout, compiled step, state to start from)."""
-  config = training_config(norm=norm, features=features, **(PLAIN if plain else {}))
+  config = training_config(norm=norm, features=features, dtype=dtype, **(PLAIN if plain else {}))
+  config.model.backbone.remat = remat
   config.train.accumulate = accumulate
   config.layout.update(kind=kind, fsdp=fsdp)
   layout = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:devices])
   rule = optimizer(config.optimizer, config.train.steps)
   step = layout.compile(make_step(build(config.model, layout.axis_name), rule, config, axis_name=layout.axis_name))
-  return layout, lambda state, batch: step(state, layout.put_batch(batch), None), start(config)
+  return layout, lambda state, batch: step(state, layout.put_sharded(batch), {}, None), start(config)
 
 
 @functools.cache
@@ -168,6 +170,39 @@ def test_first_step_is_gradient_descent():
   assert optax.global_norm(gradient) == pytest.approx(float(metrics[0]["grad_norm"]), rel=1e-2)
 
 
+def first_gradient(states) -> np.ndarray:
+  """All of it as one vector, from the plain SGD's first step."""
+  config = training_config().optimizer
+  moved = jax.tree.map(lambda a, b: (a - b) / config.learning_rate, states[0].params, states[1].params)
+  parts = jax.tree.map(lambda m, p: m - config.weight_decay * p * (p.ndim > 1), moved, states[0].params)
+  return np.concatenate([x.ravel() for x in jax.tree.leaves(parts)])
+
+
+def test_recomputed_activations_change_nothing():
+  assert_same_training(run(remat=True), run())
+
+
+def test_bfloat16_is_near_float32():
+  """About 1 % of the loss and of the gradient (8 bits of mantissa); the state and the losses stay float32."""
+  half, full = run(dtype="bfloat16"), run()
+  assert half[1][0]["loss"] == pytest.approx(full[1][0]["loss"], rel=0.03)
+  a, b = first_gradient(half[0]), first_gradient(full[0])
+  assert a @ b / np.sqrt((a @ a) * (b @ b)) > 0.99
+  assert np.linalg.norm(a) == pytest.approx(np.linalg.norm(b), rel=0.05)
+  assert half[1][0]["loss"] != full[1][0]["loss"]  # It did compute in another precision.
+  for x, y in zip(jax.tree.leaves((half[0][-1], half[1])), jax.tree.leaves((full[0][-1], full[1])), strict=True):
+    assert x.dtype == y.dtype
+
+
+@pytest.mark.parametrize("options", [dict(), dict(kind="pmap", devices=8, **WIDE)], ids=["mesh", "pmap"])
+def test_the_old_state_gives_its_memory_to_the_new(options):
+  layout, step, initial = compiled(**options)
+  old = layout.put_state(initial)
+  new, _ = step(old, small.batch(0))
+  assert all(x.is_deleted() for x in jax.tree.leaves(old))
+  assert not any(x.is_deleted() for x in jax.tree.leaves(new))
+
+
 # --- bad batches
 
 
@@ -211,8 +246,16 @@ def test_a_batch_without_any_target_has_a_usual_gradient(single):
   assert 0 < metrics["grad_norm"] < 100 * usual["grad_norm"] and metrics["loss"] < 100 * usual["loss"]
 
 
-class _Data:
-  """Stands in for the sampler."""
+class _Feed:
+  """Stands in for the data."""
+
+  prepare, whole, replicated = None, (), {}
+
+  def __init__(self, layout):
+    self._batch = layout.put_sharded(small.batch(0))
+
+  def __next__(self):
+    return self._batch
 
 
 def fake_training(monkeypatch, tmp_path, bad_from: int, **train):
@@ -229,8 +272,8 @@ def fake_training(monkeypatch, tmp_path, bad_from: int, **train):
     return step
 
   monkeypatch.setattr(loop, "make_step", counting)
-  monkeypatch.setattr(loop.sources, "sampler", lambda *_: _Data())
-  monkeypatch.setattr(loop, "batches", lambda *_: iter(lambda: small.batch(0), None))
+  monkeypatch.setattr(loop.sources, "sampler", lambda *_: None)
+  monkeypatch.setattr(loop.feeds, "make", lambda config, sampler, layout, start: _Feed(layout))
   return loop.train(config, str(tmp_path))
 
 
@@ -273,7 +316,7 @@ def run_distilled(kind, devices):
       axis_name=layout.axis_name, distiller=distiller, teacher=teacher))
   state, placed, states, metrics = layout.put_state(initial), layout.put_state(variables), [initial], []
   for n in range(STEPS):
-    state, found = step(state, layout.put_batch(small.batch(n)), placed)
+    state, found = step(state, layout.put_sharded(small.batch(n)), {}, placed)
     states.append(jax.device_get(state))
     metrics.append(jax.device_get(found))
   for a, b in zip(jax.tree.leaves(placed), jax.tree.leaves(variables)):

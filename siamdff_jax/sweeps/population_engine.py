@@ -17,6 +17,8 @@ from siamdff_jax.models.build import build
 from siamdff_jax.sweeps import results
 from siamdff_jax.sweeps.population import PARAMETERS, Population, member
 from siamdff_jax.sweeps.space import Parameter, apply, grid, sample
+from siamdff_jax.feeding import feeds
+from siamdff_jax.feeding.augment import augment
 from siamdff_jax.training import checkpoints, loop, sources
 from siamdff_jax.training.logging import METRICS_FILE
 from siamdff_jax.training.state import TrainState, optimizer
@@ -90,7 +92,9 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
     for folder, mine in zip(folders, configs):
       loop.write_config(mine, folder)
       _drop_after(folder, start)
-    batches = loop.batches(samplers[0], config, start)
+    # The members share the seed, so also what is done to the pixels: once for all.
+    prepare = jax.jit(lambda batch: augment(batch, config.seed, config.data.augment))
+    batches = map(prepare, feeds.batches(samplers[0], config, start))
     log.info("members %d to %d, on %d devices", numbers[0], numbers[-1], population.size)
     previous = None
     for step in tqdm(range(start + 1, config.train.steps + 1), initial=start, total=config.train.steps, unit="step",

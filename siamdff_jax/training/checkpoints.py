@@ -1,6 +1,12 @@
-"""Checkpoints by Orbax: saved in the background, atomic, the best and the last kept, config and step inside."""
+"""Checkpoints by Orbax: saved in the background, atomic, the best and the last two kept, config and step inside.
 
+What a fault may leave behind is passed over: a start resumes from the newest checkpoint that is whole, and a save that
+fails is said and tried again at the next.
+"""
+
+import contextlib
 import json
+import logging
 import os
 import pathlib
 from typing import Any
@@ -14,7 +20,10 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from input_pipeline.errors import DataError
 from siamdff_jax.export import safetensors
+from siamdff_jax.training import checksums, faults
 from siamdff_jax.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 _UNKNOWN = -1.0  # The IoU of a checkpoint that was not validated: worse than any.
@@ -22,56 +31,244 @@ _SHIPPED = pathlib.Path(__file__).resolve().parent.parent / "pretrained"
 
 
 class Checkpoints:
-  """The checkpoints of one workdir. Use as a context manager: leaving it waits for the last save."""
+  """The checkpoints of one workdir. Use as a context manager: leaving it waits for the last save.
 
-  def __init__(self, workdir: str):
-    self.folder = os.path.join(os.path.abspath(workdir), FOLDER)
-    # Best by the validation IoU of the moving average; a checkpoint without one is only ever "the last".
+  Args:
+    workdir: a folder, made where it is missing, or a bucket's url (what etils.epath opens).
+    keep: how many of the last checkpoints stay, beside the best. Two: when the last turns out to be damaged, there is
+      the one before. While saving there are `keep` + 2 on the disk.
+
+  Raises:
+    DataError: the folder cannot be made.
+  """
+
+  def __init__(self, workdir: str, keep: int = 2):
+    self.folder = _location(workdir) / FOLDER
+    self._keep = keep
+    self._saving: int | None = None  # The step under way.
+    self._lost: tuple[int, str] | None = None  # (step, why) of the last save, when it failed.
+    self._manager: ocp.CheckpointManager | None = None
+    self._quiet = contextlib.ExitStack()
+    try:
+      self._open()
+    except OSError as error:
+      raise DataError(f"{self.folder}: cannot be made or read ({error.strerror or error})") from error
+
+  def __enter__(self):
+    self._quiet.enter_context(faults.quiet())
+    return self
+
+  def __exit__(self, kind, *_):
+    try:
+      if kind is None:
+        self.wait()
+      else:
+        self._settle()
+    finally:
+      self._close()
+      self._quiet.close()
+
+  @property
+  def last_step(self) -> int | None:
+    """Of the newest checkpoint, whole or not."""
+    return max(_steps(self.folder), default=None)
+
+  @property
+  def saving(self) -> bool:
+    """Whether a save is under way in the background."""
+    return self._manager is not None and self._manager.is_saving_in_progress()
+
+  def save(self, state: TrainState, config: ml_collections.ConfigDict, metrics: dict[str, float] | None = None):
+    """Starts saving `state` under its step; returns when the state may be changed again.
+
+    A save that fails, now or in the background, is a warning: training goes on. `wait` says whether the last arrived.
+    """
+    step = int(state.step)
+    parts = _as_dict(state)
+    items = ocp.args.Composite(
+        state=ocp.args.PyTreeSave(parts), config=ocp.args.JsonSave(json.loads(config.to_json_best_effort())),
+        checksums=ocp.args.JsonSave(checksums.of(_named(parts))))
+    self._settle()
+    why = None
+    try:
+      self._require_folder()
+      if step in self._manager.all_steps():
+        return
+      self._manager.save(step, metrics=metrics or {"iou": _UNKNOWN}, args=items)
+    except Exception as error:  # Orbax and its storage raise all kinds; whatever it is, training is worth more.
+      why = faults.reason(error)
+    self._note(step, why)
+    self._saving = step if self._lost is None else None
+
+  def wait(self):
+    """Waits for the last save.
+
+    Raises:
+      DataError: it failed; the sentence says up to which step the run is safe.
+    """
+    self._settle()
+    if self._lost:
+      step, why = self._lost
+      safe = self.last_step
+      raise DataError(f"{self.folder}: the last save, of step {step}, failed ({why}); "
+                      + ("nothing of this run is saved" if safe is None else f"the run is safe up to step {safe}"))
+
+  def restore(self, state: TrainState) -> TrainState:
+    """The newest whole checkpoint, in the shapes, types and placement of `state`; `state` itself when there is none.
+
+    Newer ones that are damaged are named in a warning and renamed. All processes take the same.
+
+    Raises:
+      DataError: the checkpoint holds other arrays than this config makes, or several are there and all are damaged.
+    """
+    damaged = {}
+    while (step := faults.from_first(max(set(_steps(self.folder)) - set(damaged), default=-1))) >= 0:
+      try:
+        restored = _read(self.folder / str(step), state)
+        break
+      except faults.Damaged as error:
+        damaged[step] = str(error)
+    else:
+      # One is what the fault left of a young run's first save. Several mean that something else is wrong.
+      if len(damaged) > 1:
+        raise DataError(f"{self.folder}: all of its checkpoints are damaged; the newest: {damaged[max(damaged)]}; "
+                        "nothing was changed, move the folder away to start from the beginning")
+      restored = state
+      if damaged:
+        log.warning("%s: no whole checkpoint is left; from the beginning", self.folder)
+    if damaged:
+      self._close()
+      for step, why in damaged.items():
+        faults.set_aside(self.folder / str(step), why)
+      self._open()
+    return restored
+
+  def _open(self):
+    """A new Orbax manager on what the folder holds; it removes what an interrupted save left."""
+    self._close()
+    while unreadable := self._with_unreadable_metrics():  # Orbax's manager would not start.
+      faults.set_aside(*unreadable)
+    # Best by the validation IoU of the moving average; a checkpoint without one is only ever among the last.
     quality = lambda metrics: metrics["iou"]
-    keep = managers.AnyPreservationPolicy([
-        managers.LatestN(1), managers.BestN(get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False)])
+    keep = managers.AnyPreservationPolicy([managers.LatestN(self._keep), managers.BestN(
+        get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False)])
     # `best_fn` is what makes the manager write the metrics to disk, for `find` and for the run after a restart.
     options = ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=quality, enable_async_checkpointing=True,
                                            cleanup_tmp_directories=True)
     self._manager = ocp.CheckpointManager(self.folder, options=options)
 
-  def __enter__(self):
-    return self
+  def _with_unreadable_metrics(self) -> tuple[epath.Path, str] | None:
+    """(a checkpoint, what is wrong with its metrics), the same on all processes; None when there is none."""
+    reasons = {step: why for step in _steps(self.folder) if (why := _unreadable_metrics(self.folder / str(step)))}
+    step = faults.from_first(max(reasons, default=-1))
+    path = self.folder / str(step)
+    return None if step < 0 else (path, reasons.get(step, f"{path}: its metrics cannot be read"))
 
-  def __exit__(self, *_):
-    self._manager.wait_until_finished()
-    self._manager.close()
+  def _require_folder(self):
+    vanished = faults.on_any_process(not self.folder.exists())
+    if vanished:
+      log.warning("%s: has vanished with the checkpoints in it; it is made again", self.folder)
+    if vanished or self._manager is None:
+      self._open()
 
-  @property
-  def last_step(self) -> int | None:
-    return self._manager.latest_step()
-
-  def save(self, state: TrainState, config: ml_collections.ConfigDict, metrics: dict[str, float] | None = None):
-    """Starts saving `state` under its step; returns when the state may be changed again."""
-    step = int(state.step)
-    if step in self._manager.all_steps():
+  def _settle(self):
+    """Waits for the save under way and notes whether it arrived."""
+    if self._saving is None:
       return
-    self._manager.save(step, metrics=metrics or {"iou": _UNKNOWN}, args=ocp.args.Composite(
-        state=ocp.args.PyTreeSave(_as_dict(state)), config=ocp.args.JsonSave(json.loads(config.to_json_best_effort()))))
+    step, self._saving, why = self._saving, None, None
+    try:
+      self._manager.wait_until_finished()
+      if not (self.folder / str(step)).exists():
+        why = "it has vanished"
+    except Exception as error:  # As in `save`.
+      why = faults.reason(error)
+    self._note(step, why)
 
-  def wait(self):
-    self._manager.wait_until_finished()
+  def _note(self, step: int, why: str | None):
+    """Remembers and says that the save of `step` failed for the reason `why`; None is a success."""
+    if not faults.on_any_process(why is not None):
+      self._lost = None
+      return
+    self._lost = step, why or "on another process"
+    log.warning("%s: step %d could not be saved (%s); training goes on, and the next save is tried as usual",
+                self.folder, step, self._lost[1])
+    self._close()  # A manager whose save failed has forgotten which checkpoints it wanted to remove.
 
-  def restore(self, state: TrainState) -> TrainState:
-    """The last checkpoint, in the shapes, types and placement of `state`.
+  def _close(self):
+    manager, self._manager = self._manager, None
+    try:
+      if manager is not None:
+        manager.close()
+    except Exception as error:  # Of a save that failed: `_note` has said it.
+      log.debug("%s: closing after a failed save: %s", self.folder, error)
 
-    Raises:
-      DataError: the checkpoint holds other arrays than this config makes.
-    """
-    step = self.last_step
-    path = os.path.join(self.folder, str(step))
-    _require_same_leaves(path, _as_dict(state))
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _as_dict(state))
-    restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
-        item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))))["state"]
-    # Part by part: a dict's leaves come in the order of its names, a state's in the order of its fields.
-    return state.replace(**{name: jax.tree.unflatten(jax.tree.structure(part), jax.tree.leaves(restored[name]))
-                            for name, part in _as_dict(state).items()})
+
+def _read(path: epath.Path, state: TrainState) -> TrainState:
+  """A checkpoint in the shapes, types and placement of `state`; `faults.Damaged` on all processes when it is on one."""
+  parts, restored, expected, damaged = _as_dict(state), None, {}, None
+  target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), parts)
+  try:
+    # Not by the manager: its barriers would wait for a process that could not read.
+    restored = _read_arrays(path, target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
+    expected = _saved_checksums(path)
+  except faults.Damaged as error:
+    damaged = error
+  if faults.on_any_process(damaged is not None):
+    raise damaged or faults.Damaged(f"{path}: another process could not read it")
+  # Part by part: a dict's leaves come in the order of its names, a state's in the order of its fields.
+  restored = {name: jax.tree.unflatten(jax.tree.structure(part), jax.tree.leaves(restored[name]))
+              for name, part in parts.items()}
+  _require_checksums(path, restored, expected)
+  return state.replace(**restored)
+
+
+def _read_arrays(path: epath.Path, wanted: dict[str, Any], **options) -> dict[str, Any]:
+  """The parts of a checkpoint's state that are in `wanted`, unchecked."""
+
+  def read():
+    _require_same_leaves(path, wanted)
+    return ocp.PyTreeCheckpointHandler().restore(
+        path / "state", args=ocp.args.PyTreeRestore(item=wanted, **options))
+
+  return faults.read(path, read)
+
+
+def _saved_checksums(path: epath.Path) -> dict[str, int]:
+  """{array: checksum}; older checkpoints have none."""
+  file = path / "checksums" / "metadata"
+  return faults.read(path, lambda: json.loads(file.read_text()) if file.exists() else {})
+
+
+def _require_checksums(path: epath.Path, tree: dict[str, Any], expected: dict[str, int]):
+  found = checksums.of(_named(tree)) if expected else {}
+  wrong = [name for name, value in found.items() if expected.get(name) != value]
+  if wrong:
+    raise faults.Damaged(f"{path}: the content of {wrong[0]} is not what was saved"
+                         + (f", nor that of {len(wrong) - 1} more" if len(wrong) > 1 else ""))
+
+
+def _unreadable_metrics(path: epath.Path) -> str | None:
+  """Why the metrics of a checkpoint cannot be read; None when they can or there are none."""
+  try:
+    _quality(path)
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    return f"{path / 'metrics' / 'metrics'}: cannot be read ({faults.reason(error)})"
+  return None
+
+
+def _quality(path: epath.Path) -> float:
+  """The validation IoU of a checkpoint."""
+  file = path / "metrics" / "metrics"
+  return float(json.loads(file.read_text())["iou"]) if file.exists() else _UNKNOWN
+
+
+def _steps(folder: epath.Path) -> list[int]:
+  """The steps of the checkpoints in a folder, in order; what Orbax is still writing has other names."""
+  return sorted(int(path.name) for path in (folder.iterdir() if folder.exists() else []) if path.name.isdigit())
+
+
+def _location(name: str) -> epath.Path:
+  return epath.Path(name if "://" in name else os.path.abspath(name))
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
@@ -97,23 +294,20 @@ def find(checkpoint: str) -> str:
   Raises:
     DataError: there is none.
   """
-  if os.path.isfile(checkpoint) and checkpoint.endswith(safetensors.SUFFIX):
-    return os.path.abspath(checkpoint)
-  if not os.path.exists(checkpoint) and checkpoint in shipped():
+  path = _location(checkpoint)
+  if checkpoint.endswith(safetensors.SUFFIX) and path.exists():
+    return str(path)
+  if checkpoint in shipped() and not path.exists():
     return shipped()[checkpoint]
-  if os.path.isdir(os.path.join(checkpoint, "state")):
-    return os.path.abspath(checkpoint)
-  folder = checkpoint if os.path.basename(os.path.normpath(checkpoint)) == FOLDER else os.path.join(checkpoint, FOLDER)
-  steps = sorted(int(name) for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.isdigit())
-  if not steps:
+  if (path / "state").is_dir():
+    return str(path)
+  folder = path if path.name == FOLDER else path / FOLDER
+  whole = [folder / str(step) for step in _steps(folder)]
+  whole = [path for path in whole if (path / "state").is_dir() and not _unreadable_metrics(path)]
+  if not whole:
     raise DataError(f"{checkpoint}: no checkpoint there, expected a training workdir, a folder in its '{FOLDER}', a "
                     f"{safetensors.SUFFIX} file, or one of the shipped models: {', '.join(shipped()) or 'none'}")
-
-  def quality(step):
-    path = os.path.join(folder, str(step), "metrics", "metrics")
-    return json.load(open(path))["iou"] if os.path.exists(path) else _UNKNOWN
-
-  return os.path.abspath(os.path.join(folder, str(max(steps, key=lambda step: (quality(step), step)))))
+  return str(max(whole, key=lambda path: (_quality(path), int(path.name))))
 
 
 def load_config(checkpoint: str) -> ml_collections.ConfigDict:
@@ -121,10 +315,9 @@ def load_config(checkpoint: str) -> ml_collections.ConfigDict:
   path = find(checkpoint)
   if path.endswith(safetensors.SUFFIX):
     return safetensors.load(path)[0]
-  path = os.path.join(path, "config", "metadata")
+  path = epath.Path(path) / "config" / "metadata"
   try:
-    with open(path) as file:
-      return ml_collections.ConfigDict(json.load(file))
+    return ml_collections.ConfigDict(json.loads(path.read_text()))
   except (OSError, ValueError) as error:
     raise DataError(f"{path}: no readable training config in this checkpoint ({error})") from error
 
@@ -140,7 +333,7 @@ def load_variables(checkpoint: str, expected: dict[str, Any]) -> dict[str, Any]:
     The same tree as numpy arrays.
 
   Raises:
-    DataError: the checkpoint holds other arrays; the sentence names the first that differ.
+    DataError: the checkpoint holds other arrays (the sentence names the first that differ), or is damaged.
   """
   path = find(checkpoint)
   if path.endswith(safetensors.SUFFIX):
@@ -149,21 +342,20 @@ def load_variables(checkpoint: str, expected: dict[str, Any]) -> dict[str, Any]:
     _require_same_shapes(path, variables, wanted)
     return jax.tree.map(lambda x, like: np.asarray(x, like.dtype), variables, wanted)
   wanted = {"ema": expected["params"], "batch_stats": expected.get("batch_stats", {})}
-  _require_same_leaves(path, wanted)
-  handler = ocp.PyTreeCheckpointHandler()
+  path = epath.Path(path)
   restore_args = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), wanted)
-  restored = handler.restore(epath.Path(path) / "state", args=ocp.args.PyTreeRestore(
-      item=wanted, restore_args=restore_args, partial_restore=True))
+  restored = _read_arrays(path, wanted, restore_args=restore_args, partial_restore=True)
+  _require_checksums(path, restored, _saved_checksums(path))
   return {"params": restored["ema"], "batch_stats": restored["batch_stats"]}
 
 
-def _require_same_leaves(path: str, wanted: dict[str, Any]):
+def _require_same_leaves(path: epath.Path, wanted: dict[str, Any]):
   """Compares names and shapes of the top-level parts in `wanted` with what the checkpoint holds."""
-  metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(path) / "state")
+  metadata = ocp.PyTreeCheckpointHandler().metadata(path / "state")
   _require_same_shapes(path, getattr(metadata, "tree", metadata), wanted)
 
 
-def _require_same_shapes(path: str, saved, wanted: dict[str, Any]):
+def _require_same_shapes(path: str | epath.Path, saved, wanted: dict[str, Any]):
   saved, want = _shapes(saved), _shapes(wanted)
   saved = {name: shape for name, shape in saved.items() if name.split("/")[0] in wanted}
   differ = [f"{name} is {saved.get(name, 'missing')} in the checkpoint and {want.get(name, 'unknown')} in the config"
@@ -174,6 +366,11 @@ def _require_same_shapes(path: str, saved, wanted: dict[str, Any]):
 
 
 def _shapes(tree) -> dict[str, tuple[int, ...]]:
+  return {name: tuple(leaf.shape) for name, leaf in _named(tree).items()}
+
+
+def _named(tree) -> dict[str, Any]:
+  """The arrays of a tree by their path in it, like "params/student/neck/kernel"."""
   leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
   name = lambda path: "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
-  return {name(path): tuple(leaf.shape) for path, leaf in leaves if hasattr(leaf, "shape")}
+  return {name(path): leaf for path, leaf in leaves if hasattr(leaf, "shape")}

@@ -1,20 +1,19 @@
 """The training loop: state and data position from the last checkpoint, then step after step."""
 
+import contextlib
 import logging
 import os
-import signal
-import time
 
 import jax
 import ml_collections
+from etils import epath
 
-from input_pipeline import pipeline
 from input_pipeline.errors import DataError
-from input_pipeline.sampling import PairSampler
 from siamdff_jax import distillation
 from siamdff_jax.export import torch_weights
+from siamdff_jax.feeding import feeds
 from siamdff_jax.models.build import build
-from siamdff_jax.training import checkpoints, parallel, sources
+from siamdff_jax.training import checkpoints, distributed, parallel, sources, throughput
 from siamdff_jax.training.logging import RunLog
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state, make_step
@@ -22,9 +21,11 @@ from siamdff_jax.training.validation import average, validation
 
 log = logging.getLogger(__name__)
 
+_PROFILE_AFTER = 5  # Steps of this start that are not traced: compilation and warming up.
+
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
-  """Trains what `config` says in `workdir`, from its last checkpoint when it has one.
+  """Trains what `config` says in `workdir`, from its last whole checkpoint when it has one.
 
   Args:
     config: see configs/base.py.
@@ -40,8 +41,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   train_sampler = sources.sampler(config.data.train, config, workdir)
   validation_sampler = sources.sampler(config.data.validation, config, workdir) if config.data.validation else None
 
-  layout = parallel.make_layout(config.layout, config.train.batch_size)
-  model = build(config.model, layout.axis_name)
+  layout = parallel.make_layout(config.layout, config.train.batch_size, virtual_shards=config.train.virtual_shards)
+  model = build(config.model, layout.norm_axis)
   teacher, teacher_variables = load_teacher(config)
   distiller = distillation.build(config.distiller) if teacher else None
   rule = optimizer(config.optimizer, config.train.steps)
@@ -49,42 +50,43 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   if config.train.init_backbone:
     state = torch_weights.start_from(state, config.train.init_backbone)
   state = layout.put_state(state)
-  step_fn = layout.compile(make_step(
-      model, rule, config, axis_name=layout.axis_name, distiller=distiller, teacher=teacher))
   teacher_variables = layout.put_state(teacher_variables) if teacher else None
   validate = validation(build(config.model), config, validation_sampler)
 
   with checkpoints.Checkpoints(workdir) as saved:
-    if saved.last_step is not None:
-      state = saved.restore(state)
-      log.info("%s: resuming at step %d of %d", workdir, int(state.step), config.train.steps)
+    state = saved.restore(state)
     start = int(state.step)
-    stream = batches(train_sampler, config, start)
-    run_log = RunLog(workdir, start, config.train.steps, config.train.batch_size)
-    stop = _StopSignal()
-    pending, since = [], time.perf_counter()
+    if start:
+      log.info("%s: resuming at step %d of %d", workdir, start, config.train.steps)
+    feed = feeds.make(config, train_sampler, layout, start)
+    step_fn = layout.compile(make_step(model, rule, config, axis_name=layout.axis_name, distiller=distiller,
+                                       teacher=teacher), feed.prepare, feed.whole)
+    run_log = RunLog(workdir, start, config.train.steps, enabled=distributed.is_lead())
+    meter, stop = _meter(config), distributed.StopSignal()
+    pending = []
     try:
       for step in range(start + 1, config.train.steps + 1):
-        state, metrics = step_fn(state, layout.put_batch(next(stream)), teacher_variables)
+        with _profiled(workdir, step - start, config.train.profile_steps):
+          state, metrics = step_fn(state, meter.take(feed), feed.replicated, teacher_variables)
         pending.append(metrics)
         if len(pending) > 1:
           jax.block_until_ready(pending[-2])  # One step in flight: enough to hide the host, and the rate shown is true.
+        meter.advance()
         run_log.advance()
-        stopping = stop.asked  # Looked at once per step: the signal may come at any moment.
+        stopping = stop.asked(step)  # Asked once per step: the signal may come at any moment.
         last = step == config.train.steps or stopping
         if step % config.train.log_every == 0 or last:
-          scalars = average(pending) | {"bad_steps": int(metrics["bad_steps"])}
-          now = time.perf_counter()
-          scalars["pairs_per_second"] = len(pending) * config.train.batch_size / (now - since)
+          scalars = average(pending) | {"bad_steps": int(metrics["bad_steps"])} | meter.scalars()
           scalars["learning_rate"] = float(state.opt_state.hyperparams["learning_rate"])
           run_log.write(step, scalars)
           _stop_if_broken(scalars, workdir, step, config)
-          pending, since = [], now
+          pending = []
         if step % config.train.checkpoint_every == 0 or last:
-          quality = None if stopping else validate(state)
-          if quality:
-            run_log.write(step, {f"validation/{name}": value for name, value in quality.items()})
-          saved.save(state, config, quality)
+          with meter.paused():
+            quality = None if stopping else validate(state)
+            if quality:
+              run_log.write(step, {f"validation/{name}": value for name, value in quality.items()})
+            saved.save(state, config, quality)
         if stopping:
           log.info("%s: stopped by signal at step %d, saved; the same command goes on from there", workdir, step)
           break
@@ -92,6 +94,27 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       stop.restore()
       run_log.close()
   return state
+
+
+def _meter(config) -> throughput.Meter:
+  """Rates for the log; MFU where the devices' peak is known."""
+  peak = throughput.peak_flops(jax.devices()[0].device_kind, config.model.dtype)
+  flops = None
+  if peak:
+    teacher = checkpoints.load_config(config.teacher.checkpoint) if config.distiller.kind != "none" else None
+    flops, peak = throughput.model_flops(config, teacher), peak * jax.device_count()
+  return throughput.Meter(config.train.batch_size, flops, peak)
+
+
+@contextlib.contextmanager
+def _profiled(workdir: str, taken: int, count: int):
+  """Traces the steps after the first few of this start into `workdir`/profile, for TensorBoard or Perfetto."""
+  if count and taken == _PROFILE_AFTER + 1:
+    jax.profiler.start_trace(os.path.join(workdir, "profile"))
+  yield
+  if count and taken == _PROFILE_AFTER + count:
+    jax.profiler.stop_trace()
+    log.info("%s: traced %d steps, see its folder profile", workdir, count)
 
 
 def load_teacher(config):
@@ -112,13 +135,6 @@ def load_teacher(config):
   return load_model(config.teacher.checkpoint)
 
 
-def batches(sampler: PairSampler, config, start: int):
-  return pipeline.batches(
-      sampler, config.data, template_side=config.model.template_side, search_side=config.model.search_side,
-      seed=config.seed, batch_size=config.train.batch_size, start_step=start, host=jax.process_index(),
-      num_hosts=jax.process_count())
-
-
 def _stop_if_broken(scalars, workdir, step, config):
   if scalars["bad_steps"] >= config.train.max_bad_steps:
     raise DataError(f"{workdir}: the gradient was not finite for {int(scalars['bad_steps'])} steps in a row up to step "
@@ -126,23 +142,12 @@ def _stop_if_broken(scalars, workdir, step, config):
 
 
 def write_config(config, workdir):
+  """Leaves the config where people look for it; every checkpoint has its own."""
+  if not distributed.is_lead():
+    return
+  folder = epath.Path(workdir)
   try:
-    os.makedirs(workdir, exist_ok=True)
-    with open(os.path.join(workdir, "config.json"), "w") as file:
-      file.write(config.to_json_best_effort(indent=2))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config.to_json_best_effort(indent=2))
   except OSError as error:
     raise DataError(f"{workdir}: cannot be written ({error.strerror or error})") from error
-
-
-class _StopSignal:
-  """Turns SIGTERM (preemption) into a flag that the loop looks at."""
-
-  def __init__(self):
-    self.asked = False
-    self._previous = signal.signal(signal.SIGTERM, self._ask)
-
-  def _ask(self, *_):
-    self.asked = True
-
-  def restore(self):
-    signal.signal(signal.SIGTERM, self._previous)

@@ -6,22 +6,39 @@ import ml_collections
 
 from input_pipeline import datasets, records
 from input_pipeline.errors import DataError
-from input_pipeline.sampling import PairSampler
+from input_pipeline.sampling import PairSampler, needed_context
+
+PACKED = "packed"  # The `format` of what scripts/prepare_data.py wrote.
 
 
 def sampler(entries, config: ml_collections.ConfigDict, workdir: str) -> PairSampler:
   """Reads the sources and returns the sampler over them.
 
   Args:
-    entries: `config.data.train` or `.validation`: {name: {"format", "root", "weight"}}.
+    entries: `config.data.train` or `.validation`: {name: {"format", "root", "weight"}}; "packed" or one of
+      `datasets.FORMATS`.
     config: the whole config.
-    workdir: videos are packed once into `config.data.records`, by default the folder `records` beside it.
+    workdir: videos, and with `config.data.feed="device"` all data, are packed once into `config.data.records`, by
+      default the folder `records` beside it.
+
+  Raises:
+    DataError: data at fault, or packed data that reach less far around the target than the pairs need.
   """
   folder = config.data.records or os.path.join(os.path.dirname(os.path.abspath(workdir)), "records")
+  sides = {"template_side": config.model.template_side, "search_side": config.model.search_side}
+  needed = needed_context(config.data.pairs, sides["search_side"] / sides["template_side"])
+  context = max(needed, records.CONTEXT)
   sources = []
   for name, entry in sorted(entries.items()):
     if not entry.root:
       raise DataError(f"the data source {name!r} has no root, set --config.data.train.{name}.root=FOLDER")
-    sources.append(records.with_random_access(datasets.load(entry.format, entry.root), folder))
-  return PairSampler(sources, [entry.weight for _, entry in sorted(entries.items())], config.data.pairs,
-                     template_side=config.model.template_side, search_side=config.model.search_side)
+    if entry.format == PACKED:
+      found = records.packed_context(entry.root)
+      if found < needed:
+        raise DataError(f"{entry.root}: was packed with --context={found:g}, this config's windows need {needed:.2f}; "
+                        "pack it again with more, or lower data.pairs.shift, .scale or model.search_side")
+      sources.append(records.load(entry.root))
+    else:
+      loaded = datasets.load(entry.format, entry.root)
+      sources.append(records.packed(loaded, folder, context, all_of_them=config.data.feed == "device"))
+  return PairSampler(sources, [entry.weight for _, entry in sorted(entries.items())], config.data.pairs, **sides)

@@ -13,6 +13,7 @@ from jax import lax
 from input_pipeline.errors import DataError
 from siamdff_jax import losses
 from siamdff_jax.models.siamdff import SiamDFF
+from siamdff_jax.training.gradients import accumulated, axis_size, by_virtual_shard
 from siamdff_jax.training.state import TrainState
 
 
@@ -80,7 +81,8 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
   """Builds the step.
 
   Args:
-    model: the student (or the teacher, when the teacher is what is trained).
+    model: the student (or the teacher, when the teacher is what is trained); with virtual shards built without an
+      axis name (`Layout.norm_axis`).
     optimizer: from `state.optimizer`.
     config: the whole config.
     axis_name: the mapped axis that the batch is split over, or None where the step sees the global batch.
@@ -89,52 +91,29 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
   Returns:
     `step(state, batch, teacher_variables)`. The teacher's variables are an argument, not a closure: as constants
     they would be compiled in.
+
+  Raises:
+    DataError: accumulation together with virtual shards.
+    ValueError: virtual shards with a model whose batch statistics are averaged over devices.
   """
-  mean = (lambda tree: lax.pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
-  side = model.response_side
+  shards, rounds = config.train.virtual_shards, config.train.accumulate
+  if shards and rounds > 1:
+    raise DataError(f"--config.train.accumulate={rounds} cannot be combined with --config.train.virtual_shards={shards}"
+                    ", which takes the batch in parts already; set one of them only")
+  if shards and model.axis_name:
+    raise ValueError("with virtual shards the model must be built with Layout.norm_axis, which is None")
+  grad_fn = jax.grad(_loss_function(model, config, distiller, teacher), has_aux=True)
 
-  def loss_fn(params, batch_stats, batch, counts, teacher_variables):
-    variables = {"params": params["student"], "batch_stats": batch_stats}
-    inputs = network_inputs(batch, model.prior_channel)
-    out, updates = model.apply(variables, *inputs, train=True, mutable=["batch_stats"])
-    metrics = losses.task_losses(out, batch, counts, config.loss, model.search_side)
-    if distiller is not None:
-      seen = teacher.apply(teacher_variables, *network_inputs(batch, teacher.prior_channel))
-      terms = distiller.apply({"params": params["distiller"]}, out, seen, batch["template_wh"],
-                              batch["search_box_ltrb"], batch["present"])
-      metrics |= {f"loss/distill_{name}": config.distiller.weight * term for name, term in terms.items()}
-    total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
-    return total, (metrics | {"loss": total}, updates.get("batch_stats", {}))
-
-  grad_fn = jax.grad(loss_fn, has_aux=True)
-
-  def accumulated(state, batch, teacher_variables):
-    """Gradients, metrics and statistics as means over `accumulate` equal parts of the batch, one after the other."""
-    rounds = config.train.accumulate
+  def gradients(state, batch, teacher_variables):
+    counts = losses.label_counts(batch, model.response_side, model.search_side, axis_name)
     # Of the global batch, shared equally by the parts that gradients and metrics are averaged over.
-    shares = rounds * (lax.psum(1, axis_name) if axis_name else 1)
-    counts = losses.label_counts(batch, side, model.search_side, axis_name)
-    counts = jax.tree.map(lambda count: count / shares, counts)
-    size = len(batch["present"])
-    if size % rounds:
-      raise DataError(f"--config.train.accumulate={rounds} does not divide the {size} pairs of a device's batch")
-    if rounds == 1:
-      grads, (metrics, batch_stats) = grad_fn(state.params, state.batch_stats, batch, counts, teacher_variables)
-      return grads, metrics, batch_stats
-    parts = jax.tree.map(lambda x: x.reshape(rounds, -1, *x.shape[1:]), batch)
-
-    def body(carry, part):
-      total, batch_stats = carry
-      grads, (metrics, batch_stats) = grad_fn(state.params, batch_stats, part, counts, teacher_variables)
-      return (jax.tree.map(jnp.add, total, grads), batch_stats), metrics
-
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    (total, batch_stats), metrics = lax.scan(body, (zeros, state.batch_stats), parts)
-    return jax.tree.map(lambda g: g / rounds, total), jax.tree.map(jnp.mean, metrics), batch_stats
+    parts = shards or rounds * axis_size(axis_name)
+    counts = jax.tree.map(lambda count: count / parts, counts)
+    way, number = (by_virtual_shard, shards) if shards else (accumulated, rounds)
+    return way(grad_fn, number, axis_name, state, batch, counts, teacher_variables)
 
   def step(state, batch, teacher_variables=None):
-    grads, metrics, batch_stats = accumulated(state, batch, teacher_variables)
-    grads, metrics, batch_stats = mean(grads), mean(metrics), mean(batch_stats)
+    grads, metrics, batch_stats = gradients(state, batch, teacher_variables)
     metrics["grad_norm"] = optax.global_norm(grads)
 
     def update():
@@ -152,3 +131,22 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
     return new, metrics | {"bad_steps": new.bad_steps}
 
   return step
+
+
+def _loss_function(model: SiamDFF, config, distiller: nn.Module | None, teacher: SiamDFF | None) -> Callable:
+  """(params, batch_stats, batch, counts, teacher_variables) -> the total, and (metrics, new batch_stats)."""
+
+  def loss_fn(params, batch_stats, batch, counts, teacher_variables):
+    variables = {"params": params["student"], "batch_stats": batch_stats}
+    inputs = network_inputs(batch, model.prior_channel)
+    out, updates = model.apply(variables, *inputs, train=True, mutable=["batch_stats"])
+    metrics = losses.task_losses(out, batch, counts, config.loss, model.search_side)
+    if distiller is not None:
+      seen = teacher.apply(teacher_variables, *network_inputs(batch, teacher.prior_channel))
+      terms = distiller.apply({"params": params["distiller"]}, out, seen, batch["template_wh"],
+                              batch["search_box_ltrb"], batch["present"])
+      metrics |= {f"loss/distill_{name}": config.distiller.weight * term for name, term in terms.items()}
+    total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
+    return total, (metrics | {"loss": total}, updates.get("batch_stats", {}))
+
+  return loss_fn

@@ -15,12 +15,9 @@ def validation(model, config, sampler):
   """A function state -> {"iou", "loss"} of the moving average on fixed, unaugmented pairs; None without data."""
   if sampler is None:
     return lambda state: None
-  plain = config.data.copy_and_resolve_references()
-  for name in plain.augment:
-    plain.augment[name] = 0.0
   count = config.train.validation_pairs
-  examples = [pipeline.example(sampler, plain, model.template_side, model.search_side,
-                               config.seed + _VALIDATION_STREAM, i) for i in range(count)]
+  examples = [pipeline.example(sampler, model.template_side, model.search_side, config.seed + _VALIDATION_STREAM, i)
+              for i in range(count)]
   size = min(count, config.train.batch_size)
   batches = [{key: np.stack([e[key] for e in examples[i:i + size]]) for key in examples[0]}
              for i in range(0, count - size + 1, size)]

@@ -1,0 +1,87 @@
+"""Infrared augmentation of pairs: what sensors, optics and gain control do to the same scene (our choice).
+
+It runs inside the jitted step, whatever feeds it. Both crops of a pair come from one camera, so geometry and polarity
+flip together; noise, blur and gain differ, since the frames are moments apart. What happens to an example depends on the
+seed and the example's number alone: not on the batch, the devices or the feed.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax import random
+
+_DEAD_PIXELS = 5  # At most.
+
+
+def augment(batch: dict, seed: int, config: ml_collections.ConfigDict) -> dict:
+  """Augments a batch.
+
+  Args:
+    batch: as `input_pipeline.pipeline.example`, stacked: "template" uint8 [B, St, St, 1], "search" uint8
+      [B, Ss, Ss, 1], "search_box_ltrb" [B, 4], "index" uint32 [B], and more.
+    seed: of the run.
+    config: `config.data.augment`: a probability per effect, see configs/base.py.
+
+  Returns:
+    The batch with float32 crops in 0..255 and the boxes that go with them.
+  """
+  one = functools.partial(_augment_pair, config=config)
+  keys = jax.vmap(functools.partial(random.fold_in, random.key(seed)))(batch["index"])
+  template, search, box = jax.vmap(one)(
+      keys, batch["template"][..., 0].astype(jnp.float32), batch["search"][..., 0].astype(jnp.float32),
+      batch["search_box_ltrb"], batch["present"])
+  return batch | {"template": template[..., None], "search": search[..., None], "search_box_ltrb": box}
+
+
+def _augment_pair(key, template, search, box, present, config):
+  """template [St, St], search [Ss, Ss], box ltrb [4] -> the same, augmented."""
+  shared, *own = random.split(key, 3)
+  flip, polarity = random.uniform(shared, (2,)) < jnp.array([config.flip, config.polarity])
+  mirror = lambda image: jnp.where(flip, image[:, ::-1], image)
+  invert = lambda image: jnp.where(polarity, 255 - image, image)  # White-hot and black-hot cameras.
+  side = search.shape[1]
+  mirrored = jnp.array([side, 0, side, 0]) * present + box[jnp.array([2, 1, 0, 3])] * jnp.array([-1, 1, -1, 1])
+  template, search = (_sensor(k, invert(mirror(x)), config) for k, x in zip(own, (template, search)))
+  return template, search, jnp.where(flip, mirrored, box)
+
+
+def _sensor(key, image, config):
+  """One camera's effects, each with its probability; an effect of probability 0 costs nothing. [S, S] -> [S, S]."""
+  side = image.shape[0]
+  numbers, fields = random.split(key)
+  # Few, large draws: each one's program takes its time to compile.
+  names = ("fade", "gain", "blur", "noise", "stripes", "dead_pixels")
+  chance, u, places = jnp.split(random.uniform(numbers, (6 + 8 + 3 * _DEAD_PIXELS,)), [6, 14])
+  happens = {name: chance[i] < config[name] for i, name in enumerate(names)}
+
+  if config.fade:  # Thermal crossover: the whole contrast shrinks about the mean.
+    image = jnp.where(happens["fade"], image.mean() + (image - image.mean()) * (0.35 + 0.65 * u[0]), image)
+  if config.gain:  # Automatic gain control drifts.
+    drifted = (image - 128) * jnp.exp(0.7 * u[1] - 0.35) + 128 + 80 * u[2] - 40
+    image = jnp.where(happens["gain"], drifted, image)
+  if config.blur:  # Defocus, or motion along an axis.
+    blurred = _blur_matrix(0.3 + u[3] * (0.02 * side - 0.3), side)
+    along = jnp.floor(3 * u[4])
+    rows = jnp.where(happens["blur"] & (along != 2), blurred, jnp.eye(side))
+    columns = jnp.where(happens["blur"] & (along != 1), blurred, jnp.eye(side))
+    image = jnp.matmul(jnp.matmul(rows, image, precision="highest"), columns.T, precision="highest")
+  if config.noise or config.stripes:
+    normal = random.normal(fields, (side + 1, side))
+    image = image + jnp.where(happens["noise"], 1 + 7 * u[5], 0) * normal[1:]
+    image = image + jnp.where(happens["stripes"], 1 + 4 * u[6], 0) * normal[:1]  # Column gains of a line readout.
+  if config.dead_pixels:
+    rows, columns, levels = places.reshape(3, -1)
+    count = jnp.where(happens["dead_pixels"], jnp.floor(u[7] * _DEAD_PIXELS) + 1, 0)
+    rows = jnp.where(jnp.arange(_DEAD_PIXELS) < count, jnp.floor(rows * side), side)  # Out of the image: dropped.
+    at = rows.astype(jnp.int32), jnp.floor(columns * side).astype(jnp.int32)
+    image = image.at[at].set(jnp.where(levels < 0.5, 0.0, 255.0), mode="drop")
+  return jnp.clip(image, 0, 255)
+
+
+def _blur_matrix(sigma, side):
+  """[side, side]: a Gaussian about every row's own place; what would lie outside the image has no weight."""
+  distance = jnp.arange(side)[:, None] - jnp.arange(side)
+  weights = jnp.exp(-0.5 * (distance / sigma) ** 2)
+  return weights / weights.sum(1, keepdims=True)

@@ -1,0 +1,96 @@
+"""The two ways to feed the compiled step, behind one interface."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import ml_collections
+import numpy as np
+
+from input_pipeline import pipeline, sampling
+from input_pipeline.errors import DataError
+from input_pipeline.sampling import PairSampler
+from siamdff_jax.feeding import resident
+from siamdff_jax.feeding.augment import augment
+from siamdff_jax.training.parallel import Layout
+
+KINDS = ("host", "device")
+
+
+class Feed(Protocol):
+  """What the loop needs.
+
+  Attributes:
+    prepare: for `Layout.compile`: makes the batch inside the compiled step.
+    whole: for `Layout.compile`: which entries of the data are not one row per example.
+    replicated: what every device has whole, placed.
+  """
+
+  prepare: Any
+  whole: tuple[str, ...]
+  replicated: Any
+
+  def __next__(self) -> Any:
+    """The placed data of the next step."""
+
+
+def make(config: ml_collections.ConfigDict, sampler: PairSampler, layout: Layout, start_step: int) -> Feed:
+  """The feed named by `config.data.feed`, from step `start_step` on.
+
+  Raises:
+    DataError: an unknown feed, more examples than a stream has, or data that cannot be shared as asked.
+  """
+  if config.train.steps * config.train.batch_size > sampling.MAX_EXAMPLES:
+    raise DataError(f"{config.train.steps} steps of {config.train.batch_size} pairs are more than the "
+                    f"{sampling.MAX_EXAMPLES} of one stream; start a second run with another --config.seed")
+  if config.data.feed == "host":
+    return HostFeed(config, layout, batches(sampler, config, start_step))
+  if config.data.feed == "device":
+    return ResidentFeed(config, sampler, layout)
+  raise DataError(f"data.feed is {config.data.feed!r}, expected one of {KINDS}")
+
+
+def batches(sampler: PairSampler, config: ml_collections.ConfigDict, start_step: int) -> Iterator[dict]:
+  """This process's share of the batches, by tf.data."""
+  return pipeline.batches(
+      sampler, config.data, template_side=config.model.template_side, search_side=config.model.search_side,
+      seed=config.seed, batch_size=config.train.batch_size, start_step=start_step, host=jax.process_index(),
+      num_hosts=jax.process_count())
+
+
+class HostFeed:
+  """The host reads, decodes and crops; the step augments."""
+
+  def __init__(self, config, layout: Layout, stream: Iterator[dict]):
+    self.whole, self.replicated = (), {}
+    self.prepare = lambda sharded, replicated, step: augment(sharded, config.seed, config.data.augment)
+    self._stream, self._put = stream, layout.put_sharded
+
+  def __next__(self):
+    return self._put(next(self._stream))
+
+
+class ResidentFeed:
+  """The data set lies in accelerator memory; the step draws, gathers, crops and augments."""
+
+  def __init__(self, config, sampler: PairSampler, layout: Layout):
+    devices, shards = layout.devices, config.data.resident_shards
+    if devices % shards:
+      raise DataError(f"data.resident_shards is {shards}, expected a divisor of the {devices} devices")
+    where = resident.places(sampler, shards)
+
+    def prepare(sharded, replicated, step):
+      batch = resident.batch_of(sharded, replicated, step, config, shards, devices)
+      return augment(batch, config.seed, config.data.augment)
+
+    loaded = functools.cache(functools.partial(resident.table, sampler, where))
+    share = config.train.batch_size // jax.process_count()
+    slots = jax.process_index() * share + np.arange(share, dtype=np.uint32)
+    self.prepare, self.whole = prepare, ("pixels",)
+    self.replicated = layout.put_replicated({"tables": vars(sampler.tables), "places": where})
+    self._sharded = layout.put_sharded({"slot": slots}) | {
+        "pixels": layout.put_parts(lambda device: loaded(device % shards))}
+
+  def __next__(self):
+    return self._sharded

@@ -1,0 +1,71 @@
+"""Several processes as one training: how they find each other, who writes, and how they stop together."""
+
+import signal
+
+import jax
+from jax.experimental import multihost_utils
+
+from input_pipeline.errors import DataError
+
+
+def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None):
+  """Joins this process to the others; to be called once, before anything else touches a device.
+
+  Without arguments, the cluster says who the others are (TPU pods, SLURM, Open MPI, Kubernetes: see
+  `jax.distributed.initialize`). Nothing is joined unless this is called.
+
+  Args:
+    coordinator: "host:port" of process 0, reachable from all.
+    num_processes: how many there are.
+    process_id: which one this is, from 0.
+
+  Raises:
+    DataError: some arguments without the others, no cluster found, or the others did not come.
+  """
+  given = (coordinator, num_processes, process_id)
+  if any(x is not None for x in given) and any(x is None for x in given):
+    raise DataError("--coordinator, --num_processes and --process_id belong together; without all three, a cluster "
+                    "(TPU pod, SLURM, Open MPI, Kubernetes) must be there to be asked")
+  # Only the CPU backend looks at it, which has no collectives between processes of its own.
+  jax.config.update("jax_cpu_collectives_implementation", "gloo")
+  try:
+    jax.distributed.initialize(*given)
+  except (ValueError, RuntimeError) as error:
+    reason = str(error).splitlines()[0]
+    if coordinator:
+      raise DataError(f"process {process_id} of {num_processes} could not join the others at {coordinator}, expected "
+                      f"process 0 to listen there and all to come ({reason})") from error
+    raise DataError("no cluster was found that says who the other processes are, give --coordinator=HOST:PORT, "
+                    f"--num_processes and --process_id ({reason})") from error
+
+
+def is_lead() -> bool:
+  """Whether this process writes logs, progress and the config: the first one. (Checkpoints are written by all.)"""
+  return jax.process_index() == 0
+
+
+class StopSignal:
+  """SIGTERM (preemption) as something the loop asks for once per step.
+
+  With several processes JAX's preemption service is asked: it passes the signal of any process on to all and has them
+  agree on the next step that none has passed. That is a look at a local variable, no communication in the step; its
+  own handler for SIGTERM comes with `start`, so none is set here.
+  """
+
+  def __init__(self):
+    self._asked = False
+    self._previous = None
+    if jax.process_count() == 1:
+      self._previous = signal.signal(signal.SIGTERM, self._ask)
+
+  def _ask(self, *_):
+    self._asked = True
+
+  def asked(self, step: int) -> bool:
+    """Whether to stop after `step`; the same answer on all processes, each of which asks once for every step."""
+    return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+
+  def restore(self):
+    """Sets what SIGTERM did before."""
+    if self._previous is not None:
+      signal.signal(signal.SIGTERM, self._previous)

@@ -1,0 +1,116 @@
+"""Augmentation inside the step."""
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+import small
+from siamdff_jax.feeding.augment import augment
+
+
+def texture(seed: int, side: int) -> np.ndarray:
+  noise = np.random.default_rng(seed).normal(size=(side, side)).astype(np.float32)
+  smooth = cv2.GaussianBlur(noise, (0, 0), 3)
+  return np.clip(120 + 30 * smooth / smooth.std(), 0, 255).astype(np.uint8)
+
+
+def config(**some):
+  found = small.config().data.augment
+  for name in found:
+    found[name] = some.get(name, 0.0)
+  return found
+
+
+def batch(size: int = 4, first: int = 0) -> dict:
+  """Textures; in the search crop the target's box, on odd examples only, is white."""
+  template = np.stack([texture(i, 63) for i in range(size)])
+  search = np.stack([texture(50 + i, 127) for i in range(size)])
+  present = (np.arange(size) % 2).astype(np.float32)
+  box = np.array([[20.0, 30, 50, 71]], np.float32) * present[:, None]
+  search[1::2, 30:71, 20:50] = 255
+  return {"template": template[..., None], "search": search[..., None], "search_box_ltrb": box, "present": present,
+          "index": np.arange(first, first + size, dtype=np.uint32)}
+
+
+def run(chances, made=None, seed=0):
+  made = batch() if made is None else made
+  return jax.device_get(jax.jit(lambda b: augment(b, seed, chances))(made))
+
+
+def test_nothing_changes_without_effects():
+  found, given = run(config()), batch()
+  for name in given:
+    np.testing.assert_array_equal(found[name], given[name])
+
+
+def test_an_example_depends_on_seed_and_number_only():
+  """Not on its place in the batch, nor on how large the batch is."""
+  chances, whole = small.config().data.augment, batch(6)
+  found = run(chances, whole)
+  part = run(chances, {name: value[[4, 2]] for name, value in whole.items()})
+  for name in found:
+    np.testing.assert_allclose(part[name], found[name][[4, 2]], atol=1e-3)
+  renumbered = run(chances, whole | {"index": whole["index"] + 6})
+  other_seed = run(chances, whole, seed=1)
+  for other in (renumbered, other_seed):
+    assert all(not np.array_equal(a, b) for a, b in zip(other["search"], found["search"]))
+
+
+def test_flips_map_the_box():
+  found, given = run(config(flip=1.0)), batch()
+  np.testing.assert_array_equal(found["template"], given["template"][:, :, ::-1])
+  np.testing.assert_array_equal(found["search"], given["search"][:, :, ::-1])
+  bright = np.argwhere(found["search"][1, ..., 0] == 255)
+  np.testing.assert_array_equal([*bright.min(0)[::-1], *(bright.max(0)[::-1] + 1)], found["search_box_ltrb"][1])
+  np.testing.assert_array_equal(found["search_box_ltrb"][0], 0)  # No target stays no target.
+
+
+def test_half_of_the_examples_are_flipped():
+  made = {name: np.repeat(value[1:2], 400, 0) for name, value in batch().items()} | {
+      "index": np.arange(400, dtype=np.uint32)}
+  flipped = (run(config(flip=0.5), made)["search_box_ltrb"][:, 0] != 20).mean()
+  assert flipped == pytest.approx(0.5, abs=0.1)
+
+
+def test_polarity_inverts_both():
+  found, given = run(config(polarity=1.0)), batch()
+  for name in ("template", "search"):
+    np.testing.assert_array_equal(found[name], 255.0 - given[name])
+  np.testing.assert_array_equal(found["search_box_ltrb"], given["search_box_ltrb"])
+
+
+@pytest.mark.parametrize("effect", [n for n in small.config().data.augment if n not in ("flip", "polarity")])
+def test_effects_keep_the_scene(effect):
+  """They change every crop, but it stays the same scene in the same range."""
+  found, given = run(config(**{effect: 1.0})), batch()
+  for name in ("template", "search"):
+    assert found[name].dtype == np.float32 and found[name].min() >= 0 and found[name].max() <= 255
+    for image, before in zip(found[name], given[name]):
+      assert not np.array_equal(image, before)
+      assert np.corrcoef(image.ravel(), before.ravel())[0, 1] > 0.6
+  np.testing.assert_array_equal(found["search_box_ltrb"], given["search_box_ltrb"])
+
+
+def test_noise_and_gain_have_the_stated_sizes():
+  flat = {name: np.repeat(value[:1], 200, 0) for name, value in batch().items()} | {
+      "index": np.arange(200, dtype=np.uint32), "template": np.full((200, 63, 63, 1), 128, np.uint8),
+      "search": np.full((200, 127, 127, 1), 128, np.uint8)}
+  deviations = run(config(noise=1.0), flat)["search"].std((1, 2, 3))  # Uniform in 1..8.
+  assert 0.9 < deviations.min() < 2 and 7 < deviations.max() < 8.2
+  levels = run(config(gain=1.0), flat)["search"][:, 0, 0, 0] - 128  # Uniform in -40..40.
+  assert -40 <= levels.min() < -30 and 30 < levels.max() <= 40
+  columns = run(config(stripes=1.0), flat)["search"]
+  assert np.ptp(columns, axis=1).max() < 1e-3 and np.ptp(columns[0, 0]) > 1  # Equal down a column, not across.
+
+
+def test_blur_is_gaussian():
+  """A bright point spreads to what OpenCV makes of it, for the deviation that fits best."""
+  made = batch(12)
+  made["search"] = np.zeros((12, 127, 127, 1), np.uint8)
+  made["search"][:, 60, 63] = 255
+  for image in run(config(blur=1.0), made)["search"][..., 0]:
+    point = made["search"][0, ..., 0].astype(np.float32)
+    best = min(np.abs(cv2.GaussianBlur(point, (31, 31), x, sigmaY=y) - image).max() / image.max()
+               for s in np.linspace(0.3, 2.54, 57) for x, y in ((s, s), (s, 0.01), (0.01, s)))
+    assert best < 0.12 and image.sum() == pytest.approx(255, rel=1e-3)

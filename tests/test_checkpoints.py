@@ -1,0 +1,288 @@
+"""Checkpoints survive what happens to storage: half-written, damaged, full, vanished."""
+
+import gc
+import json
+import logging
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import small
+from input_pipeline.errors import DataError
+from siamdff_jax.training import checkpoints, checksums
+from siamdff_jax.training.state import TrainState
+
+# Pytest keeps what Orbax logs about a failure, and so the reads that it abandons, beyond the time that we are quiet.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+GOOD = {"iou": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+  yield
+  gc.collect()
+
+
+def state(step: int, size: int = 200) -> TrainState:
+  """A state that no network needs: random arrays of a seed, about 8 * size^2 bytes."""
+  rng = np.random.default_rng(step)
+  array = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32))
+  return TrainState(
+      step=jnp.int32(step), params={"student": {"kernel": array(size, size), "bias": array(7)}, "distiller": {}},
+      batch_stats={}, opt_state=(array(size, size), jnp.int32(step)), ema={"kernel": array(9)},
+      bad_steps=jnp.int32(0))
+
+
+def same(a: TrainState, b: TrainState) -> bool:
+  return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def write(workdir, steps, **options) -> pathlib.Path:
+  """Saves `state(step)` for each step; returns the folder of the checkpoints."""
+  with checkpoints.Checkpoints(str(workdir), **options) as saved:
+    for step in steps:
+      saved.save(state(step), small.config(), GOOD)
+  return pathlib.Path(workdir) / checkpoints.FOLDER
+
+
+def restore(workdir, like=0) -> TrainState:
+  with checkpoints.Checkpoints(str(workdir)) as saved:
+    return saved.restore(state(like))
+
+
+def names(folder) -> set[str]:
+  return {path.name for path in folder.iterdir()}
+
+
+def array_file(checkpoint: pathlib.Path) -> pathlib.Path:
+  """The largest file of a checkpoint's arrays."""
+  return max((p for p in (checkpoint / "state").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def truncate(checkpoint):
+  os.truncate(array_file(checkpoint), array_file(checkpoint).stat().st_size // 2)
+
+
+def flip_one_bit(checkpoint):
+  content = bytearray(array_file(checkpoint).read_bytes())
+  content[len(content) // 3] ^= 1
+  array_file(checkpoint).write_bytes(content)
+
+
+def empty(checkpoint):
+  shutil.rmtree(checkpoint)
+  checkpoint.mkdir()
+
+
+DAMAGES = {
+    "state folder missing": lambda checkpoint: shutil.rmtree(checkpoint / "state"),
+    "array file truncated": truncate,
+    "one bit flipped": flip_one_bit,
+    "array file missing": lambda checkpoint: array_file(checkpoint).unlink(),
+    "metadata missing": lambda checkpoint: (checkpoint / "state" / "_METADATA").unlink(),
+    "metadata empty": lambda checkpoint: (checkpoint / "state" / "_METADATA").write_text(""),
+    "metrics half": lambda checkpoint: (checkpoint / "metrics" / "metrics").write_text('{"io'),
+    "checksums half": lambda checkpoint: (checkpoint / "checksums" / "metadata").write_text('{"par'),
+    "folder empty": empty,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, capfd, damage):
+  """The one before is restored, a sentence names the damaged one, and its step can be saved again."""
+  folder = write(tmp_path, (1, 2, 3))
+  damage(folder / "3")
+  with caplog.at_level(logging.WARNING, "siamdff_jax"), checkpoints.Checkpoints(str(tmp_path)) as saved:
+    assert same(saved.restore(state(0)), state(2))
+    assert saved.last_step == 2
+    assert names(folder) == {"2", "damaged_3"}
+    saved.save(state(3), small.config(), GOOD)
+  warnings = [r.getMessage() for r in caplog.records if r.name.startswith("siamdff_jax")]
+  assert len(warnings) == 1 and str(folder / "3") in warnings[0] and "damaged_3" in warnings[0]
+  assert "\n" not in warnings[0] and "Traceback" not in capfd.readouterr().err
+  assert same(restore(tmp_path), state(3))
+  assert names(folder) == {"2", "3", "damaged_3"}
+
+
+def test_what_an_interrupted_save_leaves_is_no_checkpoint(tmp_path):
+  folder = write(tmp_path, (1, 2, 3))
+  (folder / "3").rename(folder / "3.orbax-checkpoint-tmp")
+  assert checkpoints.find(str(tmp_path)) == str(folder / "2")
+  with checkpoints.Checkpoints(str(tmp_path)) as saved:
+    assert same(saved.restore(state(0)), state(2))
+    saved.save(state(3), small.config(), GOOD)
+  assert names(folder) == {"2", "3"}
+
+
+def test_damage_after_damage(tmp_path, caplog):
+  """Back to the best, when that is all there is; and a young run's only checkpoint: from the beginning."""
+  folder = write(tmp_path, (1,))
+  with checkpoints.Checkpoints(str(tmp_path)) as saved:
+    for step in (2, 3):
+      saved.save(state(step), small.config())
+  assert names(folder) == {"1", "2", "3"}
+  truncate(folder / "2")
+  shutil.rmtree(folder / "3" / "state")
+  assert same(restore(tmp_path), state(1))
+  assert [r.getMessage().split(":")[0] for r in caplog.records if "damaged_" in r.getMessage()] == [
+      str(folder / "3"), str(folder / "2")]
+  truncate(folder / "1")
+  assert same(restore(tmp_path, like=7), state(7))
+  assert names(folder) == {"damaged_1", "damaged_2", "damaged_3"}
+
+
+def test_all_of_several_damaged_changes_nothing(tmp_path):
+  folder = write(tmp_path, (1, 2))
+  truncate(folder / "1")
+  truncate(folder / "2")
+  with pytest.raises(DataError, match="all of its checkpoints are damaged") as error:
+    restore(tmp_path)
+  assert str(folder / "2") in str(error.value) and "\n" not in str(error.value)
+  assert names(folder) == {"1", "2"}
+
+
+def test_a_config_that_does_not_fit_never_falls_back(tmp_path):
+  folder = write(tmp_path, (1,))
+  with checkpoints.Checkpoints(str(tmp_path)) as saved:
+    saved.save(state(2, size=30), small.config(), GOOD)
+  with pytest.raises(DataError, match=r"does not fit the config: .*\(30, 30\) in the checkpoint and \(200, 200\)"):
+    restore(tmp_path)
+  assert names(folder) == {"1", "2"}
+
+
+def test_damaged_weights_are_one_sentence_for_inference(tmp_path):
+  folder = write(tmp_path, (1,))
+  expected = {"params": {"kernel": jax.ShapeDtypeStruct((9,), jnp.float32)}, "batch_stats": {}}
+  found = checkpoints.load_variables(str(tmp_path), expected)
+  np.testing.assert_array_equal(found["params"]["kernel"], state(1).ema["kernel"])
+  file = folder / "1" / "checksums" / "metadata"
+  saved = json.loads(file.read_text())
+  file.write_text(json.dumps(saved | {"ema/kernel": saved["ema/kernel"] ^ 1}))
+  with pytest.raises(DataError, match="content of ema/kernel is not what was saved"):
+    checkpoints.load_variables(str(tmp_path), expected)
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+  with checkpoints.Checkpoints(str(tmp_path), keep=2) as saved:
+    for step, iou in enumerate((0.1, 0.9, 0.3, 0.2, 0.4), start=1):
+      saved.save(state(step), small.config(), {"iou": iou})
+  assert names(tmp_path / checkpoints.FOLDER) == {"2", "4", "5"}
+
+
+def test_a_vanished_folder_costs_one_save(tmp_path, caplog):
+  """It vanishes between saves, and while one is being written; and a file stands in its place for a while."""
+  workdir = tmp_path / "run"
+  with checkpoints.Checkpoints(str(workdir)) as saved:
+    saved.save(state(1), small.config(), GOOD)
+    saved.wait()
+    workdir.rename(tmp_path / "gone")
+    saved.save(state(2), small.config(), GOOD)
+    saved.wait()
+    assert names(workdir / checkpoints.FOLDER) == {"2"}
+    saved.save(state(3, size=2000), small.config(), GOOD)
+    workdir.rename(tmp_path / "gone too")  # Removing takes longer than writing.
+    workdir.write_text("not a folder")
+    with pytest.raises(DataError, match="last save, of step 3, failed.*nothing of this run is saved"):
+      saved.wait()
+    saved.save(state(4), small.config(), GOOD)  # Goes on.
+    workdir.unlink()
+    saved.save(state(5), small.config(), GOOD)
+  warnings = [r.getMessage() for r in caplog.records if "could not be saved" in r.getMessage()]
+  assert ["step 3" in warnings[0], "step 4" in warnings[1], len(warnings)] == [True, True, 2]
+  assert same(restore(workdir), state(5))
+
+
+def test_an_error_of_the_run_is_not_hidden_by_one_of_the_storage(tmp_path):
+  with pytest.raises(ZeroDivisionError), checkpoints.Checkpoints(str(tmp_path)) as saved:
+    saved.save(state(1), small.config(), GOOD)
+    saved.wait()
+    shutil.rmtree(tmp_path)
+    tmp_path.write_text("not a folder")
+    saved.save(state(2), small.config(), GOOD)
+    raise ZeroDivisionError
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A disk of 8 MB."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)], capture_output=True,
+                           text=True) if sys.platform == "linux" else None
+  if mounted is None or mounted.returncode:
+    pytest.skip(f"cannot mount a small disk here: {mounted.stderr.strip() if mounted else 'not Linux'}")
+  yield folder
+  subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_costs_the_saves_that_do_not_fit(small_disk, caplog, capfd):
+  workdir, ballast = small_disk / "run", small_disk / "ballast"
+  with checkpoints.Checkpoints(str(workdir)) as saved:
+    saved.save(state(1, size=400), small.config(), GOOD)
+    saved.wait()
+    with pytest.raises(OSError, match="No space left"), open(ballast, "wb") as file:
+      while True:
+        file.write(bytes(2**16))
+    for step in (2, 3):
+      saved.save(state(step, size=400), small.config(), GOOD)
+    with pytest.raises(DataError, match="step 3, failed .*No space left on device.*; the run is safe up to step 1"):
+      saved.wait()
+    ballast.unlink()
+    saved.save(state(4, size=400), small.config(), GOOD)
+  assert names(workdir / checkpoints.FOLDER) == {"1", "4"}
+  warnings = [r.getMessage() for r in caplog.records if "could not be saved" in r.getMessage()]
+  assert ["step 2" in warnings[0], "step 3" in warnings[1], len(warnings)] == [True, True, 2]
+  assert all("No space left on device" in warning for warning in warnings)
+  assert "Traceback" not in capfd.readouterr().err
+  with checkpoints.Checkpoints(str(workdir)) as saved:
+    assert same(saved.restore(state(0, size=400)), state(4, size=400))
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+  (tmp_path / "run").write_text("not a folder")
+  with pytest.raises(DataError, match="cannot be made"):
+    checkpoints.Checkpoints(str(tmp_path / "run"))
+
+
+def test_checksums_are_the_formula_and_see_one_bit():
+  rng = np.random.default_rng(0)
+  arrays = {"float": rng.normal(size=(3, 5, 2)).astype(np.float32), "integer": rng.integers(-9, 9, 4, dtype=np.int32),
+            "short": rng.normal(size=(6,)).astype(jnp.bfloat16), "flag": np.array([True, False, True]),
+            "number": np.float32(3)}
+
+  def by_hand(x):
+    words = np.asarray(x).reshape(-1).view(f"u{np.asarray(x).dtype.itemsize}").tolist()
+    return sum(word * (2 * place + 1) for place, word in enumerate(words)) % 2**32
+
+  found = checksums.of(arrays)
+  assert found == {name: by_hand(x) for name, x in arrays.items()}
+  for bit in (0, 13, 31):
+    changed = arrays["float"].copy()
+    changed.view(np.uint32)[1, 2, 0] ^= np.uint32(1 << bit)
+    assert checksums.of(arrays | {"float": changed})["float"] != found["float"]
+
+
+def test_checksums_do_not_depend_on_the_devices():
+  mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
+  x = np.random.default_rng(0).normal(size=(16, 24)).astype(np.float32)
+  placed = [jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes))) for axes in ((), ("data",), (None, "data"))]
+  assert len({checksums.of({"x": y})["x"] for y in [x, *placed]}) == 1
+
+
+def test_saving_returns_before_the_file_is_there(tmp_path):
+  """The state may be changed (its buffers donated) while the save is under way."""
+  with checkpoints.Checkpoints(str(tmp_path)) as saved:
+    before = state(1, size=1500)
+    saved.save(before, small.config(), GOOD)
+    under_way = not (tmp_path / checkpoints.FOLDER / "1").exists()
+    jax.jit(lambda x: jax.tree.map(lambda y: y * 0, x), donate_argnums=0)(before)
+    saved.wait()
+    assert under_way and same(saved.restore(state(0, size=1500)), state(1, size=1500))
