@@ -11,7 +11,7 @@ import numpy as np
 
 
 def template_window(boxes, xp=np):
-  """xywh [..., 4] -> template windows [..., 3] as (centre x, centre y, side) in frame pixels; `xp`: the array module."""
+  """xywh [..., 4] -> template windows [..., 3] (centre x, centre y, side) in frame pixels; `xp`: the array module."""
   boxes = xp.asarray(boxes)
   w, h = boxes[..., 2], boxes[..., 3]
   p = (w + h) / 2

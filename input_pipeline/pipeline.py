@@ -10,7 +10,6 @@ import ml_collections
 import numpy as np
 
 from input_pipeline.crops import crop, to_crop
-from input_pipeline.errors import DataError
 from input_pipeline.sampling import PairSampler
 
 

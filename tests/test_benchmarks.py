@@ -170,7 +170,7 @@ def test_accelerator_tables(quick):
   for row in memory:
     parts = sum(row[name] for name in footprint.PURPOSES if name != "total")
     assert row["parameters"] == row["ema"] and row["total"] == pytest.approx(parts, rel=0.05)
-    assert row["inputs"] * 2**30 == 8 * (63**2 + 127**2 + 4 * (2 + 4 + 1))
+    assert row["inputs"] * 2**30 * jax.device_count() == pytest.approx(8 * (63**2 + 127**2 + 4 * (2 + 4 + 1)))
   assert looped[0]["loop/bare"] == pytest.approx(looped[0]["loop (ms)"] / looped[0]["bare step (ms)"])
 
 
@@ -199,7 +199,8 @@ def test_all_forms_of_a_convolution_agree(name, quick):
   """Values and gradients, in the layout of the first form, at a small size of the same kind."""
   shape = convolutions.SHAPES[name]
   channels = dict(inputs=min(shape.inputs, 4), outputs=min(shape.outputs, 4))
-  shape = dataclasses.replace(shape, side=13, **channels)
+  kernel = shape.kernel if shape.kind == "correlation" else min(shape.kernel, 3)
+  shape = dataclasses.replace(shape, side=13, kernel=kernel, **channels)
   back = lambda array, axes, order: np.asarray(array).transpose([axes.index(a) for a in order])
   results = []
   for function, x_axes, w_axes in convolutions.forms(shape).values():

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import small
-from conftest import ROOT
 from input_pipeline import datasets, pipeline, records, sampling
 from input_pipeline.errors import DataError
 from input_pipeline.random_bits import threefry2x32

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from conftest import ROOT
 
 import small
-from conftest import ROOT
 from input_pipeline import crops, pipeline, records
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ArrayFrames, ImageFiles, VideoFile

@@ -28,13 +28,14 @@ def free_port() -> int:
     return found.getsockname()[1]
 
 
-def launch(what: str, folder: pathlib.Path, *layouts: str) -> list[subprocess.Popen]:
+def launch(what: str, folder: pathlib.Path, *layouts: str, processes: int = 2) -> list[subprocess.Popen]:
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
                               "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
   coordinator = f"127.0.0.1:{free_port()}"
   return [subprocess.Popen(
-      [sys.executable, str(ROOT / "tests" / "topology_worker.py"), what, coordinator, "2", str(index), "2", str(folder),
-       *layouts], env=environment, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) for index in range(2)]
+      [sys.executable, str(ROOT / "tests" / "topology_worker.py"), what, coordinator, str(processes), str(index), "2",
+       str(folder), *layouts], env=environment, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
+      for index in range(processes)]
 
 
 def finish(processes: list[subprocess.Popen], timeout: float = 600):
@@ -115,12 +116,15 @@ def test_two_processes_train_like_one_with_as_many_devices(trained, layout):
 
 
 @pytest.mark.slow
-def test_with_virtual_shards_two_processes_give_the_bits_of_one(trained):
-  folder, (leaves, metrics) = trained("shards"), one_process("shards", 2)
-  with np.load(folder / "shards.npz") as found:
-    for name, wanted in zip(found.files, leaves, strict=True):
-      assert found[name].tobytes() == wanted.tobytes(), name
-  assert json.loads((folder / "shards_0.json").read_text()) == metrics
+def test_with_virtual_shards_two_processes_give_the_bits_of_one(trained, tmp_path):
+  """Of one process that also has two devices: on CPUs the bits were seen to change with a process's device count."""
+  folder = trained("shards")
+  finish(launch("train", tmp_path, "shards", processes=1))
+  with np.load(folder / "shards.npz") as found, np.load(tmp_path / "shards.npz") as wanted:
+    assert found.files == wanted.files
+    for name in wanted.files:
+      assert found[name].tobytes() == wanted[name].tobytes(), name
+  assert (folder / "shards_0.json").read_text() == (tmp_path / "shards_0.json").read_text()
 
 
 @pytest.mark.parametrize("layout,restored_as", [("pmap", "mesh"), ("fsdp", "pmap"), ("fsdp", "fsdp")])

@@ -1,6 +1,6 @@
 """Which part of a frame is stored: the surroundings of the target, in the frame's own pixels.
 
-Nothing is resampled, so that a crop made from the stored part equals the one made from the frame up to the JPEG's error.
+Nothing is resampled, so that a crop made from the stored part equals the one from the frame up to the JPEG's error.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
 """Packing: sequences -> parts, one file each -> the TFDS data set. What an interrupted run had finished is kept."""
 
+import contextlib
 import json
 import logging
 import os
@@ -167,7 +168,8 @@ def _write(sequences, folder, root, mark, context, shards):
   made = builder.InfraredCrops(data_dir=root, examples=_examples(sequences, folder),
                                facts={"fingerprint": mark, "context": context})
   if not os.path.isdir(made.data_dir):
-    made.download_and_prepare(download_config=builder.tfds.download.DownloadConfig(num_shards=shards))
+    with contextlib.redirect_stdout(None):  # It speaks of downloading.
+      made.download_and_prepare(download_config=builder.tfds.download.DownloadConfig(num_shards=shards))
     shutil.rmtree(os.path.join(root, "downloads"), ignore_errors=True)  # TFDS makes the folder, nothing is in it.
   parts = [_read_part(_part(folder, n)) for n in range(len(sequences))]
   path = os.path.join(made.data_dir, reading.INDEX)

@@ -98,6 +98,6 @@ class PackedCrops:
     stored = self.encoded(t)
     image = cv2.imdecode(np.frombuffer(stored.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None or image.shape != tuple(self.rectangles[t, :1:-1]):
-      raise DataError(f"{self._where}: record {self._start + t} is not the image that its index says; delete the folder "
-                      "and pack again")
+      raise DataError(f"{self._where}: record {self._start + t} is not the image that its index says; delete the "
+                      "folder and pack again")
     return Cutout(image, stored.x, stored.y, stored.mean)

@@ -2,8 +2,8 @@
 
 Nothing happens on the host per step, and TensorFlow is not needed. The pixels lie in one table of 128-byte units; a
 stored part of a frame is a run of rows, each a whole number of units, so that a row is one contiguous read. The table
-may be spread over `shards` devices: then each makes the crops whose frames it holds, for all of them, and a sum hands them
-round (a crop is zero everywhere but where its frame is).
+may be spread over `shards` devices: then each makes the crops whose frames it holds, for all of them, and a sum hands
+them round (a crop is zero everywhere but where its frame is).
 """
 
 import flax

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from input_pipeline.errors import DataError
 from siamdff_jax import distillation
+from siamdff_jax.feeding import feeds
+from siamdff_jax.feeding.augment import augment
 from siamdff_jax.models.build import build
 from siamdff_jax.sweeps import results
 from siamdff_jax.sweeps.population import PARAMETERS, Population, member
 from siamdff_jax.sweeps.space import Parameter, apply, grid, sample
-from siamdff_jax.feeding import feeds
-from siamdff_jax.feeding.augment import augment
 from siamdff_jax.training import checkpoints, loop, sources
 from siamdff_jax.training.logging import METRICS_FILE
 from siamdff_jax.training.state import TrainState, optimizer

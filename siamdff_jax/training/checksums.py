@@ -22,7 +22,12 @@ def of(arrays: dict[str, jax.Array]) -> dict[str, int]:
   Returns:
     {name: checksum in 0 .. 2^32 - 1}.
   """
-  return {name: int(value) for name, value in jax.device_get({name: _sum(x) for name, x in arrays.items()}).items()}
+  sums = {}
+  for name, x in arrays.items():
+    sums[name] = _sum(x)
+    if jax.process_count() > 1:
+      sums[name].block_until_ready()  # On CPUs, programs with collectives that are under way together lock each other.
+  return {name: int(value) for name, value in jax.device_get(sums).items()}
 
 
 @jax.jit  # Array by array: many have the same shape, and one program for all takes long to compile.

@@ -55,6 +55,9 @@ def by_virtual_shard(grad_fn: Callable, shards: int, axis_name: str | None, stat
   (shards/D + 1)/2 times what a usual all-reduce does, and computes on small parts. Our choice: an all-to-all, so that
   each device adds up its D-th of all gradients, and an all-gather; gathering all gradients everywhere would hold
   P shards.
+
+  The bits are those of one machine type. On CPUs they also hang on how many (virtual) devices a *process* has: seen
+  with 4 or 8 instead of 1 or 2 per process on 2 cores; two processes of two devices give the bits of one of two.
   """
   parts = _cut(batch, shards // axis_size(axis_name))
 

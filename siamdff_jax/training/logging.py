@@ -8,8 +8,8 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
-_SHOWN = {"loss": "loss", "iou": "iou", "validation/iou": "val_iou", "pairs_per_second": "pairs/s", "input_wait": "wait",
-          "mfu": "mfu"}
+_SHOWN = {"loss": "loss", "iou": "iou", "validation/iou": "val_iou", "pairs_per_second": "pairs/s",
+          "input_wait": "wait", "mfu": "mfu"}
 
 
 class RunLog:

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
@@ -38,19 +40,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     DataError: data, teacher or checkpoint at fault, or too many non-finite steps in a row.
   """
   write_config(config, workdir)
-  train_sampler = sources.sampler(config.data.train, config, workdir)
+  sampler = sources.sampler(config.data.train, config, workdir)
   validation_sampler = sources.sampler(config.data.validation, config, workdir) if config.data.validation else None
-
   layout = parallel.make_layout(config.layout, config.train.batch_size, virtual_shards=config.train.virtual_shards)
-  model = build(config.model, layout.norm_axis)
-  teacher, teacher_variables = load_teacher(config)
-  distiller = distillation.build(config.distiller) if teacher else None
-  rule = optimizer(config.optimizer, config.train.steps)
-  state = initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables))
-  if config.train.init_backbone:
-    state = torch_weights.start_from(state, config.train.init_backbone)
-  state = layout.put_state(state)
-  teacher_variables = layout.put_state(teacher_variables) if teacher else None
+  state, step, teacher_variables = assemble(config, layout)
   validate = validation(build(config.model), config, validation_sampler)
 
   with checkpoints.Checkpoints(workdir) as saved:
@@ -58,42 +51,55 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     start = int(state.step)
     if start:
       log.info("%s: resuming at step %d of %d", workdir, start, config.train.steps)
-    feed = feeds.make(config, train_sampler, layout, start)
-    step_fn = layout.compile(make_step(model, rule, config, axis_name=layout.axis_name, distiller=distiller,
-                                       teacher=teacher), feed.prepare, feed.whole)
+    feed = feeds.make(config, sampler, layout, start)
+    compiled = layout.compile(step, feed.prepare, feed.whole)
     run_log = RunLog(workdir, start, config.train.steps, enabled=distributed.is_lead())
     meter, stop = _meter(config), distributed.StopSignal()
     pending = []
     try:
-      for step in range(start + 1, config.train.steps + 1):
-        with _profiled(workdir, step - start, config.train.profile_steps):
-          state, metrics = step_fn(state, meter.take(feed), feed.replicated, teacher_variables)
+      for number in range(start + 1, config.train.steps + 1):
+        with _profiled(workdir, number - start, config.train.profile_steps):
+          state, metrics = compiled(state, meter.take(feed), feed.replicated, teacher_variables)
         pending.append(metrics)
         if len(pending) > 1:
           jax.block_until_ready(pending[-2])  # One step in flight: enough to hide the host, and the rate shown is true.
         meter.advance()
         run_log.advance()
-        stopping = stop.asked(step)  # Asked once per step: the signal may come at any moment.
-        last = step == config.train.steps or stopping
-        if step % config.train.log_every == 0 or last:
+        stopping = stop.asked(number)  # Asked once per step: the signal may come at any moment.
+        last = number == config.train.steps or stopping
+        if number % config.train.log_every == 0 or last:
           scalars = average(pending) | {"bad_steps": int(metrics["bad_steps"])} | meter.scalars()
           scalars["learning_rate"] = float(state.opt_state.hyperparams["learning_rate"])
-          run_log.write(step, scalars)
-          _stop_if_broken(scalars, workdir, step, config)
+          run_log.write(number, scalars)
+          _stop_if_broken(scalars, workdir, number, config)
           pending = []
-        if step % config.train.checkpoint_every == 0 or last:
+        if number % config.train.checkpoint_every == 0 or last:
           with meter.paused():
             quality = None if stopping else validate(state)
             if quality:
-              run_log.write(step, {f"validation/{name}": value for name, value in quality.items()})
+              run_log.write(number, {f"validation/{name}": value for name, value in quality.items()})
             saved.save(state, config, quality)
         if stopping:
-          log.info("%s: stopped by signal at step %d, saved; the same command goes on from there", workdir, step)
+          saved.wait()
+          log.info("%s: stopped by signal at step %d, saved; the same command goes on from there", workdir, number)
           break
     finally:
       stop.restore()
       run_log.close()
   return state
+
+
+def assemble(config: ml_collections.ConfigDict, layout: parallel.Layout) -> tuple[TrainState, Callable, Any]:
+  """The state before the first step and the teacher's variables (or None), both placed, and the step to compile."""
+  model = build(config.model, layout.norm_axis)
+  teacher, teacher_variables = load_teacher(config)
+  distiller = distillation.build(config.distiller) if teacher else None
+  rule = optimizer(config.optimizer, config.train.steps)
+  state = initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables))
+  if config.train.init_backbone:
+    state = torch_weights.start_from(state, config.train.init_backbone)
+  step = make_step(model, rule, config, axis_name=layout.axis_name, distiller=distiller, teacher=teacher)
+  return layout.put_state(state), step, layout.put_state(teacher_variables) if teacher else None
 
 
 def _meter(config) -> throughput.Meter:
@@ -148,6 +154,8 @@ def write_config(config, workdir):
   folder = epath.Path(workdir)
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(config.to_json_best_effort(indent=2))
+    whole, partial = folder / "config.json", folder / "config.json.partial"
+    partial.write_text(config.to_json_best_effort(indent=2))
+    partial.replace(whole)
   except OSError as error:
     raise DataError(f"{workdir}: cannot be written ({error.strerror or error})") from error
