@@ -1,6 +1,7 @@
 """The two ways to feed the compiled step, behind one interface."""
 
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from input_pipeline.sampling import PairSampler
 from siamdff_jax.feeding import resident
 from siamdff_jax.feeding.augment import augment
 from siamdff_jax.training.parallel import Layout
+
+log = logging.getLogger(__name__)
 
 KINDS = ("host", "device")
 
@@ -79,6 +82,8 @@ class ResidentFeed:
     if devices % shards:
       raise DataError(f"data.resident_shards is {shards}, expected a divisor of the {devices} devices")
     where = resident.places(sampler, shards)
+    log.info("%d frames in device memory: %.2f GiB on each of %d devices, %d of them hold one copy together",
+             len(sampler.tables.boxes), where.size * resident.UNIT / 2**30, devices, shards)
 
     def prepare(sharded, replicated, step):
       batch = resident.batch_of(sharded, replicated, step, config, shards, devices)

@@ -1,7 +1,7 @@
 """Depthwise convolution, depthwise correlation and the stem's patches, in the form that is fast on each backend.
 
 XLA:CPU runs grouped convolutions slower than the same sum written as shifted multiply-adds, and their gradients slower
-still (`scripts/benchmark.py --what depthwise`, numbers in docs/decisions.md). So every depthwise operation of the
+still (`scripts/benchmark.py depthwise`, numbers in docs/decisions.md). So every depthwise operation of the
 network is here, in two forms that a test holds equal:
 
 * "shift": a sum over kernel taps of shifted slices times weights. Exports with a symbolic batch size.

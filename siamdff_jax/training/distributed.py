@@ -1,5 +1,6 @@
 """Several processes as one training: how they find each other, who writes, and how they stop together."""
 
+import contextlib
 import signal
 
 import jax
@@ -42,6 +43,16 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
 def is_lead() -> bool:
   """Whether this process writes logs, progress and the config: the first one. (Checkpoints are written by all.)"""
   return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def lead_first():
+  """What is inside happens in the first process, and when it is done there, in the others."""
+  if not is_lead():
+    multihost_utils.sync_global_devices("lead_first")
+  yield
+  if is_lead() and jax.process_count() > 1:
+    multihost_utils.sync_global_devices("lead_first")
 
 
 class StopSignal:

@@ -7,6 +7,7 @@ import ml_collections
 from input_pipeline import datasets, records
 from input_pipeline.errors import DataError
 from input_pipeline.sampling import PairSampler, needed_context
+from siamdff_jax.training import distributed
 
 PACKED = "packed"  # The `format` of what scripts/prepare_data.py wrote.
 
@@ -40,5 +41,6 @@ def sampler(entries, config: ml_collections.ConfigDict, workdir: str) -> PairSam
       sources.append(records.load(entry.root))
     else:
       loaded = datasets.load(entry.format, entry.root)
-      sources.append(records.packed(loaded, folder, context, all_of_them=config.data.feed == "device"))
+      with distributed.lead_first():  # What is packed on first use is packed once.
+        sources.append(records.packed(loaded, folder, context, all_of_them=config.data.feed == "device"))
   return PairSampler(sources, [entry.weight for _, entry in sorted(entries.items())], config.data.pairs, **sides)
