@@ -3,7 +3,7 @@
   scripts/train.py --config configs/siamdff_r50.py --workdir runs/r50 \
       --config.data.train.antiuav410.root=Anti-UAV410/train
 
-With scripts/prepare_data.py first, and `.format=packed`, `--config.data.feed=device` keeps all pixels on the accelerator.
+After scripts/prepare_data.py, `.format=packed` and `--config.data.feed=device` keep all pixels on the accelerator.
 The schedule follows SiamCAR's shape (20 epochs of 60,000 pairs, backbone frozen for the first half, then at a tenth of
 the learning rate) with AdamW instead of SGD. Not yet run to its end: no result is claimed.
 """

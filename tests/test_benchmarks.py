@@ -158,6 +158,7 @@ def test_overrides_reach_student_and_teacher():
 # --- measured
 
 
+@pytest.mark.slow
 def test_accelerator_tables(quick):
   """Sweep, memory and loop of the smallest step, as the one command measures them."""
   tables = {title: list(rows) for title, rows in accelerator.tables([tiny()], [8], repeats=2)}
@@ -187,6 +188,7 @@ def test_a_sweep_ends_where_memory_does(monkeypatch):
   assert [row["case"] for row in loop.rows([], 8, 1)] == []
 
 
+@pytest.mark.slow
 def test_layouts_on_virtual_devices(quick, monkeypatch):
   monkeypatch.setattr(weak_scaling, "LAYOUTS", ("pmap",))
   (row,) = weak_scaling.measured(tiny().config, 4, 1, [2])

@@ -140,6 +140,7 @@ def test_with_a_distiller():
   assert_same_bits(*found)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_whole_batch():
   """Without batch statistics the shards only change the order of summation: one step, close to no shards at all."""
   whole, cut = (trained("pmap", 8, "group", shards)[1][0] for shards in (0, SHARDS))
