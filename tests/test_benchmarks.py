@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import small
+from configs import base
 from input_pipeline.errors import DataError
 from siamdff_jax.benchmarks import (
   accelerator,
@@ -132,12 +133,11 @@ def test_paper_needs_no_device():
 
 
 def test_resident_data():
-  """Square targets of 10 pixels; windows of 4 sides, half as wide again, moved by one side: 8 sides."""
-  config = small.config()
-  config.data.pairs.update(scale=0.5, shift=1.0)
-  reach = 2 * 127 / 63 * 1.5 + 2
-  assert footprint.resident_bytes(config, 1000, (640, 512), (10, 10), (0, 1)) == pytest.approx(1000 * (10 * reach) ** 2)
-  assert footprint.resident_bytes(config, 1, (640, 512), (500, 500), (0, 1)) == 640 * 512
+  """By hand: three windows of 20 px to each side of a 10-px target are 120 px, in rows of one unit of 128 bytes."""
+  config, square = base.get_config(), lambda size, frames=1: dict(
+      frames=frames, frame_size=(640, 512), sizes=(size, size), quantiles=(0, 1))
+  assert footprint.resident_bytes(config, **square(10, 1000)) == pytest.approx(1000 * 128 * 120)
+  assert footprint.resident_bytes(config, **square(500)) == 640 * 512
 
 
 # --- cases

@@ -9,6 +9,10 @@ import jax
 import ml_collections
 import numpy as np
 
+from input_pipeline.records import CONTEXT
+from input_pipeline.sampling import needed_context
+from siamdff_jax.feeding.resident import UNIT
+
 # Anti-UAV410 (see README.md): frames of all three splits, their size, and the targets' sqrt(w h) in pixels at seven
 # quantiles of the training split, which stand for the distribution.
 FRAMES, FRAME_SIZE = 438_397, (640, 512)
@@ -58,16 +62,17 @@ def predicted(state, teacher_variables, batch, analysis) -> dict[str, int | None
 
 def resident_bytes(config: ml_collections.ConfigDict, frames: int = FRAMES, frame_size: tuple = FRAME_SIZE,
                    sizes: Iterable[float] = TARGET_SIZES, quantiles: Iterable[float] = TARGET_QUANTILES) -> float:
-  """Estimated bytes of a data set as one uint8 crop per frame, wide enough for every search window of the config.
+  """Estimated bytes of a data set in device memory, as `feeding.resident` lays it out.
 
-  The side of a crop is the search window of a square target (2 search_side / template_side target sides) at its largest
-  scale, moved by the largest shift to either side, but no larger than the frame (our estimate; packed data know their
-  own size). The mean is over the sizes' distribution, linear between the quantiles.
+  Each frame's stored part reaches as far as the config's windows need (at least `records.CONTEXT`) around a square target
+  in the frame's middle, cut at the frame; its rows are whole units. The mean is over the sizes' distribution, linear
+  between the quantiles.
   """
-  pairs, model = config.data.pairs, config.model
-  reach = 2 * model.search_side / model.template_side * (1 + pairs.scale) + 2 * pairs.shift  # In target sides.
-  sides = reach * np.interp(np.linspace(0, 1, 1001), list(quantiles), list(sizes))
-  return frames * float(np.mean(np.minimum(sides, frame_size[0]) * np.minimum(sides, frame_size[1])))
+  needed = needed_context(config.data.pairs, config.model.search_side / config.model.template_side)
+  context = max(needed, CONTEXT)
+  sides = 2 * context * 2 * np.interp(np.linspace(0, 1, 1001), list(quantiles), list(sizes))  # The window: 2 targets.
+  width, height = (np.minimum(sides, side) for side in frame_size)
+  return frames * float(np.mean(np.ceil(width / UNIT) * UNIT * height))
 
 
 class Probe:
