@@ -64,13 +64,14 @@ def resident_bytes(config: ml_collections.ConfigDict, frames: int = FRAMES, fram
                    sizes: Iterable[float] = TARGET_SIZES, quantiles: Iterable[float] = TARGET_QUANTILES) -> float:
   """Estimated bytes of a data set in device memory, as `feeding.resident` lays it out.
 
-  Each frame's stored part reaches as far as the config's windows need (at least `records.CONTEXT`) around a square target
-  in the frame's middle, cut at the frame; its rows are whole units. The mean is over the sizes' distribution, linear
+  Each frame's stored part reaches as far as the config's windows need (at least `records.CONTEXT`) around a square
+  target in the frame's middle, cut at the frame; its rows are whole units. The mean is over the sizes' distribution, linear
   between the quantiles.
   """
   needed = needed_context(config.data.pairs, config.model.search_side / config.model.template_side)
   context = max(needed, CONTEXT)
-  sides = 2 * context * 2 * np.interp(np.linspace(0, 1, 1001), list(quantiles), list(sizes))  # The window: 2 targets.
+  targets = np.interp(np.linspace(0, 1, 1001), list(quantiles), list(sizes))
+  sides = 2 * context * (2 * targets)  # A square target's template window has twice its side.
   width, height = (np.minimum(sides, side) for side in frame_size)
   return frames * float(np.mean(np.ceil(width / UNIT) * UNIT * height))
 
