@@ -65,8 +65,8 @@ def resident_bytes(config: ml_collections.ConfigDict, frames: int = FRAMES, fram
   """Estimated bytes of a data set in device memory, as `feeding.resident` lays it out.
 
   Each frame's stored part reaches as far as the config's windows need (at least `records.CONTEXT`) around a square
-  target in the frame's middle, cut at the frame; its rows are whole units. The mean is over the sizes' distribution, linear
-  between the quantiles.
+  target in the frame's middle, cut at the frame; its rows are whole units. The mean is over the distribution of sizes,
+  linear between the quantiles.
   """
   needed = needed_context(config.data.pairs, config.model.search_side / config.model.template_side)
   context = max(needed, CONTEXT)
