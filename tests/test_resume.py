@@ -17,7 +17,7 @@ def trainer(tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(trainer, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("whole")
-  code, errors = trainer.finish(workdir)
+  code, errors = trainer.finish(workdir, "--config.train.profile_steps=2")
   assert code == 0, errors
   return workdir
 
@@ -32,6 +32,10 @@ def test_a_whole_run_logs_and_keeps_what_it_says(uninterrupted):
   assert checkpoint_steps(uninterrupted) == sorted({best, STEPS - EVERY, STEPS})
   assert checkpoints.find(str(uninterrupted)) == str(uninterrupted / checkpoints.FOLDER / str(best))
   assert checkpoints.load_config(str(uninterrupted)).train.steps == STEPS
+  for line in lines:
+    if "loss" in line:
+      assert line["pairs_per_second"] > 0 and 0 <= line["input_wait"] <= 1 and line["host_memory_gib"] > 0.1
+  assert len(list((uninterrupted / "profile").rglob("*.xplane.pb"))) == 1
 
 
 def test_killed_and_stopped_runs_end_with_the_same_bits(trainer, uninterrupted, tmp_path):

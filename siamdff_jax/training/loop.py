@@ -1,6 +1,5 @@
 """The training loop: state and data position from the last checkpoint, then step after step."""
 
-import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -55,11 +54,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     compiled = layout.compile(step, feed.prepare, feed.whole)
     run_log = RunLog(workdir, start, config.train.steps, enabled=distributed.is_lead())
     meter, stop = _meter(config), distributed.StopSignal()
+    profile = _Profile(workdir, config.train.profile_steps if distributed.is_lead() else 0)
     pending = []
     try:
       for number in range(start + 1, config.train.steps + 1):
-        with _profiled(workdir, number - start, config.train.profile_steps):
-          state, metrics = compiled(state, meter.take(feed), feed.replicated, teacher_variables)
+        profile.before(number - start)
+        state, metrics = compiled(state, meter.take(feed), feed.replicated, teacher_variables)
         pending.append(metrics)
         if len(pending) > 1:
           jax.block_until_ready(pending[-2])  # One step in flight: enough to hide the host, and the rate shown is true.
@@ -85,6 +85,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
           break
     finally:
       stop.restore()
+      profile.close()
       run_log.close()
   return state
 
@@ -112,15 +113,25 @@ def _meter(config) -> throughput.Meter:
   return throughput.Meter(config.train.batch_size, flops, peak)
 
 
-@contextlib.contextmanager
-def _profiled(workdir: str, taken: int, count: int):
-  """Traces the steps after the first few of this start into `workdir`/profile, for TensorBoard or Perfetto."""
-  if count and taken == _PROFILE_AFTER + 1:
-    jax.profiler.start_trace(os.path.join(workdir, "profile"))
-  yield
-  if count and taken == _PROFILE_AFTER + count:
-    jax.profiler.stop_trace()
-    log.info("%s: traced %d steps, see its folder profile", workdir, count)
+class _Profile:
+  """Traces `count` steps after the first few of this start into `workdir`/profile, for TensorBoard or Perfetto."""
+
+  def __init__(self, workdir: str, count: int):
+    self._folder, self._count, self._running = os.path.join(workdir, "profile"), count, False
+
+  def before(self, taken: int):
+    """To be called before the step number `taken` of this start."""
+    if self._count and taken == _PROFILE_AFTER + 1:
+      jax.profiler.start_trace(self._folder)
+      self._running = True
+    elif taken == _PROFILE_AFTER + self._count + 1:
+      self.close()
+
+  def close(self):
+    if self._running:
+      jax.profiler.stop_trace()
+      self._running = False
+      log.info("%s: the trace of some steps", self._folder)
 
 
 def load_teacher(config):
