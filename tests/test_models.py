@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import small
 from configs import base
 from input_pipeline.errors import DataError
+from siamdff_jax.models import layers
 from siamdff_jax.models.backbone import Lite, ResNet, feature_side
 from siamdff_jax.models.build import build
 from siamdff_jax.models.head import Head
@@ -253,3 +255,25 @@ def test_batch_statistics_move_only_when_asked(norm, moves):
   if not moves:
     for a, b in zip(jax.tree.leaves(updates.get("batch_stats", {})), jax.tree.leaves(variables["batch_stats"])):
       np.testing.assert_array_equal(a, b)
+
+
+def test_max_pool_is_that_of_flax():
+  """Value and gradient, also with a row too many and with equal entries (zeros of a ReLU)."""
+  rng = np.random.default_rng(0)
+  for side in (9, 10):
+    x = np.asarray(rng.normal(size=(2, side, side, 3)), np.float32)
+    theirs = lambda x: nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+    np.testing.assert_array_equal(layers.max_pool(x), theirs(x))
+    gradients = [jax.grad(lambda x, f=f: (f(nn.relu(x)) ** 2).sum())(x) for f in (layers.max_pool, theirs)]
+    np.testing.assert_allclose(*gradients, atol=1e-6)
+
+
+def test_a_pointwise_convolution_is_a_product():
+  module = layers.ConvNorm(5, kernel=1, norm="group")
+  x = np.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)), np.float32)
+  variables = module.init(jax.random.key(0), x, False)
+  kernel = variables["params"]["Conv_0"]["kernel"]
+  assert kernel.shape == (1, 1, 3, 5)
+  convolved = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+  normalised = nn.GroupNorm(1).apply({"params": variables["params"]["Norm_0"]["GroupNorm_0"]}, convolved)
+  np.testing.assert_allclose(module.apply(variables, x, False), nn.relu(normalised), atol=1e-5)

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from input_pipeline.errors import DataError
 from siamdff_jax.models import depthwise
-from siamdff_jax.models.layers import ConvNorm, DepthwiseConv, Norm
+from siamdff_jax.models.layers import ConvNorm, DepthwiseConv, Norm, max_pool
 
 STRIDE = 8
 LEVELS = (2, 3, 4)
@@ -101,7 +101,7 @@ class ResNet(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> dict[int, jax.Array]:
     """x: [B, S, S, C] -> {level: [B, S//8, S//8, C_level]}."""
     x = Stem(self.widths[0], self.stem_kernel, self.norm, self.axis_name, self.dtype, name="stem")(x, train)
-    x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")  # [B, (S-3)/4, ...]
+    x = max_pool(x)  # [B, (S-3)/4, ...]
     block_cls = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
     out = {}
     for stage, (count, width) in enumerate(zip(self.blocks, self.widths), 1):

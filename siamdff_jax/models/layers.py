@@ -32,6 +32,24 @@ def _peak_jvp(axis, primals, tangents):
   return x.max(axis), jnp.where(chosen, tangent, 0).sum(axis)
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+  """The maximum over 3x3 windows, stride 2, no padding: [B, H, W, C] -> [B, (H-1)//2, (W-1)//2, C].
+
+  By strided slices, one axis after the other: equal to `nn.max_pool`, whose gradient XLA:CPU computes by a scalar loop
+  (docs/performance.md).
+  """
+  for axis in (1, 2):
+    size = 2 * ((x.shape[axis] - 3) // 2) + 1
+    a, b, c = (jax.lax.slice_in_dim(x, start, start + size, 2, axis) for start in range(3))
+    x = jnp.maximum(jnp.maximum(a, b), c)
+  return x
+
+
+def _as_product(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
+  """A 1x1 convolution as what it is: XLA:CPU's convolution takes up to 1.5 times as long (docs/performance.md)."""
+  return x @ kernel[0, 0]
+
+
 class Norm(nn.Module):
   """Normalisation over channels, chosen by name.
 
@@ -76,7 +94,8 @@ class ConvNorm(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     pad = self.dilation * (self.kernel - 1) // 2 if self.stride == 1 else 0
     x = nn.Conv(self.features, (self.kernel,) * 2, self.stride, [(pad, pad)] * 2, kernel_dilation=self.dilation,
-                use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)(x)
+                use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype,
+                conv_general_dilated=_as_product if self.kernel == self.stride == 1 else None)(x)
     x = Norm(self.norm, self.axis_name, self.dtype)(x, train)
     return nn.relu(x) if self.relu else x
 
