@@ -11,11 +11,11 @@ from input_pipeline.sampling import PairSampler
 
 
 def fetcher(sampler: PairSampler):
-  """A function that reads what is stored of a row of the sampler's tables.
+  """A function that reads what is stored of some rows of the sampler's tables, in one call into Python.
 
-  It returns tensors: "data", a JPEG file or raw grey levels; "shape" int32 [2], (height, width) of raw grey levels or
-  zeros for a JPEG; "origin" float32 [2], (x, y) of the first pixel in the frame; "mean" float32 [], the frame's mean
-  grey level or NaN where the data are the whole frame.
+  For int32 [n] it returns n dicts of tensors: "data", a JPEG file or raw grey levels; "shape" int32 [2], (height,
+  width) of raw grey levels or zeros for a JPEG; "origin" float32 [2], (x, y) of the first pixel in the frame; "mean"
+  float32 [], the frame's mean grey level or NaN where the data are the whole frame.
   """
 
   def read(row):
@@ -27,19 +27,21 @@ def fetcher(sampler: PairSampler):
     else:
       stored = frames.cutout(t)
       data, shape = stored.image.tobytes(), stored.image.shape
-    mean = np.nan if stored.mean is None else stored.mean
-    return data, np.int32(shape), np.float32([stored.x, stored.y]), np.float32(mean)
+    return data, shape, (stored.x, stored.y), np.nan if stored.mean is None else stored.mean
 
-  def guarded(row):
+  def read_all(rows):
     try:
-      return read(row)
+      data, shapes, origins, means = zip(*map(read, rows))
     except DataError as error:
       raise ValueError(str(error)) from error  # `pipeline.batches` finds the file again.
+    return list(data), np.array(shapes, np.int32), np.array(origins, np.float32), np.array(means, np.float32)
 
-  def fetch(row):
+  def fetch(rows):
     types = {"data": (tf.string, []), "shape": (tf.int32, [2]), "origin": (tf.float32, [2]), "mean": (tf.float32, [])}
-    values = tf.numpy_function(guarded, [row], [dtype for dtype, _ in types.values()], stateful=False)
-    return {name: tf.ensure_shape(value, shape) for value, (name, (_, shape)) in zip(values, types.items())}
+    values = tf.numpy_function(read_all, [rows], [dtype for dtype, _ in types.values()], stateful=False)
+    stored = {name: tf.ensure_shape(value, [len(rows), *shape]) for value, (name, (_, shape)) in zip(
+        values, types.items())}
+    return [{name: value[i] for name, value in stored.items()} for i in range(len(rows))]
 
   return fetch
 
@@ -96,7 +98,18 @@ def resample(image, first, around, stored: dict, window, side: int):
   return tf.cast(tf.clip_by_value(tf.round(crop), 0, 255), tf.uint8)
 
 
-def read_crop(fetch, row, window, side: int):
-  """The crop of one frame: uint8 [side, side, 1]; `window` float32 [3] (centre x, centre y, side) in frame pixels."""
-  stored = fetch(row)
-  return resample(*region(stored, window), stored, window, side)
+def read_crops(fetch, plan: dict, sides: dict[str, int]) -> dict:
+  """The crops of one pair.
+
+  Args:
+    fetch: see `fetcher`.
+    plan: "NAME_frame" int32 [], "NAME_window" float32 [3] for every NAME of `sides`.
+    sides: {"template": pixels per side, "search": ...}.
+
+  Returns:
+    {NAME: uint8 [side, side, 1]}.
+  """
+  stored = fetch([plan[f"{name}_frame"] for name in sides])
+  windows = [plan[f"{name}_window"] for name in sides]
+  return {name: resample(*region(data, window), data, window, side)
+          for (name, side), data, window in zip(sides.items(), stored, windows)}

@@ -124,10 +124,8 @@ def _dataset(sampler, workers, sides, seed, share, start_step, indices):
   fetch = decoding.fetcher(sampler)
 
   def pixels(plan):
-    out = {name: plan[name] for name in (*described, "index")}
-    for name, side in zip(("template", "search"), sides):
-      out[name] = decoding.read_crop(fetch, plan[f"{name}_frame"], plan[f"{name}_window"], side)
-    return out
+    crops = decoding.read_crops(fetch, plan, dict(zip(("template", "search"), sides)))
+    return crops | {name: plan[name] for name in (*described, "index")}
 
   dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(plan).unbatch()
   dataset = dataset.map(pixels, num_parallel_calls=workers, deterministic=True)

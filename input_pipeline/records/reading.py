@@ -54,15 +54,14 @@ def load(root: str) -> list[Sequence]:
   from input_pipeline.records import builder
 
   index = read_index(root)
-  source = builder.InfraredCrops(data_dir=root).as_data_source(
-      builder.SPLIT, decoders={"image": builder.tfds.decode.SkipDecoding()})
+  source = builder.raw_records(root)
   if len(source) != len(index["boxes"]):
     raise DataError(f"{root}: holds {len(source)} frames, its index {len(index['boxes'])}; delete the folder and pack "
                     "again")
   sequences, start = [], 0
   for name, length, attributes in zip(index["names"], index["lengths"], index["attributes"]):
     rows = slice(start, start + int(length))
-    frames = PackedCrops(source, rows, index, root)
+    frames = PackedCrops(lambda n: builder.image_of(source[n]), rows, index, root)
     sequences.append(Sequence(str(name), frames, index["boxes"][rows], index["visible"][rows],
                               tuple(json.loads(str(attributes)))))
     start = rows.stop
@@ -77,8 +76,8 @@ class PackedCrops:
     means: float32 [T], the whole frames' mean grey levels.
   """
 
-  def __init__(self, source, rows: slice, index: dict, where: str):
-    self._source, self._start, self._where = source, rows.start, where
+  def __init__(self, read, rows: slice, index: dict, where: str):
+    self._read, self._start, self._where = read, rows.start, where
     self.rectangles, self.means = index["rectangles"][rows], index["means"][rows]
 
   def __len__(self):
@@ -92,7 +91,7 @@ class PackedCrops:
     if not 0 <= t < len(self):
       raise IndexError(t)
     x, y = self.rectangles[t, :2]
-    return Encoded(self._source[self._start + t]["image"], int(x), int(y), float(self.means[t]))
+    return Encoded(self._read(self._start + t), int(x), int(y), float(self.means[t]))
 
   def cutout(self, t: int) -> Cutout:
     stored = self.encoded(t)

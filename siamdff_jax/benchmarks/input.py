@@ -75,16 +75,18 @@ def _stages(sampler, sides) -> dict:
   keys = [f"{name}_{what}" for name in names for what in ("frame", "window")]
   planned = tf.data.Dataset.from_tensor_slices({key: plan[key] for key in keys})
   fetch = decoding.fetcher(sampler)
-  read = lambda p: p | {name: fetch(p[f"{name}_frame"]) for name in names}
+  read = lambda p: p | dict(zip(names, fetch([p[f"{name}_frame"] for name in names])))
   region = lambda p: {name: decoding.region(p[name], p[f"{name}_window"]) for name in names}
-  touched = lambda found: [tf.reduce_max(found[name][0]) for name in names]  # So that nothing is left out.
+  # Something of the result, so that nothing is left out.
+  length = lambda p: [tf.strings.length(p[name]["data"]) for name in names]
+  peak = lambda found: [tf.reduce_max(found[name][0]) for name in names]
   crop = lambda p: [decoding.resample(*region(p)[name], p[name], p[f"{name}_window"], side)
                     for name, side in zip(names, sides)]
   stored = list(planned.map(read).as_numpy_iterator())
   in_memory = tf.data.Dataset.from_generator(
       lambda: stored, output_signature=planned.map(read).element_spec).cache()
-  ends = {"read": planned.map(read), "decode": planned.map(read).map(lambda p: touched(region(p))),
-          "crop": planned.map(read).map(crop), "decoding alone": in_memory.map(lambda p: touched(region(p)))}
+  ends = {"read": planned.map(lambda p: length(read(p))), "decode": planned.map(lambda p: peak(region(read(p)))),
+          "crop": planned.map(lambda p: crop(read(p))), "decoding alone": in_memory.map(lambda p: peak(region(p)))}
   runs = {name: functools.partial(_exhaust, _on_one_thread(dataset)) for name, dataset in ends.items()}
   return {"plan": lambda: sampler.plan(0, np.arange(PAIRS))} | runs
 
@@ -95,7 +97,7 @@ def _on_one_thread(dataset):
   options = tf.data.Options()
   options.autotune.enabled = False
   options.threading.private_threadpool_size = 1
-  return dataset.with_options(options)
+  return dataset.batch(32).with_options(options)
 
 
 def _exhaust(dataset):
