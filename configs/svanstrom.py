@@ -6,7 +6,8 @@
       --config.data.train.clips.root=DATA/svanstrom_ir/train --config.teacher.checkpoint=runs/svanstrom_teacher
 
 Expected (51 minutes in all on two shared cores, 2026-11-22): the student at AUC 0.750, P@5 1.000 on the 12 drone
-clips of the validation split, protocol `antiuav`.
+clips of the validation split, protocol `antiuav`. (Measured before the stream of pairs got its present generator; other
+pairs are drawn now.)
 """
 
 import ml_collections

@@ -86,7 +86,7 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
   template_factor = xp.exp(signed("template_scale") * np.float32(np.log1p(config.template_scale)))
 
   present = u["negative"] >= np.float32(config.negative)
-  windows = [_around(tables.boxes[search], u, signed, config, ratio, xp)]
+  windows = [_around(tables.boxes[search], signed, config, ratio, xp)]
   # A negative pair: a frame without the target, where it was last seen; or a window beside a target.
   first_absent, end_absent = tables.absent_start[sequence], tables.absent_start[sequence + 1]
   use_absent = (end_absent > first_absent) & (u["absent"] < 0.5)
@@ -116,7 +116,7 @@ def _like(mask, array):
   return mask.reshape(mask.shape + (1,) * (array.ndim - 1))
 
 
-def _around(boxes, u, signed, config, ratio, xp):
+def _around(boxes, signed, config, ratio, xp):
   """The search window of a positive pair, a little off as a tracker's is. The target's centre stays inside it."""
   window = template_window(boxes, xp)
   side = window[:, 2] * np.float32(ratio) * xp.exp(signed("scale") * np.float32(np.log1p(config.scale)))

@@ -1,11 +1,13 @@
 """Reading packed data: sequences whose frames are the stored parts. Needs no TensorFlow."""
 
+import io
 import json
 import os
 import zipfile
 
 import cv2
 import numpy as np
+from etils import epath
 
 from input_pipeline.errors import DataError
 from input_pipeline.frames import Cutout, Encoded
@@ -26,9 +28,9 @@ def read_index(root: str) -> dict[str, np.ndarray]:
   Raises:
     DataError: no complete packed data there.
   """
-  path = os.path.join(dataset_folder(root), INDEX)
+  path = epath.Path(dataset_folder(root)) / INDEX  # May lie in a bucket.
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
       return dict(file)
   except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
     raise DataError(f"{root}: no complete packed data there ({path}: {error}); expected the folder that "
