@@ -9,7 +9,7 @@ import numpy as np
 from configs import base
 from siamdff_jax.models.build import build
 from siamdff_jax.training import checkpoints
-from siamdff_jax.training.state import optimizer
+from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state
 
 TEMPLATE_SIDE, SEARCH_SIDE = 63, 127
@@ -75,6 +75,17 @@ def random_params(module, *args, seed: int = 0, **options):
     return np.asarray(0.2 * noise + (path[-1].key == "scale"), np.float32)
 
   return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def start_state(made: ml_collections.ConfigDict, distiller_params=None) -> TrainState:
+  """A state with random parameters everywhere, as numpy; equal for every layout."""
+  model = build(made.model)
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs(0)))
+  params = {"student": random_params(model, *inputs(0)), "distiller": distiller_params or {}}
+  zero, rule = np.zeros((), np.int32), optimizer(made.optimizer, made.train.steps)
+  stats = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes.get("batch_stats", {}))
+  return TrainState(step=zero, params=params, opt_state=jax.device_get(rule.init(params)), ema=params["student"],
+                    batch_stats=stats, bad_steps=zero)
 
 
 def write_checkpoint(workdir, made: ml_collections.ConfigDict | None = None) -> str:

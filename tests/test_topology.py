@@ -65,7 +65,7 @@ def assert_same_training(folder, layout, expected):
       assert {"loss", "grad_norm", "iou"} < found.keys() == wanted.keys()
       for name in found:
         assert found[name] == pytest.approx(wanted[name], rel=1e-5, abs=1e-7), (process, name)
-  start = jax.tree.leaves(worker.start(worker.config_of(layout)))
+  start = jax.tree.leaves(small.start_state(worker.config_of(layout)))
   with np.load(folder / f"{layout}.npz") as found:
     for name, wanted, before in zip(found.files, leaves, start, strict=True):
       moved = np.abs(wanted - before).max()
@@ -76,7 +76,7 @@ def assert_restores(folder, layout, restored_as, devices):
   """Equal bits from the checkpoint that two processes wrote, here, on another number of devices."""
   config = worker.config_of(restored_as)
   placed = parallel.make_layout(config.layout, worker.BATCH, jax.devices("cpu")[:devices])
-  empty = placed.put_state(jax.tree.map(np.zeros_like, worker.start(config)))
+  empty = placed.put_state(jax.tree.map(np.zeros_like, small.start_state(config)))
   with checkpoints.Checkpoints(str(folder / layout)) as saved:
     state = saved.restore(empty)
   assert state.step == worker.STEPS
@@ -131,7 +131,7 @@ def test_with_virtual_shards_two_processes_give_the_bits_of_one(trained, tmp_pat
 def test_eight_devices_to_two(tmp_path, layout, restored_as):
   config = worker.config_of(layout)
   placed = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:8])
-  start = worker.start(config).replace(step=np.int32(worker.STEPS))
+  start = small.start_state(config).replace(step=np.int32(worker.STEPS))
   np.savez(tmp_path / f"{layout}.npz", *jax.tree.leaves(start))
   with checkpoints.Checkpoints(str(tmp_path / layout)) as saved:
     saved.save(placed.put_state(start), config)

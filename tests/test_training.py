@@ -13,7 +13,7 @@ from input_pipeline.errors import DataError
 from siamdff_jax import distillation
 from siamdff_jax.models.build import build
 from siamdff_jax.training import loop, parallel
-from siamdff_jax.training.state import TrainState, optimizer, schedule
+from siamdff_jax.training.state import optimizer, schedule
 from siamdff_jax.training.step import make_step, network_inputs
 
 STEPS = 2
@@ -35,17 +35,6 @@ def training_config(**model):
   return config
 
 
-def start(config, distiller_params=None):
-  """A state with random parameters everywhere, as numpy; equal for every layout."""
-  model = build(config.model)
-  variables = jax.eval_shape(lambda: model.init(jax.random.key(0), *small.inputs(0)))
-  params = {"student": small.random_params(model, *small.inputs(0)), "distiller": distiller_params or {}}
-  zero, rule = np.zeros((), np.int32), optimizer(config.optimizer, config.train.steps)
-  return TrainState(step=zero, params=params, opt_state=jax.device_get(rule.init(params)), ema=params["student"],
-                    batch_stats=jax.tree.map(lambda x: np.ones(x.shape, np.float32), variables.get("batch_stats", {})),
-                    bad_steps=zero)
-
-
 @functools.cache
 def compiled(kind="mesh", devices=1, fsdp=False, norm="group", features=16, accumulate=1, plain=True, remat=False,
              dtype="float32"):
@@ -57,7 +46,7 @@ def compiled(kind="mesh", devices=1, fsdp=False, norm="group", features=16, accu
   layout = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:devices])
   rule = optimizer(config.optimizer, config.train.steps)
   step = layout.compile(make_step(build(config.model, layout.axis_name), rule, config, axis_name=layout.axis_name))
-  return layout, lambda state, batch: step(state, layout.put_sharded(batch), {}, None), start(config)
+  return layout, lambda state, batch: step(state, layout.put_sharded(batch), {}, None), small.start_state(config)
 
 
 @functools.cache
@@ -301,7 +290,7 @@ def distilled():
   distiller_params = small.random_params(
       distiller, *features, batch["template_wh"], batch["search_box_ltrb"], batch["present"])
   variables = {"params": small.random_params(teacher, *inputs[teacher])}
-  return config, student, teacher, variables, distiller, start(config, distiller_params)
+  return config, student, teacher, variables, distiller, small.start_state(config, distiller_params)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from input_pipeline.errors import DataError
 from siamdff_jax import distillation
 from siamdff_jax.models.build import build
 from siamdff_jax.training import gradients, parallel
-from siamdff_jax.training.state import TrainState, optimizer
+from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import make_step, network_inputs
 
 PLAIN = dict(use_sten=False, use_dsfam=False, use_dcfam=False)
@@ -46,16 +46,6 @@ def small_config(norm: str, shards: int = SHARDS, **model):
   return config
 
 
-def start(config, distiller_params=None):
-  model = build(config.model)
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *small.inputs(0)))
-  params = {"student": small.random_params(model, *small.inputs(0)), "distiller": distiller_params or {}}
-  zero, rule = np.zeros((), np.int32), optimizer(config.optimizer, config.train.steps)
-  stats = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes.get("batch_stats", {}))
-  return TrainState(step=zero, params=params, opt_state=jax.device_get(rule.init(params)), ema=params["student"],
-                    batch_stats=stats, bad_steps=zero)
-
-
 def train(config, kind: str, devices: int, distiller=None, teacher=None, variables=None, initial=None):
   """(the last state, the metrics of all steps) as numpy."""
   config.layout.kind = kind
@@ -64,7 +54,7 @@ def train(config, kind: str, devices: int, distiller=None, teacher=None, variabl
                    axis_name=layout.axis_name, distiller=distiller, teacher=teacher)
   compiled = layout.compile(step, augment)
   gains = layout.put_replicated({"gains": np.linspace(0.8, 1.2, SHIFTS, dtype=np.float32)})
-  state, metrics = layout.put_state(initial or start(config)), []
+  state, metrics = layout.put_state(initial or small.start_state(config)), []
   variables = layout.put_state(variables)
   for n in range(STEPS):
     state, found = compiled(state, layout.put_sharded(example_batch(n)), gains, variables)
@@ -133,7 +123,7 @@ def test_with_a_distiller():
       distiller, *features, batch["template_wh"], batch["search_box_ltrb"], batch["present"])
   variables = {"params": small.random_params(teacher, *inputs[teacher])}
   with small.quick_compilation():
-    found = [train(config, kind, devices, distiller, teacher, variables, start(config, distiller_params))
+    found = [train(config, kind, devices, distiller, teacher, variables, small.start_state(config, distiller_params))
              for kind, devices in (("pmap", 2), ("mesh", 8))]
   assert_trained(found[0])
   assert {name for name in found[0][1][0] if "distill" in name}
@@ -177,7 +167,8 @@ def test_prepare_sees_one_shard_and_all_of_what_is_whole():
     return state, {"found": jax.lax.all_gather(batch["found"], parallel.AXIS, tiled=True)}
 
   rows = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3])
-  state = layout.put_state(start(small_config("group")).replace(params={}, opt_state={}, ema={}, step=np.int32(4)))
+  start = small.start_state(small_config("group"))
+  state = layout.put_state(start.replace(params={}, opt_state={}, ema={}, step=np.int32(4)))
   sharded = layout.put_sharded({"rows": rows, "table": np.arange(10, dtype=np.float32) ** 2})
   compiled = layout.compile(step, prepare, whole=("table",))
   _, found = compiled(state, sharded, layout.put_replicated({"one": np.float32(1)}), None)

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 import small
 from siamdff_jax.models.build import build
 from siamdff_jax.training import checkpoints, distributed, parallel
-from siamdff_jax.training.state import TrainState, optimizer
+from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import make_step
 
 STEPS, BATCH = 3, 8
@@ -38,22 +38,12 @@ def config_of(layout: str):
   return config
 
 
-def start(config) -> TrainState:
-  model = build(config.model)
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *small.inputs(0)))
-  params = {"student": small.random_params(model, *small.inputs(0)), "distiller": {}}
-  rule, zero = optimizer(config.optimizer, config.train.steps), np.zeros((), np.int32)
-  stats = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes.get("batch_stats", {}))
-  return TrainState(step=zero, params=params, batch_stats=stats, opt_state=jax.device_get(rule.init(params)),
-                    ema=params["student"], bad_steps=zero)
-
-
 def train(config, devices=None):
   """(layout, the state after STEPS steps, the metrics as floats); every process feeds its own share of the batches."""
   layout = parallel.make_layout(config.layout, BATCH, devices, config.train.virtual_shards)
   step = make_step(build(config.model, layout.norm_axis), optimizer(config.optimizer, config.train.steps), config,
                    axis_name=layout.axis_name)
-  compiled, state, metrics = layout.compile(step), layout.put_state(start(config)), []
+  compiled, state, metrics = layout.compile(step), layout.put_state(small.start_state(config)), []
   share = BATCH // jax.process_count()
   mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
   for n in range(STEPS):
