@@ -133,6 +133,9 @@ def _convolutions():
   names = [name for name in convolutions.SHAPES if not _SHAPES.value or any(part in name for part in _SHAPES.value)]
   for batch in _batches([1]):
     yield "", convolutions.rows(batch, _REPEATS.value, names)
+  if not _SHAPES.value:
+    yield "Max pooling", convolutions.pooling_rows(_REPEATS.value)
+  for batch in _batches([1]):
     if _XLA_FLAGS.value:
       yield "XLA's own form (NHWC) under compiler flags", convolutions.flag_rows(batch, _REPEATS.value, names)
 

@@ -259,3 +259,9 @@ def test_script(tmp_path):
 def test_script_refuses(arguments, message):
   done = run(*arguments)
   assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_pooling_rows():
+  row, = convolutions.pooling_rows(2, [(1, 9, 9, 2)])
+  assert row["max pooling of"] == "1x9x9x2" and len(row["seconds"]["slices, gradient (ms)"]) == 2
+  assert all(row[f"{form}, {kind} (ms)"] > 0 for form in ("flax", "slices") for kind in ("forward", "gradient"))

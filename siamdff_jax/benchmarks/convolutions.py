@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import lax
 
 from siamdff_jax.benchmarks import isolated, timing
 from siamdff_jax.models import depthwise
+from siamdff_jax.models.layers import max_pool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +195,21 @@ def flag_rows(batch: int, repeats: int, names: Iterable[str] = tuple(SHAPES), dt
         yield blank | {key: row[key] for key in (*list(blank)[1:], "seconds")} | {"note": ""}
     except isolated.Failed as error:
       yield blank | {"note": str(error)[-80:]}
+
+
+def pooling_rows(repeats: int, shapes: Iterable[tuple] = ((2, 127, 127, 64), (32, 63, 63, 16))) -> Iterator[dict]:
+  """Milliseconds of max pooling (3x3, stride 2) and its gradient, by Flax and by slices; r50's shape, quickstart's."""
+  forms = {"flax": lambda x: nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID"), "slices": max_pool}
+  for shape in shapes:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    todo = {}
+    for name, form in forms.items():
+      gradient = lambda x, form=form: jax.grad(lambda x: (form(x) ** 2).sum())(x)
+      for kind, function in (("forward", jax.jit(form)), ("gradient", jax.jit(gradient))):
+        todo[f"{name}, {kind} (ms)"] = lambda function=function, x=x: function(x)
+    times = timing.interleaved(todo, repeats)
+    yield {"max pooling of": "x".join(map(str, shape)), **{key: 1e3 * timing.median(t) for key, t in times.items()},
+           "seconds": times}
 
 
 if __name__ == "__main__":
