@@ -45,12 +45,15 @@ class RunLog:
     if self._path.exists():
       lines = self._path.read_text().splitlines(keepends=True)
       self._path.write_text("".join(line for line in lines if _is_before(line, start_step)))
-    self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=start_step + 1)
+    try:
+      self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=start_step + 1)
+    except ImportError as error:  # tensorboardX wants a package more for each kind of bucket.
+      logging.getLogger(__name__).warning("%s: no TensorBoard files there (%s)", self._path.parent, error)
 
   def _write(self, step, scalars):
     with self._path.open("a") as file:
       file.write(json.dumps({"step": step, **scalars}) + "\n")
-    for name, value in scalars.items():
+    for name, value in scalars.items() if self._board else ():
       self._board.add_scalar(name, value, step)
 
   def _guarded(self, action, *arguments):

@@ -25,7 +25,8 @@ def sampler(entries, config: ml_collections.ConfigDict, workdir: str) -> PairSam
   Raises:
     DataError: data at fault, or packed data that reach less far around the target than the pairs need.
   """
-  folder = config.data.records or os.path.join(os.path.dirname(os.path.abspath(workdir)), "records")
+  beside = "." if "://" in workdir else os.path.dirname(os.path.abspath(workdir))  # Not into a bucket.
+  folder = config.data.records or os.path.join(beside, "records")
   sides = {"template_side": config.model.template_side, "search_side": config.model.search_side}
   needed = needed_context(config.data.pairs, sides["search_side"] / sides["template_side"])
   context = max(needed, records.CONTEXT)
