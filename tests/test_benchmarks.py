@@ -100,7 +100,7 @@ def test_roofline_by_hand():
   rate = 40 / (compute + communication)
   assert row["pairs/s"] == pytest.approx(rate)
   assert row["hosts"] == 2 and row["input per host (pairs/s)"] == pytest.approx(rate / 2)
-  assert row["cores per host needed"] == pytest.approx(rate / 2 / 450) and row["cores per host"] == 4
+  assert row["cores per host needed"] == pytest.approx(rate / 2 / 1100) and row["cores per host"] == 4
   assert row["state (GiB/chip)"] == pytest.approx(36e6 / 2**30)
   sharded = scaling.roofline(CHIP, 1e9, sizes, 10, fsdp=True)
   assert sharded["sent per chip (MB)"] == pytest.approx(18 + 0.75 * 4)

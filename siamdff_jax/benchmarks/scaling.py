@@ -15,7 +15,7 @@ from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import initial_state
 
 MFU = 0.4  # Assumed share of the peak that the step reaches; measure yours with `benchmark.py step`.
-PAIRS_PER_CORE = 450  # What a CPU core delivers from packed records (the goal; measured by `benchmark.py input`).
+PAIRS_PER_CORE = 1100  # From packed records, measured by `benchmark.py input` (docs/performance.md).
 LATENCY = 20e-6  # Assumed seconds of an all-reduce too small for its bandwidth to matter.
 
 
