@@ -89,7 +89,8 @@ class ResidentFeed:
       batch = resident.batch_of(sharded, replicated, step, config, shards, devices)
       return augment(batch, config.seed, config.data.augment)
 
-    loaded = functools.cache(functools.partial(resident.table, sampler, where))
+    # Where all devices have the same shard it is decoded once; more than one is never kept on the host.
+    loaded = functools.lru_cache(1)(functools.partial(resident.table, sampler, where))
     share = config.train.batch_size // jax.process_count()
     slots = jax.process_index() * share + np.arange(share, dtype=np.uint32)
     self.prepare, self.whole = prepare, ("pixels",)

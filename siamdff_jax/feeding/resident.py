@@ -6,6 +6,9 @@ may be spread over `shards` devices: then each makes the crops whose frames it h
 them round (a crop is zero everywhere but where its frame is).
 """
 
+import os
+from concurrent import futures
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -66,15 +69,23 @@ def places(sampler: sampling.PairSampler, shards: int) -> Places:
 
 
 def table(sampler: sampling.PairSampler, where: Places, shard: int) -> np.ndarray:
-  """Decodes one shard: uint8 [where.size, UNIT]."""
+  """Decodes one shard on all cores: uint8 [where.size, UNIT]."""
   out = np.zeros((where.size, UNIT), np.uint8)
   rows = np.flatnonzero(where.shard == shard)
-  for row in tqdm(rows, desc=f"load shard {shard}", unit="frame", delay=2):
-    sequence, t = sampler.locate(row)
-    image = sampler.sequences[sequence].frames.cutout(t).image
-    height, stride, unit = len(image), where.stride[row], where.unit[row]
-    view = out[unit:unit + height * stride].reshape(height, stride * UNIT)
-    view[:, :image.shape[1]] = image
+
+  def fill(chunk):
+    for row in chunk:
+      sequence, t = sampler.locate(row)
+      image = sampler.sequences[sequence].frames.cutout(t).image
+      height, stride, unit = len(image), where.stride[row], where.unit[row]
+      view = out[unit:unit + height * stride].reshape(height, stride * UNIT)
+      view[:, :image.shape[1]] = image
+    return len(chunk)
+
+  with (futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(rows), desc=f"load shard {shard}", unit="frame", delay=2) as progress):
+    for count in pool.map(fill, np.array_split(rows, len(rows) // 256 + 1)):
+      progress.update(count)
   return out
 
 
