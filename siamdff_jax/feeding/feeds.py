@@ -82,8 +82,8 @@ class ResidentFeed:
     if devices % shards:
       raise DataError(f"data.resident_shards is {shards}, expected a divisor of the {devices} devices")
     where = resident.places(sampler, shards)
-    log.info("%d frames in device memory: %.2f GiB on each of %d devices, %d of them hold one copy together",
-             len(sampler.tables.boxes), where.size * resident.UNIT / 2**30, devices, shards)
+    log.info("%d frames in device memory: %.2f GiB per device, one copy per %d of the %d devices",
+             len(sampler.tables.boxes), where.size * resident.UNIT / 2**30, shards, devices)
 
     def prepare(sharded, replicated, step):
       batch = resident.batch_of(sharded, replicated, step, config, shards, devices)
