@@ -7,10 +7,11 @@ import ml_collections
 import numpy as np
 
 from configs import base
+from siamdff_jax import distillation
 from siamdff_jax.models.build import build
 from siamdff_jax.training import checkpoints
 from siamdff_jax.training.state import TrainState, optimizer
-from siamdff_jax.training.step import initial_state
+from siamdff_jax.training.step import initial_state, network_inputs
 
 TEMPLATE_SIDE, SEARCH_SIDE = 63, 127
 TEMPLATE_CELLS, SEARCH_CELLS, RESPONSE_CELLS = 7, 15, 9
@@ -86,6 +87,18 @@ def start_state(made: ml_collections.ConfigDict, distiller_params=None) -> Train
   stats = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes.get("batch_stats", {}))
   return TrainState(step=zero, params=params, opt_state=jax.device_get(rule.init(params)), ema=params["student"],
                     batch_stats=stats, bad_steps=zero)
+
+
+def distillation_of(made: ml_collections.ConfigDict, teacher_config: ml_collections.ConfigDict):
+  """(student, teacher, the teacher's variables, distiller, its parameters), all parameters random."""
+  student, teacher, distiller = build(made.model), build(teacher_config.model), distillation.build(made.distiller)
+  examples = batch(0)
+  images = {m: network_inputs(examples, m.prior_channel) for m in (student, teacher)}
+  outputs = [jax.eval_shape(lambda m=m: m.init_with_output(jax.random.key(0), *images[m])[0]) for m in images]
+  features = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), outputs)
+  params = random_params(
+      distiller, *features, examples["template_wh"], examples["search_box_ltrb"], examples["present"])
+  return student, teacher, {"params": random_params(teacher, *images[teacher])}, distiller, params
 
 
 def write_checkpoint(workdir, made: ml_collections.ConfigDict | None = None) -> str:

@@ -156,6 +156,15 @@ def test_an_interrupted_packing_goes_on(source, tmp_path, monkeypatch):
   assert records.verify(source, str(tmp_path), None)[0] < 1.5
 
 
+def test_a_data_set_without_its_index_is_written_again(source, tmp_path):
+  """Interrupted at the very end, then asked for with another context: nothing of the old one stays."""
+  records.prepare(source, str(tmp_path), context=1.0)
+  (tmp_path / "infrared_crops" / "1.0.0" / "index.npz").unlink()
+  records.prepare(source, str(tmp_path), context=2.0)
+  assert records.packed_context(str(tmp_path)) == 2.0
+  assert records.verify(source, str(tmp_path), None)[0] < 1.5
+
+
 def test_other_data_in_the_folder_are_refused(source, root):
   moved = [dataclasses.replace(source[0], boxes=source[0].boxes + 1 * source[0].visible[:, None]), source[1]]
   for sequences, context in ((moved, records.CONTEXT), (source[:1], records.CONTEXT), (source, 2.0)):

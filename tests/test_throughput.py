@@ -46,9 +46,9 @@ def test_a_pause_belongs_to_no_interval():
   clock.now += 1
   with meter.paused():
     clock.now += 50
-  clock.now += 1
+  clock.now += 0.5
+  meter.take(slow_stream(clock, 0.5))
   meter.advance()
-  meter.add_wait(0.5)
   assert meter.scalars() == pytest.approx({"pairs_per_second": 5, "input_wait": 0.25})
 
 

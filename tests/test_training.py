@@ -282,14 +282,7 @@ def distilled():
   config.distiller.update(kind="contextual", weight=2.0)
   teacher_config = small.config(features=24, prior_channel=True, **PLAIN)
   teacher_config.model.backbone.widths = (8, 8, 16, 16)
-  student, teacher, distiller = build(config.model), build(teacher_config.model), distillation.build(config.distiller)
-  batch = small.batch(0)
-  inputs = {m: network_inputs(batch, m.prior_channel) for m in (student, teacher)}
-  outputs = [jax.eval_shape(lambda m=m: m.init_with_output(jax.random.key(0), *inputs[m])[0]) for m in inputs]
-  features = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), outputs)
-  distiller_params = small.random_params(
-      distiller, *features, batch["template_wh"], batch["search_box_ltrb"], batch["present"])
-  variables = {"params": small.random_params(teacher, *inputs[teacher])}
+  student, teacher, variables, distiller, distiller_params = small.distillation_of(config, teacher_config)
   return config, student, teacher, variables, distiller, small.start_state(config, distiller_params)
 
 

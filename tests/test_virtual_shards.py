@@ -9,11 +9,10 @@ import pytest
 
 import small
 from input_pipeline.errors import DataError
-from siamdff_jax import distillation
 from siamdff_jax.models.build import build
 from siamdff_jax.training import gradients, parallel
 from siamdff_jax.training.state import optimizer
-from siamdff_jax.training.step import make_step, network_inputs
+from siamdff_jax.training.step import make_step
 
 PLAIN = dict(use_sten=False, use_dsfam=False, use_dcfam=False)
 SHARDS, STEPS = 8, 3
@@ -114,14 +113,7 @@ def test_with_a_distiller():
   config = small_config("batch")
   config.distiller.update(kind="contextual", weight=2.0)
   teacher_config = small_config("group", features=24, prior_channel=True)
-  student, teacher, distiller = build(config.model), build(teacher_config.model), distillation.build(config.distiller)
-  batch = small.batch(0)
-  inputs = {m: network_inputs(batch, m.prior_channel) for m in (student, teacher)}
-  outputs = [jax.eval_shape(lambda m=m: m.init_with_output(jax.random.key(0), *inputs[m])[0]) for m in inputs]
-  features = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), outputs)
-  distiller_params = small.random_params(
-      distiller, *features, batch["template_wh"], batch["search_box_ltrb"], batch["present"])
-  variables = {"params": small.random_params(teacher, *inputs[teacher])}
+  _, teacher, variables, distiller, distiller_params = small.distillation_of(config, teacher_config)
   with small.quick_compilation():
     found = [train(config, kind, devices, distiller, teacher, variables, small.start_state(config, distiller_params))
              for kind, devices in (("pmap", 2), ("mesh", 8))]

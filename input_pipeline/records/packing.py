@@ -165,12 +165,13 @@ def _write(sequences, folder, root, mark, context, shards):
   from input_pipeline.records import builder
 
   builder.tfds.disable_progress_bar()  # One of ours is enough.
+  # Without its index a data set is what an interruption left, perhaps of another source; writing it again is quick.
+  shutil.rmtree(os.path.dirname(reading.dataset_folder(root)), ignore_errors=True)
   made = builder.InfraredCrops(data_dir=root, examples=_examples(sequences, folder),
                                facts={"fingerprint": mark, "context": context})
-  if not os.path.isdir(made.data_dir):
-    with contextlib.redirect_stdout(None):  # It speaks of downloading.
-      made.download_and_prepare(download_config=builder.tfds.download.DownloadConfig(num_shards=shards))
-    shutil.rmtree(os.path.join(root, "downloads"), ignore_errors=True)  # TFDS makes the folder, nothing is in it.
+  with contextlib.redirect_stdout(None):  # It speaks of downloading.
+    made.download_and_prepare(download_config=builder.tfds.download.DownloadConfig(num_shards=shards))
+  shutil.rmtree(os.path.join(root, "downloads"), ignore_errors=True)  # TFDS makes the folder, nothing is in it.
   parts = [_read_part(_part(folder, n)) for n in range(len(sequences))]
   path = os.path.join(made.data_dir, reading.INDEX)
   with open(path + ".partial", "wb") as file:

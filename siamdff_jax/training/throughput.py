@@ -148,12 +148,8 @@ class Meter:
     """`next(stream)`; the time it takes is input wait."""
     start = self._clock()
     item = next(stream)
-    self.add_wait(self._clock() - start)
+    self._waited += self._clock() - start
     return item
-
-  def add_wait(self, seconds: float):
-    """Input wait that was measured elsewhere."""
-    self._waited += seconds
 
   @contextlib.contextmanager
   def paused(self):
