@@ -20,6 +20,9 @@ class Sequence:
     visible: bool [T]. `visible[t]` is False exactly when `boxes[t]` is all zero.
     attributes: the benchmark's attribute names that hold for this sequence, e.g. ("SV", "TS").
     mended: what the reader had to decide, e.g. {"visible frame with a zero box": 3}.
+    size: (width, height) of the frames in pixels; None when neither the frames nor the labels tell it.
+    frame_labels: a benchmark's further labels by name, int [T] each: "absence", "cover" (GOT-10k, 0..8),
+      "cut_by_image", "full_occlusion", "out_of_view"; the others are 0 or 1.
   """
 
   name: str
@@ -28,12 +31,14 @@ class Sequence:
   visible: np.ndarray
   attributes: tuple[str, ...] = ()
   mended: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  size: tuple[int, int] | None = None
+  frame_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.boxes)
 
 
-def from_labels(name, frames, boxes, visible, where, attributes=()) -> Sequence:
+def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, frame_labels=None) -> Sequence:
   """Checks and mends labels, the same way for every format.
 
   The rule (our choice, FIELD.md lists what occurs): a frame is visible when its flag says so *and* its box has
@@ -46,9 +51,11 @@ def from_labels(name, frames, boxes, visible, where, attributes=()) -> Sequence:
     visible: [T] flags, or None when the format has none (then the box alone decides).
     where: the annotation file, for error messages.
     attributes: attribute names.
+    size: (width, height) of the frames in pixels, or None.
+    frame_labels: further labels by name, [T] each.
 
   Raises:
-    DataError: box and frame (or flag) counts that differ, infinite or negative sizes, an empty annotation.
+    DataError: box and frame (or flag, or label) counts that differ, infinite or negative sizes, an empty annotation.
   """
   boxes = np.array(boxes, np.float64).reshape(-1, 4)
   if not len(boxes):
@@ -68,10 +75,14 @@ def from_labels(name, frames, boxes, visible, where, attributes=()) -> Sequence:
     flags = np.asarray(visible).astype(bool).reshape(-1)
     if len(flags) != len(boxes):
       raise DataError(f"{where}: {len(flags)} visibility flags for {len(boxes)} boxes, expected as many")
+  for key, values in (frame_labels or {}).items():
+    if len(values) != len(boxes):
+      raise DataError(f"{where}: {len(values)} labels {key} for {len(boxes)} boxes, expected as many")
   mended = {
       "visible frame with a zero box, taken as absent": int((flags & ~positive).sum()),
       "absent frame with a real box, box dropped": int((~flags & positive).sum()),
   }
   seen = flags & positive
   boxes = np.where(seen[:, None], boxes, 0).astype(np.float32)
-  return Sequence(name, frames, boxes, seen, tuple(attributes), {k: n for k, n in mended.items() if n})
+  mended = {what: count for what, count in mended.items() if count}
+  return Sequence(name, frames, boxes, seen, tuple(attributes), mended, size, dict(frame_labels or {}))

@@ -5,12 +5,20 @@
 
 Ends with exit code 1 when there is an error, with 0 when there is none (warnings may be). Formats:
 
-  antiuav     <sequence>/infrared.mp4 (.avi, .mkv, .mov) or frames, and infrared.json or IR_label.json
-  antiuav410  <split>/<sequence>/*.jpg and IR_label.json or annos/<split>/<sequence>.txt
-  otb         <sequence>/img/*.jpg and groundtruth_rect.txt or groundtruth.txt (1-based boxes)
-  plain       images or a video, and groundtruth.txt (0-based boxes, optional here)
+  antiuav      <sequence>/infrared.mp4 (.avi, .mkv, .mov) or frames, and infrared.json or IR_label.json
+  antiuav410   <split>/<sequence>/*.jpg and IR_label.json or annos/<split>/<sequence>.txt
+  cst_antiuav  the same
+  lsotb_tir    <sequence>/img/*.jpg and anno/<sequence>.txt beside, or groundtruth_rect.txt (1-based boxes)
+  ptb_tir      <sequence>/img/*.jpg and tiranno/<sequence>.txt beside, or groundtruth_rect.txt (1-based boxes)
+  got10k       <split>/list.txt, <sequence>/*.jpg, groundtruth.txt (1-based boxes), *.label, meta_info.ini
+  lasot        <class>/<class>-N/img/*.jpg, groundtruth.txt (1-based boxes), full_occlusion.txt, out_of_view.txt
+  otb          <sequence>/img/*.jpg and groundtruth_rect.txt or groundtruth.txt (1-based boxes)
+  uav123       anno/<set>/<sequence>.txt (1-based boxes) and data_seq/UAV123/<folder>/*.jpg
+  dtb70        <sequence>/img/*.jpg and groundtruth_rect.txt (1-based boxes)
+  plain        images or a video, and groundtruth.txt (0-based boxes, optional here)
 
-The root holds sequences, or train/, val/, test/ with sequences, or is one sequence.
+The root holds sequences, or train/, val/, test/ with sequences, or is one sequence. For UAV123 it can also be the
+folder of one set, anno/UAV123 or anno/UAV20L; for LaSOT, a list such as testing_set.txt in the data set's folder.
 """
 
 from absl import flags

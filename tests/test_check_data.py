@@ -107,3 +107,5 @@ def test_command_refuses_in_one_sentence(tmp_path, format, root):
 def test_help():
   done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=False)
   assert "--root" in done.stdout and "every problem" in done.stdout
+  for format in datasets.FORMATS:
+    assert f"\n  {format} " in done.stdout

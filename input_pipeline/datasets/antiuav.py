@@ -4,11 +4,12 @@ Boxes are 0-based already. `visible.*` is not read. A file under another name (`
 for truth.
 """
 
-from input_pipeline.datasets import labels, media
+from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import DataError
 
 LAYOUT = (
     "folders <sequence>/ with infrared.mp4 (or .avi, .mkv, .mov) or image files, and infrared.json or IR_label.json")
+ORIGIN = 0
 _LABEL_FILES = ("infrared.json", "IR_label.json")
 
 
@@ -18,6 +19,11 @@ def is_sequence(path, frames):
     return False
   labelled = any((path / name).is_file() for name in _LABEL_FILES)
   return labelled or bool(media.videos_in(path, "infrared") or media.images_in(path))
+
+
+def find(root, frames):
+  """The sequences below a root, see `layout.walk`."""
+  return layout.walk(root, frames, is_sequence)
 
 
 def read_labels(path):

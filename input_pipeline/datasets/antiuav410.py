@@ -8,11 +8,12 @@ Without frames, the `annos` folder or one of its splits is enough as a root.
 
 import dataclasses
 
-from input_pipeline.datasets import labels, media
+from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import DataError
 
 LAYOUT = ("folders <sequence>/ (or <split>/<sequence>/) with image files and IR_label.json or "
           "annos/<split>/<sequence>.txt")
+ORIGIN = 0
 ATTRIBUTES = ("TC", "OV", "SV", "FM", "OC", "DBC", "TS", "SS", "MS", "NS")
 _JSON = "IR_label.json"
 
@@ -25,8 +26,18 @@ def is_sequence(path, frames):
   return not frames and path.suffix.lower() == ".txt"
 
 
+def find(root, frames):
+  """The sequences below a root, see `layout.walk`."""
+  return layout.walk(root, frames, is_sequence)
+
+
 def read_labels(path):
   """Labels of the sequence in the folder `path`, or of the text file `path`."""
+  return labels_with(path, ATTRIBUTES)
+
+
+def labels_with(path, names):
+  """`read_labels` for attribute files whose flags have other names, see `labels.read_flags`."""
   text, flags = _text_files(path)
   if path.is_dir() and (path / _JSON).is_file():
     found = labels.read_json(path / _JSON)
@@ -35,7 +46,7 @@ def read_labels(path):
   else:
     raise DataError(f"{path}: no labels, expected {path / _JSON} or {text}")
   if flags.is_file():
-    found = dataclasses.replace(found, attributes=labels.read_flags(flags, ATTRIBUTES))
+    found = dataclasses.replace(found, attributes=labels.read_flags(flags, names))
   return found
 
 
@@ -54,4 +65,4 @@ def _text_files(path):
   split = path.parent
   folders = (split.parent / "annos" / split.name, split / "annos")
   folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-  return folder / f"{path.name}.txt", folder / "att" / f"{path.name}.txt"
+  return media.named(folder, f"{path.name}.txt"), media.named(folder / "att", f"{path.name}.txt")

@@ -12,7 +12,7 @@ from input_pipeline.datasets import plain
 from input_pipeline.datasets.formats import reader
 from input_pipeline.datasets.labels import Labels
 from input_pipeline.datasets.layout import find_sequences
-from input_pipeline.datasets.loading import is_outside
+from input_pipeline.datasets.loading import check_size, is_outside
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ImageFiles
 from input_pipeline.sequences import from_labels
@@ -173,7 +173,9 @@ def _check_labels(labels, sizes, report):
   _note(report.errors, labels.where, "have a negative width or height", negative)
   boxes[absent | broken | negative] = 0
   try:
-    sequence = from_labels(report.name, None, boxes, labels.visible, labels.where)
+    sequence = from_labels(report.name, None, boxes, labels.visible, labels.where, frame_labels=labels.frame_labels)
+    if sizes is not None and len(sizes) and sizes[0].all():
+      check_size(labels, sizes[0])
   except DataError as error:
     report.errors.append(str(error))
     return

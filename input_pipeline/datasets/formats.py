@@ -3,14 +3,33 @@
 import types
 from collections.abc import Mapping
 
-from input_pipeline.datasets import antiuav, antiuav410, otb, plain
+from input_pipeline.datasets import (
+    antiuav,
+    antiuav410,
+    cst_antiuav,
+    dtb70,
+    got10k,
+    lasot,
+    lsotb_tir,
+    otb,
+    plain,
+    ptb_tir,
+    uav123,
+)
 from input_pipeline.datasets.layout import Reader
 from input_pipeline.errors import DataError
 
 FORMATS: Mapping[str, Reader] = types.MappingProxyType({
     "antiuav": antiuav,
     "antiuav410": antiuav410,
+    "cst_antiuav": cst_antiuav,
+    "lsotb_tir": lsotb_tir,
+    "ptb_tir": ptb_tir,
+    "got10k": got10k,
+    "lasot": lasot,
     "otb": otb,
+    "uav123": uav123,
+    "dtb70": dtb70,
     "plain": plain,
 })
 

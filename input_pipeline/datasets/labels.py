@@ -9,6 +9,8 @@ import json
 import math
 import os
 import re
+import unicodedata
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,12 +30,16 @@ class Labels:
     visible: bool [T'], or None when the file has no flags. T' can differ from T: whoever builds a sequence checks.
     where: the annotation file, for messages.
     attributes: attribute names.
+    size: (width, height) of the frames in pixels, where the labels tell it.
+    frame_labels: as in `Sequence.frame_labels`, [T''] each.
   """
 
   boxes: np.ndarray
   visible: np.ndarray | None
   where: str
   attributes: tuple[str, ...] = ()
+  size: tuple[int, int] | None = None
+  frame_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def read_bytes(path) -> bytes:
@@ -84,11 +90,42 @@ def read_text(path) -> Labels:
 
 
 def read_flags(path, names) -> tuple[str, ...]:
-  """Reads attribute flags (0 or 1, any separator, one or many lines) and returns the names of those set."""
-  tokens = [token for line in text_lines(path) for token in _SEPARATOR.split(line.strip(" \t,;")) if token]
-  if len(tokens) != len(names) or not set(tokens) <= {"0", "1"}:
-    raise DataError(f"{path}: expected {len(names)} flags (0 or 1) in the order {','.join(names)}")
-  return tuple(name for name, token in zip(names, tokens, strict=True) if token == "1")
+  """Reads attribute flags (0 or 1, any separator, one or many lines) and returns the names of those set.
+
+  A name of None stands for a number that is no flag and is not read.
+  """
+  tokens = _tokens(path)
+  flags = [token for name, token in zip(names, tokens, strict=False) if name]
+  if len(tokens) != len(names) or not set(flags) <= {"0", "1"}:
+    order = ",".join(name or "(a number)" for name in names)
+    raise DataError(f"{path}: expected {len(names)} flags (0 or 1) in the order {order}")
+  return tuple(name for name, token in zip(names, tokens, strict=True) if name and token == "1")
+
+
+def read_frame_labels(path, highest=1) -> np.ndarray:
+  """Reads one whole number from 0 to `highest` per frame, int [T]: any separator, one or many lines."""
+  tokens = _tokens(path)
+  allowed = {str(value) for value in range(highest + 1)}
+  wrong = next((t for t, token in enumerate(tokens) if token not in allowed), None)
+  if wrong is not None:
+    raise DataError(f"{path}: frame {wrong} has the label {_short(tokens[wrong])!r}, expected 0 to {highest}")
+  return np.array(tokens, int)
+
+
+def read_names(path) -> list[str]:
+  """The sequence names of a list file, one per line, in Unicode's composed form (NFC)."""
+  return [unicodedata.normalize("NFC", line.strip()) for line in text_lines(path) if line.strip()]
+
+
+def zero_based(found: Labels, origin: int) -> Labels:
+  """The labels with x and y counted from 0 instead of from `origin`."""
+  return dataclasses.replace(found, boxes=found.boxes - np.float32([origin, origin, 0, 0]))
+
+
+def without_negative_sizes(found: Labels) -> Labels:
+  """The labels with a zero box for every finite one of negative width or height, for benchmarks that have them."""
+  negative = (found.boxes[:, 2:] < 0).any(axis=1) & np.isfinite(found.boxes).all(axis=1)
+  return dataclasses.replace(found, boxes=np.where(negative[:, None], np.float32(0), found.boxes))
 
 
 def text_lines(path) -> list[str]:
@@ -98,6 +135,10 @@ def text_lines(path) -> list[str]:
   except UnicodeDecodeError as error:
     raise DataError(f"{path}: not a UTF-8 text file") from error
   return re.split(r"\r\n|\r|\n", text.rstrip()) if text.strip() else []
+
+
+def _tokens(path) -> list[str]:
+  return [token for line in text_lines(path) for token in _SEPARATOR.split(line.strip(" \t,;")) if token]
 
 
 def _text_row(where, number, line) -> list[float]:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import unicodedata
 
 import cv2
 
@@ -40,6 +41,25 @@ def is_video(path: pathlib.Path) -> bool:
 def images_in(folder) -> list[pathlib.Path]:
   """The image files of a folder in natural order; empty when there is no such folder."""
   return [path for path in entries(folder) if is_image(path)] if os.path.isdir(folder) else []
+
+
+def within(images, first: int, last: int) -> list[pathlib.Path]:
+  """The images whose number (the last digits of the name) is from `first` to `last`; DataError when there is none."""
+  numbers = [_DIGITS.findall(path.stem) for path in images]
+  chosen = [path for path, found in zip(images, numbers, strict=True) if found and first <= int(found[-1]) <= last]
+  if not chosen:
+    raise DataError(f"{images[0].parent}: no image has a number from {first} to {last}, expected the frames of the "
+                    "benchmark")
+  return chosen
+
+
+def named(folder, name: str) -> pathlib.Path:
+  """`folder/name`, or the file there whose name differs only in its Unicode form (composed, decomposed)."""
+  path = pathlib.Path(folder, name)
+  if path.exists() or name.isascii() or not path.parent.is_dir():
+    return path
+  composed = unicodedata.normalize("NFC", name)
+  return next((other for other in entries(folder) if unicodedata.normalize("NFC", other.name) == composed), path)
 
 
 def videos_in(folder, stem: str | None = None) -> list[pathlib.Path]:

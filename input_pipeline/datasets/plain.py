@@ -5,10 +5,11 @@ video among others, labelled by `<video's name>.txt`. Without frames, those text
 footage cannot be loaded as a sequence (it would claim that the target is never there): `open_frames` reads it.
 """
 
-from input_pipeline.datasets import labels, media
+from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import DataError
 
 LAYOUT = "image files or a video, or folders of them, each with groundtruth.txt (or <video>.txt) beside"
+ORIGIN = 0
 _LABELS = "groundtruth.txt"
 
 
@@ -29,6 +30,11 @@ def find_labels(path):
   else:
     files = [path.with_suffix(".txt")] + ([path.parent / _LABELS] if _only_video(path.parent) else [])
   return next((file for file in files if file.is_file()), None)
+
+
+def find(root, frames):
+  """The sequences below a root, see `layout.walk`."""
+  return layout.walk(root, frames, is_sequence)
 
 
 def read_labels(path):

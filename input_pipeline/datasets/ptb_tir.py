@@ -1,0 +1,27 @@
+"""PTB-TIR: `<sequence>/img/*.jpg` + labels in `tiranno/` or in the sequence's folder.
+
+The toolkit (QiaoLiuHit/PTB-TIR_Evaluation_toolkit) keeps the sequences in `tirsequences/`, the boxes in
+`tiranno/<sequence>.txt` (corrected in 2019), and 10 attributes in `tiranno/att/<sequence>.txt`, in the order of its
+`run_evaluation.m`. It is OTB's Matlab code: the top left pixel is (1, 1). The root is the folder of the sequences;
+without frames, `tiranno` is enough.
+"""
+
+from input_pipeline.datasets import layout, otb_family
+
+LAYOUT = "folders <sequence>/ with img/ (image files), tiranno/<sequence>.txt beside or groundtruth_rect.txt in them"
+ORIGIN = 1
+ATTRIBUTES = ("DEF", "OCC", "SV", "BC", "LR", "FM", "MB", "OV", "IV", "TC")
+_ANNOS = "tiranno"
+
+is_sequence = otb_family.is_sequence
+find_media = otb_family.find_media
+
+
+def find(root, frames):
+  """The sequences below a root, see `layout.walk`."""
+  return layout.walk(root, frames, is_sequence, _ANNOS)
+
+
+def read_labels(path):
+  """Labels of the sequence `path`, see `otb_family.read_labels`."""
+  return otb_family.read_labels(path, ORIGIN, _ANNOS, ATTRIBUTES)
