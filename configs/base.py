@@ -53,6 +53,11 @@ def get_config() -> ml_collections.ConfigDict:
           augment=dict(flip=0.5, polarity=0.2, fade=0.15, gain=0.4, blur=0.2, noise=0.3, stripes=0.15,
                        dead_pixels=0.05),  # Probability of each.
       ),
+      evaluation=dict(  # Tracking whole sequences whenever a checkpoint is saved, which then picks the best checkpoint.
+          format="antiuav410", root="", only="",  # As of scripts/evaluate.py; without a root there is none.
+          protocol="", metric="",  # Empty: the format's own protocol, and the first metric that it reports.
+          streams=8,  # Sequences in lockstep.
+      ),
       optimizer=dict(
           kind="adamw", learning_rate=1e-3, weight_decay=1e-4, warmup_steps=200, final_fraction=0.01, clip_norm=5.0,
           backbone_factor=1.0,  # The backbone's learning rate as a share of the rest's.

@@ -11,6 +11,7 @@
   scaling       on paper for 8 H100, v5e-256 and v5p-512 (--batch: per chip); layouts on virtual CPU devices
   input         reading, decoding and cropping, pairs/s per core
   saving        checkpoints: what a save costs the training
+  tracking      frames/s of tracking in lockstep over numbers of streams, host memory (--config, else --cases)
   pytorch       our network against the same in PyTorch
   convolutions  XLA's convolutions on the networks' shapes, other forms, dtypes and compiler flags
   depthwise     both forms of every depthwise operation
@@ -31,11 +32,14 @@ _CONFIG = config_flags.DEFINE_config_file(
     "(for accelerator: in student and teacher of every case).")
 _TEACHER = flags.DEFINE_string("teacher", "", "Config of a teacher with random weights, configs/NAME.py or NAME, "
                                "with the same --config.KEY=VALUE as the student. Empty: no distillation.")
-_CASES = flags.DEFINE_list("cases", ["r50", "r18", "lite"], "For accelerator, scaling: students of r50.")
+_CASES = flags.DEFINE_list("cases", ["r50", "r18", "lite"], "For accelerator, scaling: students of r50; for tracking: "
+                           "the students alone.")
 _BATCH = flags.DEFINE_list("batch", None, "Batch sizes, ascending. Default: 32,64,128,256; the config's for memory and "
                            "loop; 1 for convolutions; 32 for scaling; the command's own for pytorch.")
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Counted timings of each.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", "", "File for the same with all single timings.")
+_STREAMS = flags.DEFINE_list("streams", [1, 8, 32, 128], "For tracking: sequences in lockstep, ascending.")
+_FRAMES = flags.DEFINE_integer("frames", 64, "For tracking: frames per sequence.", lower_bound=2)
 _WORKDIR = flags.DEFINE_string("workdir", "", "For saving: folder for the checkpoints, on the disk that is to be "
                                "measured. Default: the system's temporary folder.")
 _SHAPES = flags.DEFINE_list("shapes", [], "For convolutions: only those whose name contains one of these.")
@@ -120,6 +124,15 @@ def _saving():
     yield "", saving.rows(_CONFIG.value, workdir, _REPEATS.value)
 
 
+def _tracking():
+  from siamdff_jax.benchmarks import tracking
+
+  networks = [_case()] if _config_flag().present else _distillations()
+  streams = [int(count) for count in _STREAMS.value]
+  yield "640x512 frames, random weights", tracking.rows(networks, streams, _FRAMES.value, _REPEATS.value)
+  yield "Host memory over the length of sequences", tracking.memory_rows(networks[-1], max(streams), _FRAMES.value)
+
+
 def _pytorch():
   from siamdff_jax.benchmarks import pytorch
 
@@ -147,8 +160,8 @@ def _depthwise():
 
 
 _COMMANDS = {"accelerator": _accelerator, "step": _step, "loop": _loop, "memory": _memory, "scaling": _scaling,
-             "input": _input, "saving": _saving, "pytorch": _pytorch, "convolutions": _convolutions,
-             "depthwise": _depthwise}
+             "input": _input, "saving": _saving, "tracking": _tracking, "pytorch": _pytorch,
+             "convolutions": _convolutions, "depthwise": _depthwise}
 
 
 def main(command):

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Tracks every sequence of a data set from its first box and scores the results.
+"""Tracks every sequence of a data set with one or several trackers, scores them and writes a report.
 
-  scripts/evaluate.py --checkpoint runs/student --format antiuav --root DATA/val --out runs/student_val
+  scripts/evaluate.py --checkpoint runs/student --checkpoint svanstrom --baselines opencv \
+      --format antiuav --root DATA/val --out runs/val
 
-Writes results/<sequence>.json, metrics.json and curves.png. --checkpoint KCF or CSRT runs OpenCV's tracker instead.
+Writes <tracker>/results/<sequence>.json and <tracker>/metrics.json for each, and report.html (one self-contained
+page), its pictures, CSV and LaTeX tables. The same command goes on where it was stopped. Several hosts share the
+sequences: the same command on each, with --distributed or --coordinator as for scripts/train.py, and an --out that all
+see.
 """
 
 from absl import flags
@@ -12,25 +16,35 @@ import _path  # noqa: F401  (makes the project importable when it is not install
 from input_pipeline import datasets
 from siamdff_jax import cli
 from siamdff_jax.evaluation.protocols import PROTOCOLS
+from siamdff_jax.evaluation.running import RUNS
 
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Training workdir, a checkpoint in one, a shipped model, or an OpenCV tracker (KCF, CSRT).")
-_FORMAT = flags.DEFINE_enum("format", None, list(datasets.FORMATS), "Layout of the data set.")
-_ROOT = flags.DEFINE_string("root", None, "Folder of the data set, or of one split.")
-_OUT = flags.DEFINE_string("out", None, "Folder for results/<sequence>.json, metrics.json and curves.png.")
-_PROTOCOL = flags.DEFINE_enum("protocol", None, list(PROTOCOLS), "How to score; the default is the format's own.")
+_CHECKPOINT = flags.DEFINE_multi_string(
+    "checkpoint", [], "Training workdir, a checkpoint in one, or a shipped model; NAME=CHECKPOINT names it. Repeat it "
+    "to compare several.")
+_BASELINES = flags.DEFINE_list("baselines", [], "OpenCV's trackers to run too: opencv (all), or KCF, CSRT, ...")
+_FORMAT = flags.DEFINE_enum("format", None, list(datasets.FORMATS), "Layout of the data set.", required=True)
+_ROOT = flags.DEFINE_string("root", None, "Folder of the data set, or of one split.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
+_PROTOCOL = flags.DEFINE_enum("protocol", None, list(PROTOCOLS), "How to score; the default is the format's own, and "
+                              "vot for --run reset.")
+_RUN = flags.DEFINE_enum("run", "ope", RUNS, "ope: once from the true first box. sre: from twelve moved first boxes. "
+                         "reset: started anew from the truth after each failure.")
 _ONLY = flags.DEFINE_string("only", "", "Only sequences whose name contains this.")
-_STREAMS = flags.DEFINE_integer("streams", 4, "Sequences tracked in lockstep.", lower_bound=1)
-_VIDEOS = flags.DEFINE_integer("videos", 0, "Annotated videos to write, of the first sequences by name.", lower_bound=0)
-flags.mark_flags_as_required(["checkpoint", "format", "root", "out"])
+_STREAMS = flags.DEFINE_integer("streams", 8, "Sequences tracked in lockstep, per host.", lower_bound=1)
+_CLIPS = flags.DEFINE_integer("clips", 6, "Of how many of the worst sequences the report shows clips.", lower_bound=0)
+_VIDEOS = flags.DEFINE_integer("videos", 0, "Annotated videos of whole sequences to write, of the first by name.",
+                               lower_bound=0)
+_REDO = flags.DEFINE_bool("redo", False, "Replace what --out holds of other weights or another kind of run.")
+cli.define_processes()
 
 
 def main(_):
+  cli.join_processes()
   from siamdff_jax.evaluation import evaluate
 
-  evaluate.evaluate_checkpoint(_CHECKPOINT.value, _FORMAT.value, _ROOT.value, _OUT.value,
-                               protocol=_PROTOCOL.value or _FORMAT.value, only=_ONLY.value,
-                               streams=_STREAMS.value, videos=_VIDEOS.value)
+  evaluate.evaluate(_CHECKPOINT.value, _BASELINES.value, _FORMAT.value, _ROOT.value, _OUT.value,
+                    protocol=_PROTOCOL.value or "", run=_RUN.value, only=_ONLY.value, streams=_STREAMS.value,
+                    clips=_CLIPS.value, videos=_VIDEOS.value, redo=_REDO.value)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,10 @@ train() {  # train ROLE NAME [MORE FLAGS]
   python scripts/train.py --config "configs/quickstart.py:$1" --workdir "$out/$2" \
     --config.data.train.simulated.root="$out/train" --config.train.steps="$steps" "${@:3}"
 }
-evaluate() {  # evaluate CHECKPOINT NAME [MORE FLAGS]
-  python scripts/evaluate.py --checkpoint "$1" --format antiuav410 --root "$out/test" --out "$out/results/$2" "${@:3}"
+evaluate() {  # evaluate FLAGS; trackers that have their results already are not run again
+  python scripts/evaluate.py --format antiuav410 --root "$out/test" --out "$out/evaluation" --redo "$@"
 }
-evaluate_others() {
-  evaluate "$out/teacher" teacher
-  evaluate "$out/undistilled" undistilled
-  evaluate KCF KCF
-  evaluate CSRT CSRT
-}
+others=(--checkpoint "$out/undistilled" --checkpoint "$out/teacher" --baselines KCF,CSRT)
 in_background() {  # in_background NAME COMMAND...: two cores, two jobs; XLA does not fill two with one small network.
   "${@:2}" >"$out/$1.log" 2>&1 &
   job=$!
@@ -38,13 +33,9 @@ in_background undistilled train student undistilled --config.distiller.kind=none
 train teacher teacher
 finish undistilled
 say "Distilling the student from the teacher; beside it the others track the test sequences (log: $out/others.log)"
-in_background others evaluate_others
+in_background others evaluate "${others[@]}" --clips 0
 train student student --config.teacher.checkpoint="$out/teacher"
 finish others
-evaluate "$out/student" student --videos 1
-say "Comparing"
-results=()
-for name in student undistilled teacher KCF CSRT; do results+=("$name=$out/results/$name"); done
-python scripts/compare.py --format antiuav410 --root "$out/test" --protocol antiuav410 --out "$out/comparison" \
-  --results "$(IFS=,; echo "${results[*]}")"
-say "Done; look at $(ls "$out"/results/student/videos/*.mp4) and $out/comparison/curves.png"
+say "Tracking with the student, and comparing"
+evaluate --checkpoint "$out/student" "${others[@]}" --videos 1
+say "Done; look at $out/evaluation/report.html and $(ls "$out"/evaluation/student/videos/*.mp4)"

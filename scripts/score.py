@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Scores anybody's result files against a data set's labels. No images are needed.
+"""Scores anybody's result files against a data set's labels, sequence by sequence. No images are needed.
 
-  python scripts/score.py --protocol=antiuav410 --format=antiuav410 --root=Anti-UAV410/test --results=results/SiamDFF
+  scripts/score.py --protocol antiuav410 --format antiuav410 --root Anti-UAV410/test --results results/SiamDFF
 
 The results folder holds one file per sequence: <sequence>.json in the Anti-UAV form, {"res": [[x,y,w,h] or [], ...]},
-where [] says that the target is absent, or <sequence>.txt with a line x,y,w,h per frame. Boxes in .txt files are
-taken in the coordinates of the label files (1-based for otb, else 0-based), those in .json files are 0-based.
+where [] says that the target is absent, or <sequence>.txt with a line x,y,w,h per frame; or it is laid out as the
+got10k or pysot toolkit does it. Boxes in text files are taken in the coordinates of the label files (1-based where
+those are), those in .json files are 0-based. For several trackers, intervals and pictures see scripts/compare.py.
 """
 
 from absl import flags
@@ -16,16 +17,19 @@ from siamdff_jax import cli
 from siamdff_jax.evaluation import protocols, report, results
 
 _PROTOCOL = flags.DEFINE_enum("protocol", None, list(protocols.PROTOCOLS), "Whose rules to score by.", required=True)
-_FORMAT = flags.DEFINE_string("format", None, "The labels' format: " + ", ".join(datasets.FORMATS), required=True)
+_FORMAT = flags.DEFINE_enum("format", None, list(datasets.FORMATS), "The labels' format.", required=True)
 _ROOT = flags.DEFINE_string("root", None, "The data set's folder.", required=True)
 _RESULTS = flags.DEFINE_string("results", None, "The folder with a result file per sequence.", required=True)
+_BOXES = flags.DEFINE_enum("boxes", "xywh", results.BOX_FORMS, "What the four numbers in text files are.")
+_ORIGIN = flags.DEFINE_integer("origin", None, "What text files call the first pixel, 0 or 1; the default is the label "
+                               "files' own.", lower_bound=0, upper_bound=1)
 _OUT = flags.DEFINE_string("out", None, "Where to write the metrics as JSON (optional).")
 
 
 def main(_):
   sequences = datasets.load(_FORMAT.value, _ROOT.value, frames=False)
-  tracked = results.read_folder(_RESULTS.value, sequences, _FORMAT.value)
-  scores = protocols.evaluate(_PROTOCOL.value, sequences, tracked).metrics
+  runs = results.read_folder(_RESULTS.value, sequences, _FORMAT.value, _BOXES.value, _ORIGIN.value)
+  scores = protocols.evaluate_runs(_PROTOCOL.value, sequences, runs).metrics
   print(report.format_table({**scores["sequences"], "OVERALL": scores}, title="sequence"))
   official = ", ".join(f"{key} {scores['overall'][key]:.4f}" for key in protocols.PROTOCOLS[_PROTOCOL.value].official)
   print(f"\n{len(sequences)} sequences, protocol {_PROTOCOL.value}; its official numbers: {official}")

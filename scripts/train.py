@@ -18,25 +18,19 @@ from siamdff_jax import cli
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment, configs/NAME.py[:variant]; single "
                                           "values are set by --config.KEY=VALUE.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and logs.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes that the cluster says there are.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; joins the others by it.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator.", lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator, from 0.", lower_bound=0)
 _COMPILED = flags.DEFINE_string("compiled", None, "Folder for compiled programs, which the next start then need not "
                                 "compile. Default: $JAX_COMPILATION_CACHE_DIR, else `compiled` beside the workdir; "
                                 "empty: none.")
+cli.define_processes()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(_):
+  cli.join_processes()
   import jax
 
-  from siamdff_jax.training import distributed
   from siamdff_jax.training.loop import train
 
-  given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-  if _DISTRIBUTED.value or any(value is not None for value in given):
-    distributed.start(*given)
   if _COMPILED.value is not None or not jax.config.jax_compilation_cache_dir:
     beside = os.path.join(os.path.dirname(os.path.normpath(_WORKDIR.value)), "compiled")
     jax.config.update("jax_compilation_cache_dir", beside if _COMPILED.value is None else _COMPILED.value or None)

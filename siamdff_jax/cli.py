@@ -1,18 +1,38 @@
-"""How every script starts and how it fails."""
+"""How every script starts and how it fails, and the flags by which several processes find each other."""
 
 import logging
 import sys
+import warnings
 
-from absl import app
+from absl import app, flags
 from absl import logging as absl_logging
 
 from input_pipeline.errors import DataError
 
 
-def run(main, commands=()):
+def define_processes():
+  """The flags of `join_processes`."""
+  flags.DEFINE_bool("distributed", False, "Join the other processes that the cluster says there are.")
+  flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; joins the others by it.")
+  flags.DEFINE_integer("num_processes", None, "With --coordinator.", lower_bound=1)
+  flags.DEFINE_integer("process_id", None, "With --coordinator, from 0.", lower_bound=0)
+
+
+def join_processes():
+  """Joins the others where the flags ask for it; to be called before anything else touches a device."""
+  values = flags.FLAGS.flag_values_dict()
+  given = [values[name] for name in ("coordinator", "num_processes", "process_id")]
+  if values["distributed"] or any(value is not None for value in given):
+    from siamdff_jax.training import distributed
+
+    distributed.start(*given)
+
+
+def run(main, commands=(), more=False):
   """Runs `main(argv)` of a script with parsed absl flags.
 
   With `commands`, the script's first argument must be one of these names, and `main` is called with it instead of argv.
+  With `more`, arguments that belong to no flag are allowed and left to `main`.
 
   A `DataError` (a user's data, checkpoint or arguments at fault) becomes one sentence on stderr and exit code 1;
   anything else is our mistake and keeps its traceback.
@@ -28,9 +48,12 @@ def run(main, commands=()):
       logger.handlers, logger.propagate = [handler], False
       logger.setLevel(logging.INFO)
 
+  # ffmpeg is started by fork and exec at once, which JAX's threads do not disturb.
+  warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+
   def guarded(argv):
     rest = argv[1 + bool(commands):]
-    if rest:
+    if rest and not more:
       raise DataError(f"unexpected argument {rest[0]!r}; options are written --name=value (see --help)")
     if not commands:
       return main(argv)

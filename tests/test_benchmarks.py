@@ -25,6 +25,7 @@ from siamdff_jax.benchmarks import (
   scaling,
   step,
   timing,
+  tracking,
   weak_scaling,
 )
 
@@ -173,6 +174,18 @@ def test_accelerator_tables(quick):
     assert row["parameters"] == row["ema"] and row["total"] == pytest.approx(parts, rel=0.05)
     assert row["inputs"] * 2**30 * jax.device_count() == pytest.approx(8 * (63**2 + 127**2 + 4 * (2 + 4 + 1)))
   assert looped[0]["loop/bare"] == pytest.approx(looped[0]["loop (ms)"] / looped[0]["bare step (ms)"])
+
+
+def test_tracking_rows(quick):
+  found = list(tracking.rows([tiny()], [2], frames=3, repeats=2))
+  assert [(row["tracked"], row["frames from"], row["streams"]) for row in found] == [
+      ("one by one", "memory", 1), ("lockstep", "memory", 2), ("lockstep", "JPEG files", 2)]
+  for row in found:
+    assert row["frames/s"] == pytest.approx(3 * row["streams"] / np.median(row["seconds"]))
+    assert row["GFLOP/s"] == pytest.approx(row["frames/s"] * row["GFLOP/frame"]) and row["share of the peak"] is None
+  memory = list(tracking.memory_rows(tiny(), 2, frames=2))
+  assert [row["frames per sequence"] for row in memory] == [2, 8, 32]
+  assert all(row["host memory (GiB)"] > 0 for row in memory)
 
 
 def test_a_sweep_ends_where_memory_does(monkeypatch):

@@ -22,7 +22,7 @@ from siamdff_jax.training.state import TrainState
 
 # Pytest keeps what Orbax logs about a failure, and so the reads that it abandons, beyond the time that we are quiet.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-GOOD = {"iou": 0.5}
+GOOD = 0.5
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +173,7 @@ def test_damaged_weights_are_one_sentence_for_inference(tmp_path):
 def test_the_last_and_the_best_are_kept(tmp_path):
   with checkpoints.Checkpoints(str(tmp_path), keep=2) as saved:
     for step, iou in enumerate((0.1, 0.9, 0.3, 0.2, 0.4), start=1):
-      saved.save(state(step), small.config(), {"iou": iou})
+      saved.save(state(step), small.config(), iou)
   assert names(tmp_path / checkpoints.FOLDER) == {"2", "4", "5"}
 
 

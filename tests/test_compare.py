@@ -1,21 +1,26 @@
-"""Comparing trackers by their result files."""
+"""Comparing trackers by their result files, as scripts/compare.py does it."""
 
+import csv
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from dataset_files import write_json
+from dataset_files import write_images, write_json
 from input_pipeline.errors import DataError
 from siamdff_jax.evaluation import results
 from siamdff_jax.evaluation.compare import compare
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 BOXES = [[10.0 + t, 20.0, 8.0, 6.0] for t in range(5)]
 
 
 @pytest.fixture
 def root(tmp_path):
-  """Labels of two sequences, without images."""
+  """Labels of two sequences, without images; results of two trackers."""
   for name in ("a", "b"):
     write_json(tmp_path / "data" / name / "IR_label.json", BOXES)
   for tracker, shift in (("perfect", 0.0), ("off", 4.0)):
@@ -33,16 +38,50 @@ def test_rows_keep_the_order_given_and_files_are_written(root):
   rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
   assert rows == ["off", "perfect"]
   assert (out / "comparison.md").read_text() == table + "\n"
-  assert (out / "curves.png").stat().st_size > 10_000
-  scores = {name: json.loads((out / f"{name}.json").read_text())["overall"] for name in rows}
-  assert scores["perfect"]["sa"] == pytest.approx(1.0)
+  assert (out / "curves.png").stat().st_size > 10_000 and (out / "report.html").stat().st_size > 10_000
+  with open(out / "scores.csv", newline="") as file:
+    scores = {(row["tracker"], row["metric"]): float(row["value"]) for row in csv.DictReader(file)}
+  assert scores["perfect", "sa"] == pytest.approx(1.0)
   # Half a width off: IoU 4*6 / (2*8*6 - 4*6) = 1/3 in every frame, also in the first, which SA does not replace.
-  assert scores["off"]["sa"] == pytest.approx(1 / 3, abs=1e-6)
-  assert scores["off"]["precision_5"] == 1.0
+  assert scores["off", "sa"] == pytest.approx(1 / 3, abs=1e-6)
+  assert scores["off", "precision_5"] == 1.0
 
 
-@pytest.mark.parametrize("entries", [["perfect"], ["=x"], ["a=x/perfect", "a=x/perfect"]])
+def test_clips_are_made_where_there_are_frames(root, caplog):
+  entries = [f"off={root / 'off'}"]
+  compare("antiuav410", str(root / "data"), "antiuav410", entries, str(root / "bare"))
+  assert "no clips in the report" in caplog.text
+  for name in ("a", "b"):
+    write_images(root / "data" / name, count=5)
+  compare("antiuav410", str(root / "data"), "antiuav410", entries, str(root / "out"), clips=1)
+  assert "video/mp4" not in (root / "bare" / "report.html").read_text()
+  assert (root / "out" / "report.html").read_text().count("data:video/mp4") == 1
+
+
+@pytest.mark.parametrize("entries", [["perfect"], ["=x"], ["a=x/perfect", "a=x/perfect"], ["a/b=x/perfect"]])
 def test_entries_of_another_form_are_refused(root, entries):
   entries = [entry.replace("x/", f"{root}/") for entry in entries]
   with pytest.raises(DataError, match="expected NAME=FOLDER"):
     compare("antiuav410", str(root / "data"), "antiuav410", entries, str(root / "out"))
+
+
+def test_the_command_takes_trackers_one_after_the_other(root):
+  command = [sys.executable, str(ROOT / "scripts" / "compare.py"), "--format", "antiuav410", "--root", root / "data",
+             "--results", f"perfect={root / 'perfect'}", f"off={root / 'off'}", "--protocol", "antiuav410", "--out",
+             root / "out"]
+  done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=False)
+  assert done.returncode == 0, done.stderr
+  assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:4]] == ["perfect", "off"]
+  assert (root / "out" / "report.html").is_file()
+
+
+def test_corners_are_read_when_asked_for(root):
+  folder = root / "corners"
+  folder.mkdir()
+  corners = np.array(BOXES) + [[0, 0, *box[:2]] for box in BOXES]
+  for name in ("a", "b"):
+    np.savetxt(folder / f"{name}.txt", corners, delimiter=",")
+  table = compare("antiuav410", str(root / "data"), "antiuav410", [f"t={folder}"], str(root / "out"), box_form="xyxy")
+  assert json.loads(table.splitlines()[2].split("|")[6]) == 1.0
+  with pytest.raises(DataError, match=r"a.txt: its first box is the true one when read as x1,y1,x2,y2"):
+    compare("antiuav410", str(root / "data"), "antiuav410", [f"t={folder}"], str(root / "out"))

@@ -1,5 +1,6 @@
 """Metrics by hand, protocols on cases small enough to count, and the published scores of UAV123_20L."""
 
+import dataclasses
 import json
 import math
 
@@ -8,24 +9,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import from_labels
-from siamdff_jax.evaluation import metrics, protocols, report
+from siamdff_jax.evaluation import metrics, protocols
 from siamdff_jax.evaluation.results import Result
 
 NAN = [np.nan] * 4
 BOX = [10, 20, 8, 4]
-ALL = list(protocols.PROTOCOLS)
+ALL = [name for name in protocols.PROTOCOLS if name != "vot"]  # All of one-pass runs.
 FAMILY = ("success_auc", "precision_20", "precision_5", "normalized_precision", "sa")
 
 
-def sequence(boxes, name="s", visible=None):
-  return from_labels(name, None, boxes, visible, "test")
+def sequence(boxes, name="s", visible=None, **labels):
+  found = from_labels(name, None, boxes, visible, "test")
+  return dataclasses.replace(found, size=(640, 512), frame_labels={key: np.array(x) for key, x in labels.items()})
 
 
-def score(protocol, truth, predicted):
+def score(protocol, truth, predicted, starts=(0,), **labels):
   """The overall numbers of one sequence."""
-  return protocols.evaluate(protocol, [sequence(truth)], {"s": Result(predicted)}).metrics["overall"]
+  result = Result(predicted, starts=starts)
+  return protocols.evaluate(protocol, [sequence(truth, **labels)], {"s": result}).metrics["overall"]
 
 
 # Metrics, by hand.
@@ -86,8 +90,8 @@ def test_a_perfect_tracker(protocol):
 
 @pytest.mark.parametrize("protocol", ALL)
 def test_the_output_form(protocol):
-  scores = protocols.evaluate(protocol, [sequence([BOX] * 2, "a"), sequence([BOX], "b")],
-                              {"a": Result([BOX, NAN]), "b": Result([BOX]), "unknown": Result([BOX])})
+  scores = protocols.evaluate(protocol, [sequence([BOX] * 2, "a"), sequence([BOX] * 2, "b")],
+                              {"a": Result([BOX, NAN]), "b": Result([BOX] * 2), "unknown": Result([BOX])})
   assert list(scores.metrics) == ["protocol", "overall", "sequences"] and scores.metrics["protocol"] == protocol
   assert list(scores.metrics["sequences"]) == ["a", "b"]
   official = protocols.PROTOCOLS[protocol].official
@@ -114,6 +118,8 @@ ABSENT_PREDICTED = [BOX, NAN, BOX, NAN]
     ("antiuav", 20 / 21 / 4, 3 / 4),
     ("challenge", 20 / 21 / 4, 3 / 4),
     ("plain", 20 / 21 / 2, 1 / 2),  # Only the two frames that show the target.
+    ("lasot", 2 * 20 / 21 / 4, 2 / 4),  # Absent truth is a miss of both; an absent prediction repeats the box before.
+    ("got10k", 0, 0),  # Only the last frame counts.
 ])
 def test_absent_frames(protocol, auc, precision):
   overall = score(protocol, ABSENT_TRUTH, ABSENT_PREDICTED)
@@ -131,7 +137,7 @@ def test_an_absent_prediction_near_the_corner_is_a_zero_box_in_antiuav410_only()
   assert score("plain", truth, [BOX, NAN])["precision_20"] == 0.5
 
 
-@pytest.mark.parametrize("protocol", ["antiuav", "antiuav410", "challenge", "plain"])
+@pytest.mark.parametrize("protocol", ["antiuav", "antiuav410", "challenge", "lasot", "plain"])
 def test_four_zeros_are_a_prediction_and_an_empty_entry_is_not(protocol):
   truth = [BOX, [0] * 4]
   assert score(protocol, truth, [BOX, NAN])["sa"] == 1
@@ -146,7 +152,7 @@ def test_truth_at_the_left_border():
 
 
 def test_the_first_prediction_is_replaced_except_in_sa():
-  for protocol in ALL:
+  for protocol in ALL:  # (GOT-10k leaves the frame out.)
     overall = score(protocol, [BOX, BOX], [[100, 100, 8, 4], BOX])
     assert overall["success_auc"] == pytest.approx(20 / 21) and overall["precision_5"] == 1
     assert overall["sa"] == 0.5
@@ -169,6 +175,82 @@ def test_order_of_sequences_does_not_matter(order, seed, protocol):
   assert straight.metrics == shuffled.metrics  # To the last bit.
   for key, curve in straight.curves.items():
     np.testing.assert_array_equal(curve, shuffled.curves[key])
+
+
+def test_lasot_repeats_the_last_valid_box():
+  truth = [BOX] * 5
+  repeated = score("lasot", truth, [BOX, [14, 20, 8, 4], NAN, [30, 30, 0, 4], BOX])
+  assert repeated == pytest.approx(
+      score("lasot", truth, [BOX] + [[14, 20, 8, 4]] * 3 + [BOX]) | {
+          key: repeated[key] for key in ("sa", "presence_accuracy")})  # These take the answers as they are.
+  assert repeated["precision_5"] == 1 and repeated["normalized_precision"] == 2 / 5  # 4 px are half of its width.
+
+
+def test_lasot_takes_only_flagged_frames_for_absent():
+  truth = [BOX, [0] * 4, [0] * 4, BOX]
+  found = score("lasot", truth, truth, full_occlusion=[0, 1, 0, 0], out_of_view=[0, 0, 0, 0])
+  assert found["success_auc"] == pytest.approx(20 / 21 / 2) and found["precision_5"] == 3 / 4
+
+
+def test_got10k_by_hand():
+  truth = [BOX, BOX, [10, 20, 8, 4], [636, 20, 8, 4], [10, 20, 8, 4]]
+  predicted = [BOX, [14, 20, 8, 4], BOX, [638, 20, 8, 4], BOX]
+  overall = score("got10k", truth, predicted, cover=[8, 8, 0, 8, 8])
+  # Counted: frame 1 with IoU 1/3; frame 3, from x = 637 and 639 (1-based) cut at 640, widths 3 and 1: 1/3; frame 4.
+  assert overall["ao"] == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
+  assert overall["sr_50"] == overall["sr_75"] == pytest.approx(1 / 3)
+
+
+def test_got10k_pools_frames():
+  sequences = [sequence([BOX] * 4, "a"), sequence([BOX] * 2, "b")]
+  scores = protocols.evaluate("got10k", sequences, {"a": Result([BOX] * 4), "b": Result([BOX, NAN])})
+  assert scores.metrics["overall"]["ao"] == 3 / 4 and scores.weights == {"a": 3, "b": 1}
+  assert scores.curves["success"][0] == 3 / 4
+
+
+def test_got10k_problems_are_named():
+  unknown = dataclasses.replace(sequence([BOX] * 2), size=None)
+  with pytest.raises(DataError, match="s: the size of its frames is not known"):
+    protocols.evaluate("got10k", [unknown], {"s": Result([BOX] * 2)})
+  with pytest.raises(DataError, match="s: no frame after the first shows the target"):
+    score("got10k", [BOX] * 3, [BOX] * 3, cover=[8, 0, 0])
+
+
+def test_vot_by_hand():
+  """40 frames: a failure in frame 20, restarted in frame 25, none after that."""
+  truth = [BOX] * 40
+  far = [200, 200, 8, 4]
+  predicted = [BOX] * 12 + [[14, 20, 8, 4]] * 8 + [far] + [NAN] * 4 + [BOX] * 15
+  overall = score("vot", truth, predicted, starts=(0, 25))
+  # Frames 10, 11 and 35..39 with IoU 1, frames 12..19 with 1/3; ten from each start on do not count.
+  assert overall["accuracy"] == pytest.approx((2 + 5 + 8 / 3) / 15)
+  assert overall["failures"] == 1 and overall["failures_per_100"] == 2.5
+  assert score("vot", truth, [BOX] * 40) == {"accuracy": 1, "failures": 0, "failures_per_100": 0}
+  # An absent target is no failure; an absent answer for a visible one is. Without a restart nothing follows.
+  away = [BOX] * 5 + [[0] * 4] * 10 + [BOX] * 25
+  assert score("vot", away, [BOX] * 5 + [NAN] * 10 + [BOX] * 25)["failures"] == 0
+  assert score("vot", truth, [BOX] * 38 + [NAN] * 2) == {"accuracy": 1, "failures": 1, "failures_per_100": 2.5}
+
+
+def test_reset_based_and_one_pass_runs_are_not_taken_for_each_other():
+  with pytest.raises(DataError, match="s: the tracker goes on after its failure in frame 1, expected a reset-"):
+    score("vot", [BOX] * 4, [BOX, NAN, BOX, BOX])
+  with pytest.raises(DataError, match="started 2 times on s: a reset-based run"):
+    score("otb", [BOX] * 4, [BOX, NAN, BOX, BOX], starts=(0, 2))
+
+
+def test_runs_are_averaged():
+  sequences = [sequence([BOX] * 2, "a"), sequence([BOX] * 2, "b")]
+  runs = [{"a": Result([BOX, BOX]), "b": Result([BOX, NAN])}, {"a": Result([BOX, BOX]), "b": Result([BOX, BOX])}]
+  scores = protocols.evaluate_runs("plain", sequences, runs)
+  assert scores.metrics["sequences"]["b"]["sa"] == 0.75 and scores.metrics["overall"]["sa"] == 0.875
+  assert scores.metrics["overall"]["success_auc"] == pytest.approx(scores.curves["success"].mean())
+  assert protocols.evaluate_runs("plain", sequences, runs[:1]).metrics == protocols.evaluate(
+      "plain", sequences, runs[0]).metrics
+
+
+def test_every_format_has_a_protocol():
+  assert {protocols.of_format(name) for name in datasets.FORMATS} <= set(protocols.PROTOCOLS)
 
 
 def test_problems_are_named():
@@ -203,38 +285,3 @@ def test_all_published_scores_of_uav20l(data_root):
       assert overall[metric] == pytest.approx(published[metric][tracker], abs=0.0005), (tracker, metric)
       compared += 1
   assert compared == 42
-
-
-# Reports.
-
-
-def _scores(noise):
-  random = np.random.default_rng(0)
-  truth = np.tile(np.array([100.0, 100, 12, 9]), (200, 1))
-  predicted = truth + random.normal(0, noise, truth.shape)
-  return protocols.evaluate("antiuav", [sequence(truth)], {"s": Result(predicted)})
-
-
-def test_metrics_file(tmp_path):
-  scores = _scores(1)
-  report.write_metrics(tmp_path / "metrics.json", scores.metrics)
-  assert json.loads((tmp_path / "metrics.json").read_text()) == scores.metrics
-
-
-def test_table_keeps_the_given_order_and_fits():
-  worse, better = _scores(3).metrics, _scores(1).metrics
-  table = report.format_table({"worse": worse, "better": better, "bare": {"success_auc": 0.5}},
-                              extra={"fps": {"worse": 12.34, "bare": "?"}})
-  lines = table.splitlines()
-  cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-  assert cells[0] == ["tracker", "AUC", "P@20", "P@5", "norm. P", "SA", "challenge", "fps"]
-  assert [row[0] for row in cells[2:]] == ["worse", "better", "bare"]
-  assert cells[2][1] == f"{worse['overall']['success_auc']:.3f}" and cells[2][-1] == "12.3"
-  assert cells[3][-1] == "-" and cells[4][1:] == ["0.500", "-", "-", "-", "-", "-", "?"]
-  assert len({len(line) for line in lines}) == 1 and len(lines[0]) <= 80
-
-
-def test_curves_are_drawn(tmp_path):
-  path = tmp_path / "curves.png"
-  report.plot_curves(path, {"a": _scores(1).curves, "b": _scores(3).curves})
-  assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000

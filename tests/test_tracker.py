@@ -7,11 +7,8 @@ import pytest
 
 import small
 from input_pipeline import crops as host_crops
-from input_pipeline.errors import DataError
-from input_pipeline.frames import ArrayFrames
 from siamdff_jax.models.build import build
 from siamdff_jax.tracking import crops
-from siamdff_jax.tracking.runner import Runner, Stream
 from siamdff_jax.tracking.tracker import Tracker
 
 T, H, W = 9, 96, 128
@@ -74,24 +71,6 @@ def test_vmap_equals_single(tracker, single):
     assert_equal(jax.tree.map(lambda x, i=i: x[i], out), single[i])
 
 
-def test_runner_equals_single_for_any_grouping(tracker, single):
-  streams = [Stream(f"s{seed}", ArrayFrames(frames), boxes[0])
-             for seed, (frames, boxes) in enumerate([moving_square(0), moving_square(1), moving_square(1, 4)])]
-  results = dict(Runner(*tracker, streams=2, chunk=3).run(streams))
-  assert [len(results[f"s{i}"]) for i in range(3)] == [T, T, 4]
-  for i, name in enumerate(("s0", "s1")):
-    np.testing.assert_allclose(results[name].boxes[1:], single[i].box, atol=2e-3)
-  np.testing.assert_allclose(results["s2"].boxes[1:], single[1].box[:3], atol=2e-3)
-  np.testing.assert_array_equal(results["s2"].boxes[0], streams[2].box)
-
-
-def test_runner_refuses_a_box_outside(tracker):
-  frames, _ = moving_square(0)
-  for box in ([-30, 5, 12, 8], [10, 200, 12, 8], [10, 10, 0, 8], [np.nan, 1, 2, 3]):
-    with pytest.raises(DataError, match="s: the box"):
-      list(Runner(*tracker, streams=1).run([Stream("s", ArrayFrames(frames), np.array(box, float))]))
-
-
 @pytest.mark.parametrize("window", [(60.3, 41.7, 37.2), (2.0, 3.0, 50.0), (64.0, 48.0, 300.0), (-80.0, 10.0, 20.0)])
 @pytest.mark.parametrize("side", [63, 127])
 def test_device_crop_equals_host_crop(window, side):
@@ -100,18 +79,36 @@ def test_device_crop_equals_host_crop(window, side):
   np.testing.assert_allclose(on_device, host_crops.crop(frame, np.array(window), side), atol=0.05)
 
 
+@pytest.mark.parametrize("canvas", [(H, W), (H + 1, W + 5), (320, 704)])
+@pytest.mark.parametrize("window", [(60.3, 41.7, 37.2), (126.9, 95.5, 41.3), (64.0, 48.0, 300.0), (-80.0, 10.0, 20.0)])
+def test_crop_is_equal_to_the_bit_on_any_canvas(window, canvas):
+  rng = np.random.default_rng(4)
+  frame, larger = rng.integers(0, 256, (H, W), np.uint8), rng.integers(0, 256, canvas, np.uint8)
+  larger[:H, :W] = frame
+  crop = jax.jit(crops.crop, static_argnums=2)
+  alone = crop(frame, jnp.array(window), 63)
+  np.testing.assert_array_equal(crop(larger, jnp.array(window), 63, jnp.array([H, W])), alone)
+  np.testing.assert_allclose(alone, host_crops.crop(frame, np.array(window), 63), atol=0.05)
+
+
+def test_mean_of_large_frames_is_exact():
+  """All white and larger than what a float32 sum holds: whatever lies outside is white too, to the bit."""
+  outside = crops.crop(jnp.full((2160, 3840), 255, jnp.uint8), jnp.array([-100.0, -100.0, 20.0]), 7)
+  np.testing.assert_array_equal(outside, np.full((7, 7), 255, np.float32))
+
+
 def test_absent_grows_the_search_window_and_keeps_the_box(tracker):
   """With a presence threshold nothing can reach, every frame is absent and the window ends up over the frame."""
   _, variables = tracker
   blind = Tracker(tracker[0].model, {"absent_below": 1.1, "found_above": 1.1, "lost_after": 2, "growth": 2.0})
   frames, boxes = moving_square(0, length=13)
   state = blind.init(variables, frames[0], boxes[0])
-  first = float(blind._search_window(state, (H, W))[2])
+  first = float(blind._search_window(state, jnp.array([H, W]))[2])
   state, out = jax.jit(blind.chunk)(variables, state, frames[1:])
   assert not out.present.any()
   np.testing.assert_allclose(out.box, np.tile(boxes[0], (12, 1)), atol=1e-3)
   assert int(state.absent_for) == 12
-  grown = float(blind._search_window(state, (H, W))[2])
+  grown = float(blind._search_window(state, jnp.array([H, W]))[2])
   assert first < W < 2 * W <= grown + 1e-3  # From any centre inside the frame a side of 2 W covers it.
 
 

@@ -5,7 +5,6 @@ or raises `DataError`, whatever bytes the file holds.
 """
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -14,9 +13,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from input_pipeline.datasets import grammar
 from input_pipeline.errors import DataError
 
-_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
+_SEPARATOR = re.compile(r"[ \t]*[,;][ \t]*|[ \t]+")
 _BOX_KEYS = ("gt_rect", "gt")
 _LARGEST = 1e7  # pixels; a number beyond it is no coordinate, and below it float32 keeps whole pixels apart.
 
@@ -62,13 +62,13 @@ def read_json(path) -> Labels:
   """
   where = os.fspath(path)
   try:
-    data = json.loads(read_bytes(path))
+    data = grammar.parse_json(read_bytes(path))
   except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad encoding, numbers of > 4300 digits.
     raise DataError(f"{where}: not readable as JSON ({_short(error)})") from error
-  key = next((key for key in _BOX_KEYS if isinstance(data, dict) and key in data), None)
-  if key is None or not isinstance(data[key], list):
-    raise DataError(f'{where}: expected an object with a list of boxes [x,y,w,h] under the key "gt_rect" (or "gt")')
-  rows = [_json_row(where, t, row) for t, row in enumerate(data[key])]
+  keys = [key for key in _BOX_KEYS if isinstance(data, dict) and key in data]
+  if len(keys) != 1 or not isinstance(data[keys[0]], list):
+    raise DataError(f'{where}: expected an object with a list of boxes [x,y,w,h] under the key "gt_rect" or "gt"')
+  rows = [_json_row(where, t, row) for t, row in enumerate(data[keys[0]])]
   boxes = np.array(rows, np.float32).reshape(-1, 4)
   return Labels(boxes, _json_flags(where, data.get("exist")), where, _json_attributes(where, data.get("attributes")))
 
@@ -76,8 +76,8 @@ def read_json(path) -> Labels:
 def read_text(path) -> Labels:
   """Reads one box `x,y,w,h` per line.
 
-  Numbers are separated by commas, semicolons, tabs or blanks. A line of NaN (one or four) or of zeros means absent.
-  A byte order mark, CRLF and blank lines at the end are accepted; a blank line between boxes is not, since nothing
+  See `grammar.box` for what a line may look like. A line of NaN (one or four) or of zeros means absent. A byte order
+  mark, CRLF and blank lines at the end are accepted; a blank line between boxes is not, since nothing
   says whether it stands for an absent target or slipped in.
 
   Raises:
@@ -134,21 +134,16 @@ def text_lines(path) -> list[str]:
     text = read_bytes(path).decode("utf-8-sig")
   except UnicodeDecodeError as error:
     raise DataError(f"{path}: not a UTF-8 text file") from error
-  return re.split(r"\r\n|\r|\n", text.rstrip()) if text.strip() else []
+  return grammar.lines(text)
 
 
 def _tokens(path) -> list[str]:
-  return [token for line in text_lines(path) for token in _SEPARATOR.split(line.strip(" \t,;")) if token]
+  return [token for line in text_lines(path) for token in _SEPARATOR.split(line.rstrip(",;")) if token]
 
 
 def _text_row(where, number, line) -> list[float]:
-  try:
-    row = [float(token) for token in _SEPARATOR.split(line.strip(" \t,;"))]
-  except ValueError:
-    row = []
-  if len(row) == 1 and math.isnan(row[0]):
-    row *= 4
-  if len(row) != 4:
+  row = [math.nan] * 4 if line.lower() == "nan" else grammar.box(line)
+  if row is None:
     raise DataError(f"{where}: line {number} is {_short(line)!r}, expected x,y,w,h")
   return _in_range(row, f"{where}: line {number}")
 

@@ -63,7 +63,7 @@ def _round(saved: checkpoints.Checkpoints, config, step, state: TrainState, foun
   start = time.perf_counter()
   state = step(state)
   called = time.perf_counter()
-  saved.save(state, config, {"iou": 0.5})
+  saved.save(state, config, 0.5)
   found["of it, the call of save"].append(time.perf_counter() - called)
   jax.block_until_ready(state)
   found["step in which save is called"].append(time.perf_counter() - start)

@@ -1,42 +1,59 @@
 """Several trackers' result files side by side: what `scripts/compare.py` does."""
 
+import logging
 import os
+from collections.abc import Mapping
+from collections.abc import Sequence as Ordered
+
+from tqdm import tqdm
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
-from siamdff_jax.evaluation import report, results
-from siamdff_jax.evaluation.protocols import evaluate
+from input_pipeline.sequences import Sequence
+from siamdff_jax.evaluation import comparison, report, results
+from siamdff_jax.evaluation.comparison import Comparison
+
+log = logging.getLogger(__name__)
 
 
-def compare(format: str, root: str, protocol: str, entries: list[str], out: str) -> str:
-  """Scores all, writes <name>.json, curves.png and comparison.md, and returns the table.
+def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: str, *, box_form: str = "xywh",
+            origin: int | None = None, clips: int = report.WORST) -> str:
+  """Reads and scores all, writes the report (see `write`), and returns the table.
 
   Args:
-    format, root: the data set, see `datasets.load`; annotations are enough.
+    format, root: the data set, see `datasets.load`; annotations are enough, then there are no clips.
     protocol: a name of `protocols.PROTOCOLS`.
-    entries: "NAME=FOLDER" each, in the order of the table's rows.
+    entries: "NAME=FOLDER" each, in the order of the table's rows; see `results.read_folder` for what a folder may hold.
     out: the folder to write to.
+    box_form, origin: of text files, see `results.read_folder`.
+    clips: of how many of the worst sequences to show clips; the page shows `report.WORST` of them.
 
   Raises:
     DataError: an entry of another form, two of one name, or anything wrong with the files.
   """
-  sequences = datasets.load(format, root, frames=False)
-  scores = {}
+  folders = {}
   for entry in entries:
     name, _, folder = entry.partition("=")
-    if not name or not folder or name in scores:
+    if not name or not folder or name in folders or "/" in name:
       raise DataError(f"--results: {entry!r}, expected NAME=FOLDER with a name of its own for each")
-    inner = os.path.join(folder, "results")
-    files = results.read_folder(inner if os.path.isdir(inner) else folder, sequences, format)
-    scores[name] = evaluate(protocol, sequences, files)
+    folders[name] = folder
+  sequences = datasets.load(format, root, frames=False)
+  trackers = {name: results.read_folder(folder, sequences, format, box_form, origin)
+              for name, folder in tqdm(folders.items(), desc="reading results", unit="tracker", delay=3)}
+  compared = write(protocol, sequences, trackers, out, clips=clips, format=format, root=root)
+  return report.format_table({name: scores.metrics for name, scores in compared.scores.items()})
+
+
+def write(protocol: str, sequences: Ordered[Sequence], trackers: Mapping[str, Ordered[Mapping[str, results.Result]]],
+          out: str, *, clips: int, format: str, root: str) -> Comparison:
+  """Compares trackers and writes the report into `out`; arguments as in `comparison.compare` and here in `compare`."""
+  compared = comparison.compare(protocol, sequences, trackers)
+  worst = report.worst_sequences(compared, clips)
   try:
-    os.makedirs(out, exist_ok=True)
-    for name, score in scores.items():
-      report.write_metrics(os.path.join(out, f"{name}.json"), score.metrics)
-    report.plot_curves(os.path.join(out, "curves.png"), {name: score.curves for name, score in scores.items()})
-    table = report.format_table({name: score.metrics for name, score in scores.items()})
-    with open(os.path.join(out, "comparison.md"), "w") as file:
-      file.write(table + "\n")
-  except OSError as error:
-    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
-  return table
+    with_frames = datasets.load(format, root, only=worst) if worst else []
+    drawn = report.make_clips(compared, with_frames, {name: runs[0] for name, runs in trackers.items()})
+  except DataError as error:
+    log.warning("no clips in the report: %s", error)
+    drawn = {}
+  report.write(compared, out, data=f"{os.path.basename(os.path.normpath(root))} ({format})", clips=drawn)
+  return compared

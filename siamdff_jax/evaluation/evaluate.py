@@ -1,97 +1,109 @@
-"""Runs trackers over labelled sequences and scores them."""
+"""Runs trackers over labelled sequences, scores them and compares them: what `scripts/evaluate.py` does."""
 
-import math
+import hashlib
 import os
-from typing import Protocol
+from collections.abc import Sequence as Ordered
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
-from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation import report, results
-from siamdff_jax.evaluation.protocols import Scores, evaluate
+from siamdff_jax.evaluation import compare, protocols, report, results, running
+from siamdff_jax.models.load import load_tracker
+from siamdff_jax.tracking import video
+from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
+from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.training import distributed
+
+ALL_BASELINES = "opencv"
 
 
-class RunsStreams(Protocol):
-  """A tracker that follows streams: `tracking.runner.Runner` or `tracking.baselines.BaselineRunner`."""
+def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, root: str, out: str, *,
+             protocol: str = "", run: str = "ope", only: str = "", streams: int = 8, clips: int = report.WORST,
+             videos: int = 0, redo: bool = False):
+  """Tracks every sequence with every tracker, then writes the comparison; goes on where an earlier run stopped.
 
-  fps: float
-
-  def run(self, streams):
-    """Yields (name, Result)."""
-
-
-def run_and_score(runner: RunsStreams, sequences: list[Sequence], protocol: str, out: str) -> Scores:
-  """Tracks every sequence from its first box and scores the results.
-
-  Args:
-    runner: the tracker.
-    sequences: with frames; the target must be visible in every first frame.
-    protocol: a name of `protocols.PROTOCOLS`.
-    out: folder that gets results/<sequence>.json, metrics.json and curves.png.
-
-  Raises:
-    DataError: an absent first frame, unreadable frames, or an unwritable folder.
-  """
-  from siamdff_jax.tracking.runner import Stream  # Here, so that scoring result files needs no JAX.
-
-  for sequence in sequences:
-    if not sequence.visible[0]:
-      raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
-  streams = [Stream(s.name, s.frames, np.asarray(s.boxes[0], np.float64)) for s in sequences]
-  folder = os.path.join(out, "results")
-  try:
-    os.makedirs(folder, exist_ok=True)
-  except OSError as error:
-    raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
-  first_boxes = {s.name: s.box for s in streams}
-  tracked = {}
-  for name, result in runner.run(streams):
-    results.write(os.path.join(folder, f"{name}.json"), result, init=first_boxes[name])
-    tracked[name] = result
-  scores = evaluate(protocol, sequences, tracked)
-  if math.isfinite(runner.fps):
-    scores.metrics["fps"] = runner.fps
-  report.write_metrics(os.path.join(out, "metrics.json"), scores.metrics)
-  report.plot_curves(os.path.join(out, "curves.png"), {os.path.basename(os.path.normpath(out)): scores.curves})
-  return scores
-
-
-def evaluate_checkpoint(checkpoint: str, format: str, root: str, out: str, *, protocol: str, only: str = "",
-                        streams: int = 4, videos: int = 0) -> Scores:
-  """What `scripts/evaluate.py` does: `run_and_score` by names, then prints the table.
+  Several processes (`distributed.start`) share the sequences; the first one compares.
 
   Args:
-    checkpoint: see `checkpoints.find`, or a name of `baselines.BASELINES`.
+    checkpoints: see `checkpoints.find`, each with or without "NAME=" in front.
+    baselines: names of `baselines.BASELINES`, or "opencv" for all of them.
     format, root: the data set, see `datasets.load`.
-    out: the folder to write to.
-    protocol: a name of `protocols.PROTOCOLS`.
+    out: gets a folder for each tracker (`running.track`), with metrics.json, and the report (`compare.write`).
+    protocol: a name of `protocols.PROTOCOLS`; empty: the format's own, or "vot" for reset-based runs.
+    run: a name of `running.RUNS`.
     only: keep only the sequences whose name contains this.
     streams: sequences tracked in lockstep.
-    videos: how many annotated videos (and pictures of six frames) to write to out/videos, of the first by name.
-  """
-  from siamdff_jax.models.load import load_tracker
-  from siamdff_jax.tracking import video
-  from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
-  from siamdff_jax.tracking.runner import Runner
+    clips: of how many of the worst sequences the report shows clips.
+    videos: how many annotated videos (and pictures of six frames) of each tracker to write to its folder `videos`.
+    redo: replace results in `out` that are of another tracker or kind of run; else they are an error.
 
+  Raises:
+    DataError: anything the user gave that does not work.
+  """
+  protocol = protocol or ("vot" if run == "reset" else protocols.of_format(format))
   sequences = [s for s in datasets.load(format, root) if only in s.name]
   if not sequences:
     raise DataError(f"{root}: no sequence has {only!r} in its name")
-  if checkpoint in BASELINES:
-    runner = BaselineRunner(checkpoint)
-  else:
-    runner = Runner(*load_tracker(checkpoint), streams=min(streams, len(sequences)))
-  scores = run_and_score(runner, sequences, protocol, out)
-  if videos:
-    os.makedirs(os.path.join(out, "videos"), exist_ok=True)
-  for sequence in tqdm(sequences[:videos], desc="videos", unit="video", disable=not videos):
-    result = results.read(os.path.join(out, "results", f"{sequence.name}.json"))
-    video.write(os.path.join(out, "videos", f"{sequence.name}.mp4"), sequence.frames, result, truth=sequence.boxes)
-    video.write_strip(os.path.join(out, "videos", f"{sequence.name}.png"), sequence.frames, result, sequence.boxes)
-  row = os.path.basename(os.path.normpath(out))
-  print(report.format_table({row: scores.metrics}, {"fps": {row: runner.fps}}))
-  print(f"results, metrics.json and curves.png in {out}")
-  return scores
+  trackers = _named(checkpoints, baselines)
+  share = (jax.process_index(), jax.process_count())
+  for name, source in trackers.items():
+    runner, digest = _runner(source, run, streams)
+    with distributed.lead_first():
+      running.prepare(os.path.join(out, name), tracker=digest, run=run, redo=redo)
+    running.track(runner, sequences, os.path.join(out, name), run=run, share=share)
+  distributed.wait_for_all("evaluated")
+  if not distributed.is_lead():
+    return
+  found = {name: results.read_folder(os.path.join(out, name), sequences) for name in trackers}
+  compared = compare.write(protocol, sequences, found, out, clips=clips, format=format, root=root)
+  rates = {name: running.frames_per_second(os.path.join(out, name)) for name in trackers}
+  for name, scores in compared.scores.items():
+    metrics = scores.metrics | ({"fps": rates[name]} if rates[name] else {})
+    report.write_metrics(os.path.join(out, name, "metrics.json"), metrics)
+    _write_videos(os.path.join(out, name, "videos"), sequences[:videos], found[name][0])
+  print(report.format_table({name: scores.metrics for name, scores in compared.scores.items()}, {"fps": rates}))
+  print(f"look at {os.path.join(out, 'report.html')}; results and metrics.json of each tracker in {out}/<tracker>")
+
+
+def _named(checkpoints: Ordered[str], baselines: Ordered[str]) -> dict[str, str]:
+  """{tracker's name: checkpoint or baseline}, in the order given."""
+  wanted = [name for entry in baselines for name in (BASELINES if entry == ALL_BASELINES else [entry])]
+  unknown = [name for name in wanted if name not in BASELINES]
+  if unknown:
+    raise DataError(f"--baselines: {unknown[0]!r}, expected {ALL_BASELINES} or some of {', '.join(BASELINES)}")
+  trackers = {}
+  for entry in [*checkpoints, *wanted]:
+    name, equals, source = entry.partition("=")
+    if not equals:
+      name, source = os.path.basename(os.path.normpath(entry)), entry
+    if name in trackers:
+      raise DataError(f"two trackers are called {name}, name them: --checkpoint NAME={source}")
+    if not name or name != os.path.basename(name) or not source:
+      raise DataError(f"--checkpoint {entry!r}, expected CHECKPOINT or NAME=CHECKPOINT")
+    trackers[name] = source
+  if not trackers:
+    raise DataError("no tracker to evaluate, expected --checkpoint or --baselines")
+  return trackers
+
+
+def _runner(source: str, run: str, streams: int) -> tuple[running.RunsStreams, str]:
+  """The tracker, and what tells it from others."""
+  if source in BASELINES:
+    return BaselineRunner(source, reset=run == "reset"), f"OpenCV {source}"
+  tracker, variables = load_tracker(source)
+  digest = hashlib.sha256(repr((tracker.model, tracker.config.to_json(sort_keys=True))).encode())
+  for leaf in jax.tree.leaves(variables):
+    digest.update(np.ascontiguousarray(leaf).tobytes())
+  return Runner(tracker, variables, streams=streams, reset=run == "reset"), digest.hexdigest()
+
+
+def _write_videos(folder, sequences, found):
+  if sequences:
+    os.makedirs(folder, exist_ok=True)
+  for sequence in tqdm(sequences, desc="videos", unit="video", disable=not sequences):
+    path = os.path.join(folder, sequence.name)
+    video.write(f"{path}.mp4", sequence.frames, found[sequence.name], truth=sequence.boxes)
+    video.write_strip(f"{path}.png", sequence.frames, found[sequence.name], sequence.boxes)

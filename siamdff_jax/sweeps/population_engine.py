@@ -120,7 +120,7 @@ def _record(step: int, state: TrainState, metrics: dict, members: list[tuple], v
   for k, (_, config, saved) in enumerate(members):
     mine = member(state, k)
     quality = validate(mine)
-    saved.save(mine, config, quality)
+    saved.save(mine, config, quality["iou"] if quality else None)
     lines.append({"step": step, "loss": float(metrics["loss"][k]), "bad_steps": int(metrics["bad_steps"][k]),
                   "learning_rate": float(mine.opt_state.hyperparams["learning_rate"]),
                   **{f"validation/{name}": value for name, value in quality.items()}})

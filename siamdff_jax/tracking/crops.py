@@ -1,11 +1,15 @@
 """Crops on the device, with the geometry of `input_pipeline.crops` (a test holds the two equal).
 
-Bilinear resampling is written as two small matrix products, weights [out, H] and [out, W]: it runs well on every
-backend, vmaps over streams, and exports.
+Bilinear resampling: the two rows under every row of the crop are gathered, columns are a matrix product, which runs
+well on every backend. A frame may lie in the top left of a larger canvas, so that frames of different sizes go through
+one program. What is outside of the frame does not change a bit of the crop: the mean is a sum of integers, and pixels
+(8 bits) times weights (multiples of 2^-15) add up without rounding in whatever order a matrix product takes.
 """
 
 import jax
 import jax.numpy as jnp
+
+_WEIGHT_STEPS = 2.0**15  # Per frame pixel; float32 coordinates of a frame 512 pixels wide are no finer.
 
 
 def template_window(center_wh: jax.Array) -> jax.Array:
@@ -15,24 +19,49 @@ def template_window(center_wh: jax.Array) -> jax.Array:
   return jnp.stack([center_wh[0], center_wh[1], jnp.sqrt((w + p) * (h + p))])
 
 
-def crop(frame: jax.Array, window: jax.Array, out_side: int) -> jax.Array:
+def crop(frame: jax.Array, window: jax.Array, out_side: int, size: jax.Array | None = None) -> jax.Array:
   """Resamples a square window of a frame; outside it has the frame's mean.
 
   Args:
-    frame: [H, W] grey levels, any dtype.
+    frame: uint8 [H, W] grey levels.
     window: [3] centre x, centre y, side in frame pixels.
     out_side: pixels per side.
+    size: int32 [2], rows and columns of the frame where it is the top left part of a larger canvas; None: all of it.
 
   Returns:
     float32 [out_side, out_side].
   """
-  frame = frame.astype(jnp.float32)
-  mean = frame.mean()
-  step = window[2] / out_side
-  index = (jnp.arange(out_side) + 0.5 - out_side / 2) * step - 0.5  # Frame pixel index relative to the centre.
+  size = jnp.asarray(frame.shape if size is None else size, jnp.int32)
+  mean = _mean(frame, size)
+  row, row_weights = _taps(window[1], window[2] / out_side, out_side, size[0])
+  column, column_weights = _taps(window[0], window[2] / out_side, out_side, size[1])
+  last = frame.shape[0] - 1
+  rows = jnp.concatenate([frame[jnp.clip(row, 0, last)], frame[jnp.clip(row + 1, 0, last)]]).astype(jnp.float32)
+  index = jnp.arange(frame.shape[1])[:, None]
+  columns = sum(jnp.where(index == column + i, column_weights[i], 0) for i in (0, 1))  # [W, out_side]
+  values = jnp.matmul(rows, columns, precision="highest").reshape(2, out_side, out_side)
+  inside = row_weights.sum(0)[:, None] * column_weights.sum(0)  # The share of each crop pixel that the frame covers.
+  return (values * row_weights[..., None]).sum(0) + (1 - inside) * mean
 
-  def weights(centre, size):  # [out_side, size]: the triangle of linear interpolation.
-    return jnp.maximum(1 - jnp.abs(centre + index[:, None] - jnp.arange(size)), 0)
 
-  rows, columns = weights(window[1], frame.shape[0]), weights(window[0], frame.shape[1])
-  return jnp.matmul(jnp.matmul(rows, frame - mean, precision="highest"), columns.T, precision="highest") + mean
+def _mean(frame: jax.Array, size: jax.Array) -> jax.Array:
+  """float32 []; exact for frames of up to 16 million pixels."""
+  rows = jnp.where(jnp.arange(frame.shape[0])[:, None] < size[0], frame, 0).sum(0, dtype=jnp.uint32)
+  total = jnp.where(jnp.arange(frame.shape[1]) < size[1], rows, 0).sum(dtype=jnp.uint32)
+  return total.astype(jnp.float32) / (size[0] * size[1]).astype(jnp.float32)
+
+
+def _taps(centre: jax.Array, step: jax.Array, count: int, size: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Where `count` samples about `centre`, `step` apart, lie on an axis of `size` pixels.
+
+  Returns:
+    int32 [count], the first of the two neighbouring pixels; float32 [2, count], the weights of both, 0 where a pixel is
+    outside.
+  """
+  position = centre + (jnp.arange(count) + 0.5 - count / 2) * step - 0.5
+  first = jnp.floor(position)
+  second_weight = jnp.round((position - first) * _WEIGHT_STEPS) / _WEIGHT_STEPS
+  first = first.astype(jnp.int32)
+  weights = jnp.stack([1 - second_weight, second_weight])
+  pixels = jnp.stack([first, first + 1])
+  return first, jnp.where((pixels >= 0) & (pixels < size), weights, 0)

@@ -1,117 +1,152 @@
-"""Runs a tracker over whole sequences, many streams in lockstep, frames in chunks: one compiled program."""
+"""Runs a tracker over whole sequences, many in lockstep, frames in chunks: one compiled program."""
 
+import contextlib
+import functools
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from input_pipeline.errors import DataError
-from input_pipeline.frames import FrameSource
 from siamdff_jax.evaluation.results import Result
+from siamdff_jax.tracking import lockstep
+from siamdff_jax.tracking.reading import Segment, Stream, canvas, check_stream, frame_shape, read_chunks
 from siamdff_jax.tracking.tracker import Tracker
 
-
-class Stream(NamedTuple):
-  """One target to follow: a name, the frames, and its box xywh in the first of them."""
-
-  name: str
-  frames: FrameSource
-  box: np.ndarray
-
-
-def check_box(box: np.ndarray, frame_shape: tuple[int, int], where: str):
-  """Raises DataError unless the box has a size and its centre lies inside the frame [H, W]."""
-  height, width = frame_shape
-  x, y, w, h = (float(v) for v in box)
-  if not (np.isfinite([x, y, w, h]).all() and w > 0 and h > 0):
-    raise DataError(f"{where}: the box {[x, y, w, h]} has no size, expected x,y,w,h with w,h > 0")
-  if not (0 <= x + w / 2 < width and 0 <= y + h / 2 < height):
-    raise DataError(f"{where}: the box {[x, y, w, h]} lies outside the frame of {width}x{height} pixels")
+AXIS = "lanes"
 
 
 class Runner:
-  """Tracks streams with one set of weights.
+  """Tracks streams with one set of weights, on the devices of this process; hosts share the streams one level up.
 
   Attributes:
-    frames_tracked, seconds: of all calls so far without the first chunk of each compiled shape; decoding included.
+    frames_tracked, seconds: of all calls so far; decoding included, compilation not.
   """
 
-  def __init__(self, tracker: Tracker, variables, *, streams: int = 4, chunk: int = 8):
-    """`streams`: sequences in lockstep; `chunk`: frames per program call."""
-    self._variables, self._streams, self._chunk = jax.device_put(variables), streams, chunk
-    self._init = jax.jit(jax.vmap(tracker.init, in_axes=(None, 0, 0)))
-    self._run = jax.jit(jax.vmap(tracker.chunk, in_axes=(None, 0, 0)), donate_argnums=1)
-    self._warm = set()
+  def __init__(self, tracker: Tracker, variables, *, streams: int = 8, chunk: int = 8, reset: bool = False,
+               form: lockstep.Form | None = None, devices=None, progress: bool = True):
+    """
+    Args:
+      tracker, variables: what to run.
+      streams: sequences in lockstep, rounded up to a multiple of the devices.
+      chunk: frames per call of the program.
+      reset: start anew after failures (see `lockstep`); every stream needs its truth.
+      form: see `lockstep.default_form`, which None takes.
+      devices: default all local ones, of which no more than `streams` are used.
+      progress: whether to show it.
+    """
+    devices, form = list(devices or jax.local_devices())[:streams], form or lockstep.default_form()
+    mesh = Mesh(np.array(devices), (AXIS,))
+    self._whole, self._by_lane, self._by_frame = (
+        NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,), (None, AXIS)))
+    per_device = max(-(-streams // len(devices)), 2 if form == "loop" else 1)  # See `lockstep.default_form`.
+    self._lanes = per_device * len(devices)
+    self._tracker, self._variables = tracker, jax.device_put(variables, self._whole)
+    self._chunk, self._reset, self._progress = chunk, reset, progress
+    # Each device runs its own lanes, and nothing crosses between devices.
+    self._advance = jax.jit(jax.shard_map(
+        functools.partial(lockstep.advance, tracker, reset=reset, form=form), mesh=mesh,
+        in_specs=(self._whole.spec, self._by_lane.spec, self._by_frame.spec),
+        out_specs=(self._by_lane.spec, self._by_frame.spec), check_vma=False), donate_argnums=1)
+    self._compiled = {}
     self.frames_tracked, self.seconds = 0, 0.0
+
+  def load(self, variables):
+    """Other weights of the same shapes, for the programs that are compiled already."""
+    self._variables = jax.device_put(variables, self._whole)
 
   @property
   def fps(self) -> float:
+    """Frames per second of all streams together; NaN before the first."""
     return self.frames_tracked / self.seconds if self.seconds else float("nan")
 
   def run(self, streams: Iterable[Stream]) -> Iterator[tuple[str, Result]]:
-    """Yields (name, result) as groups finish. Streams of one frame size go together, the longest first.
+    """Yields (name, result) as each stream ends; the longest are begun first, so that lanes end together.
 
     Raises:
       DataError: a first box outside its frame, or a frame that cannot be read.
+      ValueError: a reset-based run of a stream without one truth per frame.
     """
-    groups: dict[tuple[int, int], list[Stream]] = {}
-    for stream in streams:
-      shape = stream.frames[0].shape
-      check_box(stream.box, shape, stream.name)
-      groups.setdefault(shape, []).append(stream)
-    total = sum(len(stream.frames) for group in groups.values() for stream in group)
-    with tqdm(total=total, unit="frame", desc="track", mininterval=1, dynamic_ncols=True) as progress:
-      for shape in sorted(groups):
-        ordered = sorted(groups[shape], key=lambda s: (-len(s.frames), s.name))
-        for i in range(0, len(ordered), self._streams):
-          yield from self._lockstep(ordered[i:i + self._streams], progress)
-
-  def _lockstep(self, group: list[Stream], progress) -> Iterator[tuple[str, Result]]:
-    """Streams that have ended, and lanes without one, repeat their last frame; what they put out is dropped."""
-    lanes = group + [group[-1]] * (self._streams - len(group))
-    readers = [iter(stream.frames) for stream in group]
-    last = [next(reader) for reader in readers]
-    started = time.perf_counter()
-    fill = lambda images: np.stack(images + [images[-1]] * (self._streams - len(group)))
-    state = self._init(self._variables, fill(last), jnp.asarray(np.stack([s.box for s in lanes]), jnp.float32))
-    outputs = []
-    length = max(len(stream.frames) for stream in group)
-    for start in range(1, length, self._chunk):
-      frames = []
-      for t in range(start, start + self._chunk):
-        for i, stream in enumerate(group):
-          if t < len(stream.frames):
-            last[i] = _same_size(next(readers[i]), last[i], stream.name, t)
-        frames.append(fill(last))
-      state, out = self._run(self._variables, state, np.stack(frames, axis=1))
-      outputs.append(jax.device_get(out))
-      done = sum(max(0, min(start + self._chunk, len(s.frames)) - start) for s in group)
-      progress.update(done)
-      if last[0].shape in self._warm:
-        self.frames_tracked += done
-        self.seconds += time.perf_counter() - started
-      self._warm.add(last[0].shape)
+    streams = sorted(streams, key=lambda s: (-len(s.frames), s.name))
+    if not streams:
+      return
+    shapes = [frame_shape(stream) for stream in streams]
+    for stream, shape in zip(streams, shapes):
+      check_stream(stream, shape, self._reset)
+    program, collected, done = self._program(canvas(shapes)), {}, 0
+    total = sum(len(stream.frames) for stream in streams)
+    with (tqdm(total=total, unit="frame", desc="track", mininterval=1, dynamic_ncols=True,
+               disable=not self._progress) as progress,
+          contextlib.closing(self._answers(program, streams, shapes)) as answers):
       started = time.perf_counter()
-    progress.update(len(group))
-    for i, stream in enumerate(group):
-      yield stream.name, _result(stream, [jax.tree.map(lambda x, i=i: x[i], out) for out in outputs])
+      for answer, segments in answers:
+        for segment in segments:
+          collected.setdefault(segment.stream, _Collected(streams[segment.stream])).add(segment, answer)
+        frames = sum(segment.count for segment in segments)
+        self.frames_tracked += frames
+        self.seconds += time.perf_counter() - started
+        ended = [number for number, found in collected.items() if found.complete]
+        done += len(ended)
+        progress.set_postfix_str(f"{done}/{len(streams)} sequences", refresh=False)
+        progress.update(frames)
+        for number in ended:
+          yield streams[number].name, collected.pop(number).result()
+        started = time.perf_counter()
+
+  def _program(self, frame_shape: tuple[int, int]):
+    """The compiled `lockstep.advance` for canvases [H, W]; compiled once."""
+    if frame_shape not in self._compiled:
+      lead = (self._chunk, self._lanes)
+      shape = lambda dtype, *sides: jax.ShapeDtypeStruct((*lead, *sides), dtype, sharding=self._by_frame)
+      inputs = lockstep.Inputs(shape(np.uint8, *frame_shape), shape(np.int32, 2), shape(np.float32, 4), shape(np.int8))
+      self._compiled[frame_shape] = self._advance.lower(self._variables, self._empty_lanes(), inputs).compile()
+    return self._compiled[frame_shape]
+
+  def _empty_lanes(self):
+    return jax.device_put(lockstep.empty(self._tracker, self._variables, self._lanes), self._by_lane)
+
+  def _answers(self, program, streams, shapes) -> Iterator[tuple[lockstep.Answer, list[Segment]]]:
+    """Per chunk, as numpy. The next chunk is handed to the devices before the answers to the last are waited for."""
+    lanes, running = self._empty_lanes(), None
+    chunks = read_chunks(streams, shapes, lanes=self._lanes, chunk=self._chunk, canvas=canvas(shapes),
+                         reset=self._reset)
+    with contextlib.closing(chunks):
+      for inputs, segments in chunks:
+        # Where device arrays share memory with `inputs`, that is used again only after these answers are there.
+        lanes, answer = program(self._variables, lanes, jax.device_put(inputs, self._by_frame))
+        if running:
+          yield jax.device_get(running[0]), running[1]
+        running = (answer, segments)
+      yield jax.device_get(running[0]), running[1]
 
 
-def _same_size(frame, previous, name, t):
-  if frame.shape != previous.shape:
-    raise DataError(f"{name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, the ones before were "
-                    f"{previous.shape[1]}x{previous.shape[0]}")
-  return frame
+class _Collected:
+  """One stream's answers so far."""
 
+  def __init__(self, stream: Stream):
+    count = len(stream.frames)
+    self._stream, self._seen, self._starts = stream, 0, []
+    self._boxes, self._score = np.full((count, 4), np.nan), np.full(count, np.nan)
 
-def _result(stream: Stream, outputs) -> Result:
-  """The first frame's result is the given box."""
-  count = len(stream.frames) - 1
-  join = lambda field: np.concatenate([getattr(out, field) for out in outputs])[:count] if outputs else []
-  boxes = np.concatenate([[stream.box], np.reshape(join("box"), (-1, 4))])
-  present = np.concatenate([[True], join("present")]).astype(bool)
-  return Result(boxes, present=present, score=np.concatenate([[1.0], join("score")]))
+  @property
+  def complete(self) -> bool:
+    return self._seen == len(self._boxes)
+
+  def add(self, segment: Segment, answer: lockstep.Answer):
+    """The frames of a segment. Where a track started the box is the one it was given, with score 1."""
+    here = (slice(segment.slot, segment.slot + segment.count), segment.lane)
+    event, output = answer.event[here], answer.output
+    there = segment.start + np.flatnonzero((event == lockstep.TRACK) & output.present[here])
+    tracked = segment.start + np.flatnonzero(event == lockstep.TRACK)
+    self._boxes[there] = output.box[here][there - segment.start]
+    self._score[tracked] = output.score[here][tracked - segment.start]
+    for t in segment.start + np.flatnonzero(event == lockstep.START):
+      self._boxes[t] = self._stream.truth[t] if t else self._stream.box
+      self._score[t] = 1.0
+      self._starts.append(int(t))
+    self._seen += segment.count
+
+  def result(self) -> Result:
+    return Result(self._boxes, score=self._score, starts=tuple(self._starts))

@@ -40,7 +40,7 @@ class TrackerState:
   """Attributes:
 
     center_wh: [4] last known centre and size, frame pixels.
-    template: what `SiamDFF.encode_template` returned, of the first frame, leading axis 1.
+    template: what `SiamDFF.encode_template` returned, of the first frame, leading axis 1, without "backbone".
     first_wh: [2] the size of the first box.
     absent_for: int32 [] frames since the target was last seen.
   """
@@ -65,7 +65,11 @@ class Output(NamedTuple):
 
 
 class Tracker:
-  """Binds a network and post-processing options; holds no state of a track. All methods are jittable."""
+  """Binds a network and post-processing options; holds no state of a track. All methods are jittable.
+
+  A frame is uint8 [H, W], grey levels. Where it is the top left part of a larger canvas [H, W], `size` (int32 [2], its
+  rows and columns) says so; the answers are those for the frame alone.
+  """
 
   def __init__(self, model: SiamDFF, config: ml_collections.ConfigDict | None = None):
     """`config`: values that differ from `default_config()`.
@@ -78,38 +82,41 @@ class Tracker:
     self.model, self.config = model, default_config()
     self.config.update(config or {})
 
-  def init(self, variables, frame: jax.Array, box: jax.Array) -> TrackerState:
-    """frame [H, W] grey levels 0..255 (any dtype); box [4] xywh in pixels."""
+  def init(self, variables, frame: jax.Array, box: jax.Array, size: jax.Array | None = None) -> TrackerState:
+    """Starts on a frame [H, W]; box [4] xywh in pixels."""
     center_wh = boxes.xywh_to_center_wh(jnp.asarray(box, jnp.float32))
     window = template_window(center_wh)
-    image = crop(frame, window, self.model.template_side)
+    image = crop(frame, window, self.model.template_side, size)
     wh = center_wh[2:] * self.model.template_side / window[2]
     encoded = self.model.apply(variables, image[None, :, :, None] / 255, wh[None], method="encode_template")
+    encoded = encoded | {"backbone": {}}  # Only distillers look at the backbone's levels.
     return TrackerState(center_wh, encoded, center_wh[2:], jnp.zeros((), jnp.int32))
 
-  def _look(self, variables, state: TrackerState, frame: jax.Array) -> dict[str, jax.Array]:
+  def _look(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array) -> dict[str, jax.Array]:
     """The network on the search window: per cell "cell_score", "penalty" [n, n], "centre" (from the window's), "size",
     "last_size" in crop pixels [n, n, 2]; "presence", "scale" (crop pixels per frame pixel), "window" [3].
     """
     side = self.model.search_side
-    window = self._search_window(state, frame.shape)
+    window = self._search_window(state, size)
     scale = side / window[2]
-    image = crop(frame, window, side)[None, :, :, None] / 255
+    image = crop(frame, window, side, size)[None, :, :, None] / 255
     out = self.model.apply(variables, state.template, image, method="track")
     box = targets.boxes_from_ltrb(out["ltrb"], side)[0]  # [n, n, 4] sides
-    size = box[..., 2:] - box[..., :2]
+    box_size = box[..., 2:] - box[..., :2]
     last_size = state.center_wh[2:] * scale
     return {
         "cell_score": (jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"]))[0],
-        "penalty": _change_penalty(size, last_size, self.config.scale_penalty),
+        "penalty": _change_penalty(box_size, last_size, self.config.scale_penalty),
         "centre": (box[..., :2] + box[..., 2:]) / 2 - side / 2,
-        "size": size, "last_size": last_size, "presence": jax.nn.sigmoid(out["presence_logit"][0]),
+        "size": box_size, "last_size": last_size, "presence": jax.nn.sigmoid(out["presence_logit"][0]),
         "scale": scale, "window": window,
     }
 
-  def step(self, variables, state: TrackerState, frame: jax.Array) -> tuple[TrackerState, Output]:
+  def step(self, variables, state: TrackerState, frame: jax.Array,
+           size: jax.Array | None = None) -> tuple[TrackerState, Output]:
     """One frame [H, W] further."""
-    config, look = self.config, self._look(variables, state, frame)
+    frame_size = jnp.asarray(frame.shape if size is None else size, jnp.int32)
+    config, look = self.config, self._look(variables, state, frame, frame_size)
     cell_score, penalty, window, scale = look["cell_score"], look["penalty"], look["window"], look["scale"]
     lost = state.absent_for > config.lost_after
     influence = jnp.where(lost, 0.0, config.window)
@@ -123,7 +130,7 @@ class Tracker:
     size = state.center_wh[2:] * (1 - rate) + pick(look["size"]) / scale * rate
     # The window has the size found last, so a bias in size feeds itself: without an anchor boxes drift away.
     size = size + config.size_anchor * (state.first_wh - size)
-    limit = jnp.asarray([frame.shape[1], frame.shape[0]], jnp.float32)
+    limit = frame_size[::-1].astype(jnp.float32)
     centre = jnp.clip(window[:2] + pick(look["centre"]) / scale, 0, limit)
     proposal = jnp.concatenate([centre, jnp.minimum(size, limit)])
 
@@ -138,12 +145,12 @@ class Tracker:
     """`step` over frames [T, H, W] as one program (`lax.scan`); outputs have a leading axis T."""
     return jax.lax.scan(lambda s, frame: self.step(variables, s, frame), state, frames)
 
-  def _search_window(self, state, frame_shape) -> jax.Array:
+  def _search_window(self, state, frame_size) -> jax.Array:
     """Grows while the target is lost, until it covers the frame from wherever the centre is."""
     window = template_window(state.center_wh)
     side = window[2] * self.model.search_side / self.model.template_side
     lost_for = jnp.maximum(state.absent_for - self.config.lost_after, 0).astype(jnp.float32)
-    grown = jnp.minimum(side * self.config.growth**lost_for, jnp.maximum(side, 2.0 * max(frame_shape)))
+    grown = jnp.minimum(side * self.config.growth**lost_for, jnp.maximum(side, 2.0 * jnp.max(frame_size)))
     return jnp.concatenate([window[:2], grown[None]])
 
 

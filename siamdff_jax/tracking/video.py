@@ -29,18 +29,28 @@ def annotate(frame: np.ndarray, box: np.ndarray, present: bool, score: float, in
   image = cv2.resize(frame, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
   clean = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
   image = clean.copy()
-  corner = lambda b, far: tuple(round(float(v) * zoom) for v in (b[:2] + (b[2:] if far else 0)))
   if truth is not None and truth[2] > 0:
-    cv2.rectangle(image, corner(truth, False), corner(truth, True), _TRUTH, 1, cv2.LINE_AA)
+    draw_box(image, truth, zoom, _TRUTH)
   text, colour = f"{index}  absent", _ABSENT
   if present:
     box = np.asarray(box, np.float64)
-    cv2.rectangle(image, corner(box, False), corner(box, True), _PREDICTED, 1, cv2.LINE_AA)
+    draw_box(image, box, zoom, _PREDICTED)
     text, colour = f"{index}  score {score:.2f}", _PREDICTED
     _inset(image, clean, (box[:2] + box[2:] / 2) * zoom, 2 * max(box[2:].max(), 8) * zoom)
+  write_text(image, text, colour)
+  return image
+
+
+def draw_box(image: np.ndarray, box: np.ndarray, zoom: float, colour: tuple[int, int, int], thickness: int = 1):
+  """Draws a box [4] xywh, in pixels of the frame, into an image of the frame enlarged `zoom` times."""
+  near, far = (tuple(round(float(v) * zoom) for v in corner) for corner in (box[:2], box[:2] + box[2:]))
+  cv2.rectangle(image, near, far, colour, thickness, cv2.LINE_AA)
+
+
+def write_text(image: np.ndarray, text: str, colour: tuple[int, int, int]):
+  """Writes text into the upper left corner, readable on any background."""
   cv2.putText(image, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 3, cv2.LINE_AA)
   cv2.putText(image, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, 1, cv2.LINE_AA)
-  return image
 
 
 def _inset(image, clean, centre, side):

@@ -26,7 +26,7 @@ from siamdff_jax.training.state import TrainState
 log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
-_UNKNOWN = -1.0  # The IoU of a checkpoint that was not validated: worse than any.
+_UNKNOWN = -1.0  # The quality of a checkpoint that was not validated: worse than any.
 _SHIPPED = pathlib.Path(__file__).resolve().parent.parent / "pretrained"
 
 
@@ -78,8 +78,10 @@ class Checkpoints:
     """Whether a save is under way in the background."""
     return self._manager is not None and self._manager.is_saving_in_progress()
 
-  def save(self, state: TrainState, config: ml_collections.ConfigDict, metrics: dict[str, float] | None = None):
+  def save(self, state: TrainState, config: ml_collections.ConfigDict, quality: float | None = None):
     """Starts saving `state` under its step; returns when the state may be changed again.
+
+    `quality`: the higher the better; None where it was not measured.
 
     A save that fails, now or in the background, is a warning: training goes on. `wait` says whether the last arrived.
     """
@@ -94,7 +96,7 @@ class Checkpoints:
       self._require_folder()
       if step in self._manager.all_steps():
         return
-      self._manager.save(step, metrics=metrics or {"iou": _UNKNOWN}, args=items)
+      self._manager.save(step, metrics={"quality": _UNKNOWN if quality is None else quality}, args=items)
     except Exception as error:  # Orbax and its storage raise all kinds; whatever it is, training is worth more.
       why = faults.reason(error)
     self._note(step, why)
@@ -148,8 +150,8 @@ class Checkpoints:
     self._close()
     while unreadable := self._with_unreadable_metrics():  # Orbax's manager would not start.
       faults.set_aside(*unreadable)
-    # Best by the validation IoU of the moving average; a checkpoint without one is only ever among the last.
-    quality = lambda metrics: metrics["iou"]
+    # Best by the quality of the moving average; a checkpoint without one is only ever among the last.
+    quality = lambda metrics: metrics.get("quality", metrics.get("iou"))  # "iou": of older checkpoints.
     keep = managers.AnyPreservationPolicy([managers.LatestN(self._keep), managers.BestN(
         get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False)])
     # `best_fn` is what makes the manager write the metrics to disk, for `find` and for the run after a restart.
@@ -257,9 +259,12 @@ def _unreadable_metrics(path: epath.Path) -> str | None:
 
 
 def _quality(path: epath.Path) -> float:
-  """The validation IoU of a checkpoint."""
+  """What the best checkpoint is chosen by."""
   file = path / "metrics" / "metrics"
-  return float(json.loads(file.read_text())["iou"]) if file.exists() else _UNKNOWN
+  if not file.exists():
+    return _UNKNOWN
+  metrics = json.loads(file.read_text())
+  return float(metrics["quality"] if "quality" in metrics else metrics["iou"])
 
 
 def _steps(folder: epath.Path) -> list[int]:

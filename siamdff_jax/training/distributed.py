@@ -45,14 +45,20 @@ def is_lead() -> bool:
   return jax.process_index() == 0
 
 
+def wait_for_all(name: str):
+  """Returns when every process has come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
 @contextlib.contextmanager
 def lead_first():
   """What is inside happens in the first process, and when it is done there, in the others."""
   if not is_lead():
-    multihost_utils.sync_global_devices("lead_first")
+    wait_for_all("lead_first")
   yield
-  if is_lead() and jax.process_count() > 1:
-    multihost_utils.sync_global_devices("lead_first")
+  if is_lead():
+    wait_for_all("lead_first")
 
 
 class StopSignal:

@@ -8,7 +8,8 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
-_SHOWN = {"loss": "loss", "iou": "iou", "validation/iou": "val_iou", "pairs_per_second": "pairs/s",
+_SHOWN = {"loss": "loss", "iou": "iou", "validation/iou": "val_iou",
+          "evaluation/score": "score", "pairs_per_second": "pairs/s",
           "input_wait": "wait", "mfu": "mfu"}
 
 

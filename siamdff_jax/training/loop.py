@@ -15,6 +15,7 @@ from siamdff_jax.export import torch_weights
 from siamdff_jax.feeding import feeds
 from siamdff_jax.models.build import build
 from siamdff_jax.training import checkpoints, distributed, parallel, sources, throughput
+from siamdff_jax.training.evaluation import Evaluation
 from siamdff_jax.training.logging import RunLog
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state, make_step
@@ -44,6 +45,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
   layout = parallel.make_layout(config.layout, config.train.batch_size, virtual_shards=config.train.virtual_shards)
   state, step, teacher_variables = assemble(config, layout)
   validate = validation(build(config.model), config, validation_sampler)
+  evaluate = Evaluation(config) if config.evaluation.root else None
 
   with checkpoints.Checkpoints(workdir) as saved:
     state = saved.restore(state)
@@ -75,10 +77,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
           pending = []
         if number % config.train.checkpoint_every == 0 or last:
           with meter.paused():
-            quality = None if stopping else validate(state)
-            if quality:
-              run_log.write(number, {f"validation/{name}": value for name, value in quality.items()})
-            saved.save(state, config, quality)
+            saved.save(state, config, None if stopping else _quality(state, number, validate, evaluate, run_log))
         if stopping:
           saved.wait()
           log.info("%s: stopped by signal at step %d, saved; the same command goes on from there", workdir, number)
@@ -88,6 +87,16 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
       profile.close()
       run_log.close()
   return state
+
+
+def _quality(state, step: int, validate, evaluate: Evaluation | None, run_log: RunLog) -> float | None:
+  """What the best checkpoint is chosen by: the score of tracking, else the IoU on validation pairs, else None."""
+  scalars = {f"validation/{name}": value for name, value in (validate(state) or {}).items()}
+  if evaluate:
+    scalars["evaluation/score"] = evaluate(state)
+  if scalars:
+    run_log.write(step, scalars)
+  return scalars.get("evaluation/score", scalars.get("validation/iou"))
 
 
 def assemble(config: ml_collections.ConfigDict, layout: parallel.Layout) -> tuple[TrainState, Callable, Any]:

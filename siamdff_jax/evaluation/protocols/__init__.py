@@ -4,16 +4,18 @@
     scores.metrics  # {"protocol": ..., "overall": {...}, "sequences": {name: {...}}}, numbers in 0-1
     scores.curves   # {"success": [21], "precision": [51], "normalized_precision": [51]}
 
-Every protocol reports the same family of names, so that tables are uniform; `Protocol.official` says which of them
-are the benchmark's own, and they come first.
+Every protocol but `vot` reports the same family of names, so that tables are uniform; `Protocol.official` says which of
+them are the benchmark's own, and they come first.
 """
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Ordered
 
+import numpy as np
+
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation.protocols import antiuav, antiuav410, challenge, otb, plain
+from siamdff_jax.evaluation.protocols import antiuav, antiuav410, challenge, got10k, lasot, otb, plain, vot
 from siamdff_jax.evaluation.protocols.base import Protocol, Scores
 from siamdff_jax.evaluation.results import Result
 
@@ -21,9 +23,19 @@ PROTOCOLS: dict[str, Protocol] = {
     "antiuav": antiuav.PROTOCOL,
     "antiuav410": antiuav410.PROTOCOL,
     "challenge": challenge.PROTOCOL,
+    "got10k": got10k.PROTOCOL,
+    "lasot": lasot.PROTOCOL,
     "otb": otb.PROTOCOL,
     "plain": plain.PROTOCOL,
+    "vot": vot.PROTOCOL,
 }
+# The protocol of a format's own benchmark, where it is not called like the format.
+_OF_FORMAT = {"cst_antiuav": "antiuav410", "lsotb_tir": "otb", "ptb_tir": "otb", "uav123": "otb", "dtb70": "otb"}
+
+
+def of_format(format: str) -> str:
+  """The name of the protocol that a data set of this format is scored by when nobody says otherwise."""
+  return _OF_FORMAT.get(format, format)
 
 
 def evaluate(protocol: str, sequences: Ordered[Sequence], results: Mapping[str, Result]) -> Scores:
@@ -31,3 +43,21 @@ def evaluate(protocol: str, sequences: Ordered[Sequence], results: Mapping[str, 
   if protocol not in PROTOCOLS:
     raise DataError(f"no protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
   return PROTOCOLS[protocol].evaluate(sequences, results)
+
+
+def evaluate_runs(protocol: str, sequences: Ordered[Sequence], runs: Ordered[Mapping[str, Result]]) -> Scores:
+  """The mean scores of a tracker that ran several times (repetitions, or starts from moved boxes).
+
+  Args:
+    protocol, sequences: as for `evaluate`.
+    runs: the results of each run, at least one.
+  """
+  scores = [evaluate(protocol, sequences, run) for run in runs]
+  if len(scores) == 1:
+    return scores[0]
+  mean = lambda dicts: {key: float(np.mean([d[key] for d in dicts])) for key in dicts[0]}
+  metrics = {"protocol": protocol, "overall": mean([s.metrics["overall"] for s in scores]),
+             "sequences": {name: mean([s.metrics["sequences"][name] for s in scores])
+                           for name in scores[0].metrics["sequences"]}}
+  curves = {key: np.mean([s.curves[key] for s in scores], axis=0) for key in scores[0].curves}
+  return Scores(metrics, curves, scores[0].weights)

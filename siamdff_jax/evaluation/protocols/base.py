@@ -20,11 +20,13 @@ class Scores:
   Attributes:
     metrics: {"protocol": str, "overall": {metric: number}, "sequences": {name: {metric: number}}}, JSON-ready.
     curves: "success" [21], "precision" [51], "normalized_precision" [51], the mean over the sequences; their
-      thresholds are in `metrics.py`.
+      thresholds are in `metrics.py`. Empty where the protocol has none.
+    weights: how much each sequence counts in a mean, by name.
   """
 
   metrics: dict
   curves: dict[str, np.ndarray]
+  weights: dict[str, float]
 
 
 # (numbers by name, curves by name) of one sequence.
@@ -39,14 +41,18 @@ class Protocol:
     name: as on the command line.
     official: the metric names that the benchmark itself reports, the main one first.
     score_sequence: (sequence, result of the same length) -> numbers and curves.
+    weight: how much a sequence counts; 1 unless the protocol pools frames.
+    reset_based: whether results are of trackers that were started anew after each failure.
   """
 
   name: str
   official: tuple[str, ...]
   score_sequence: Callable[[Sequence, Result], SequenceScores]
+  weight: Callable[[Sequence], float] = lambda sequence: 1.0
+  reset_based: bool = False
 
   def evaluate(self, sequences: Ordered[Sequence], results: Mapping[str, Result]) -> Scores:
-    """Scores every sequence, then takes the mean over sequences, each with the same weight.
+    """Scores every sequence, then takes the weighted mean over sequences.
 
     Args:
       sequences: the labelled sequences; frames are not needed.
@@ -56,12 +62,12 @@ class Protocol:
       The scores. `overall` does not depend on the order of the sequences, to the last bit.
 
     Raises:
-      DataError: no sequences, two of the same name, a missing result, one of another length, or a target that is absent
-        in the first frame.
+      DataError: no sequences, two of the same name, a missing result, one of another length, one with restarts where
+        the protocol knows none, or a target that is absent in the first frame.
     """
     if not sequences:
       raise DataError("no sequences to score, expected at least one")
-    by_sequence, curves = {}, {}
+    by_sequence, curves, weights = {}, {}, {}
     for sequence in sequences:
       name = sequence.name
       if name in by_sequence:
@@ -73,12 +79,18 @@ class Protocol:
                         "one for each labelled frame")
       if not sequence.visible[0]:
         raise DataError(f"the target of {name} is absent in the first frame, expected a box to start a tracker with")
+      if len(results[name].starts) > 1 and not self.reset_based:
+        raise DataError(f"the tracker was started {len(results[name].starts)} times on {name}: a reset-based run, "
+                        "which only the protocol vot can score")
+      weights[name] = float(self.weight(sequence))
       numbers, curves[name] = self.score_sequence(sequence, results[name])
       by_sequence[name] = {**{key: numbers[key] for key in self.official}, **numbers}  # The official ones first.
-    overall = {key: _mean([by_sequence[name][key] for name in by_sequence]) for key in next(iter(by_sequence.values()))}
-    mean_curves = {key: np.mean([curves[name][key] for name in sorted(curves)], axis=0)
+    total = math.fsum(weights.values())
+    mean = lambda value: math.fsum(weights[name] * value(name) for name in weights) / total
+    overall = {key: mean(lambda name: by_sequence[name][key]) for key in next(iter(by_sequence.values()))}
+    mean_curves = {key: sum(weights[name] / total * curves[name][key] for name in sorted(curves))
                    for key in next(iter(curves.values()))}
-    return Scores({"protocol": self.name, "overall": overall, "sequences": by_sequence}, mean_curves)
+    return Scores({"protocol": self.name, "overall": overall, "sequences": by_sequence}, mean_curves, weights)
 
 
 def family(overlaps: np.ndarray, errors: np.ndarray, normalized: np.ndarray) -> SequenceScores:
@@ -119,7 +131,3 @@ def otb_family(predicted: np.ndarray, truth: np.ndarray, origin: int) -> Sequenc
   return family(*(np.where(counted, values, -1) for values in (
       metrics.iou(predicted, truth), metrics.center_errors(predicted, truth),
       metrics.normalized_errors(predicted, truth))))
-
-
-def _mean(values) -> float:
-  return math.fsum(values) / len(values)

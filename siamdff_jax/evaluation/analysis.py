@@ -1,0 +1,185 @@
+"""Where and how a tracker fails: by attribute, target size and speed; losses; knowing that the target is away.
+
+All of it is ours and the same for every protocol, except that scores by attribute are the protocol's own. The first
+frame, whose box is given, counts nowhere.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from collections.abc import Sequence as Ordered
+
+import numpy as np
+
+from input_pipeline.sequences import Sequence
+from siamdff_jax.evaluation import metrics, statistics
+from siamdff_jax.evaluation.results import Result
+from siamdff_jax.evaluation.statistics import Estimate
+
+# Upper bounds of the bins; the last bin has none. Size: sqrt(w h) in pixels. Speed: motion of the centre from one frame
+# to the next, in target sizes.
+SIZE_BOUNDS = (8.0, 16.0, 32.0)
+SPEED_BOUNDS = (0.1, 0.3, 1.0)
+LOST_OVERLAP = 0.1  # Of a lost target at most, and
+LOST_FRAMES = 10  # for so many visible frames in a row (VOT2020, Kristan et al.).
+_ROC_POINTS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Scores on a part of the data.
+
+  Attributes:
+    name: an attribute, or a bin as text.
+    sequences, frames: how many are in it.
+    auc: by tracker, the area under the success curve. Of an attribute: the protocol's, the mean over its sequences;
+      of a bin: over the bin's frames of all sequences.
+  """
+
+  name: str
+  sequences: int
+  frames: int
+  auc: Mapping[str, Estimate]
+
+
+@dataclasses.dataclass(frozen=True)
+class Failures:
+  """The losses of one tracker on one sequence.
+
+  The target is lost where IoU is at most LOST_OVERLAP in LOST_FRAMES visible frames in a row, until it exceeds that.
+
+  Attributes:
+    first: the frame in which the first loss begins, or None.
+    losses: how many there are.
+    lost_frames: visible frames in all of them.
+    longest: visible frames in the longest.
+    recovered: losses that ended.
+    lost_at_end: whether the last one did not.
+  """
+
+  first: int | None
+  losses: int
+  lost_frames: int
+  longest: int
+  recovered: int
+  lost_at_end: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Presence:
+  """How well a tracker knows that the target is there, over the frames of all sequences.
+
+  Attributes:
+    false_alarms, detections: [K], the ROC of its scores: shares of the absent and of the visible frames whose score
+      reaches a falling threshold. Empty where its files hold no scores.
+    auc: the area under it; NaN without scores.
+    point: (false alarms, detections) of its own decisions.
+  """
+
+  false_alarms: np.ndarray
+  detections: np.ndarray
+  auc: float
+  point: tuple[float, float]
+
+
+def overlaps(sequence: Sequence, result: Result) -> np.ndarray:
+  """IoU per frame, float [T]: NaN where the target is absent, 0 where only the prediction is."""
+  found = np.nan_to_num(metrics.iou(result.boxes, sequence.boxes))
+  return np.where(sequence.visible, found, np.nan)
+
+
+def failures(overlap: np.ndarray) -> Failures:
+  """Finds the losses in the overlaps [T] of one sequence (see `overlaps`)."""
+  visible = np.flatnonzero(~np.isnan(overlap))
+  visible = visible[visible > 0]
+  low = np.concatenate([[False], overlap[visible] <= LOST_OVERLAP, [False]])
+  edges = np.flatnonzero(low[1:] != low[:-1])
+  begins, ends = edges[::2], edges[1::2]  # Half-open runs of low overlap, counted in visible frames.
+  long = ends - begins >= LOST_FRAMES
+  begins, lengths = begins[long], (ends - begins)[long]
+  at_end = bool(len(begins)) and int(begins[-1] + lengths[-1]) == len(visible)
+  return Failures(
+      first=int(visible[begins[0]]) if len(begins) else None, losses=len(begins), lost_frames=int(lengths.sum()),
+      longest=int(lengths.max(initial=0)), recovered=len(begins) - at_end, lost_at_end=at_end)
+
+
+def presence(sequences: Ordered[Sequence], results: Mapping[str, Result]) -> Presence | None:
+  """The ROC of one tracker's scores; None where no frame is absent."""
+  there = np.concatenate([s.visible[1:] for s in sequences])
+  if there.all() or not there.any():
+    return None
+  said = np.concatenate([results[s.name].present[1:] for s in sequences])
+  point = (float(said[~there].mean()), float(said[there].mean()))
+  given = [results[s.name].score for s in sequences]
+  scores = None if any(score is None for score in given) else np.concatenate([score[1:] for score in given])
+  if scores is None or np.isnan(scores).any():
+    return Presence(np.zeros(0), np.zeros(0), float("nan"), point)
+  levels, which = np.unique(-scores, return_inverse=True)
+  count = lambda flags: np.concatenate([[0], np.cumsum(np.bincount(which[flags], minlength=len(levels)))])
+  false_alarms, detections = count(~there) / (~there).sum(), count(there) / there.sum()
+  area = float(np.trapezoid(detections, false_alarms))
+  shown = np.unique(np.linspace(0, len(levels), _ROC_POINTS).round().astype(int))
+  return Presence(false_alarms[shown], detections[shown], area, point)
+
+
+def by_attribute(sequences: Ordered[Sequence], scores: Mapping[str, np.ndarray],
+                 weights: np.ndarray) -> tuple[Group, ...]:
+  """Scores of the sequences that have an attribute, for every attribute that occurs, by name.
+
+  Args:
+    sequences: S labelled sequences.
+    scores: by tracker, [S] scores of the protocol.
+    weights: [S] weights of the protocol's mean.
+  """
+  groups = []
+  for name in sorted({attribute for s in sequences for attribute in s.attributes}):
+    inside = np.array([name in s.attributes for s in sequences])
+    frames = sum(len(s) for s in sequences if name in s.attributes)
+    groups.append(_group(name, frames, {t: x[inside] for t, x in scores.items()}, weights[inside]))
+  return tuple(groups)
+
+
+def by_size(sequences: Ordered[Sequence], overlaps: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[Group, ...]:
+  """Scores by the true size of the target in the frame, sqrt(w h); `overlaps`: tracker -> sequence -> [T]."""
+  sizes = [np.sqrt(s.boxes[:, 2].astype(np.float64) * s.boxes[:, 3]) for s in sequences]
+  return _binned(sequences, overlaps, sizes, SIZE_BOUNDS, "px")
+
+
+def by_speed(sequences: Ordered[Sequence], overlaps: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[Group, ...]:
+  """Scores by the motion of the true centre since the frame before, in sizes there; frames after an absence are out."""
+  speeds = []
+  for s in sequences:
+    boxes = s.boxes.astype(np.float64)
+    size = np.sqrt(boxes[:-1, 2] * boxes[:-1, 3])
+    moved = np.linalg.norm(np.diff(metrics.centers(boxes), axis=0), axis=1)
+    both = s.visible[1:] & s.visible[:-1]
+    speed = np.divide(moved, size, out=np.full(len(moved), np.nan), where=both & (size > 0))
+    speeds.append(np.concatenate([[np.nan], speed]))
+  return _binned(sequences, overlaps, speeds, SPEED_BOUNDS, "sizes/frame")
+
+
+def _binned(sequences, overlaps, values, bounds, unit) -> tuple[Group, ...]:
+  """Groups of frames by `values` ([T] for each sequence; NaN: in no bin)."""
+  edges = (0.0, *bounds, np.inf)
+  groups = []
+  for low, high in itertools.pairwise(edges):
+    inside = [s.visible & (v >= low) & (v < high) & (np.arange(len(v)) > 0)
+              for s, v in zip(sequences, values, strict=True)]
+    frames = np.array([mask.sum() for mask in inside])
+    used = np.flatnonzero(frames)
+    if not len(used):
+      continue
+    mean = lambda tracker, i: _success(overlaps[tracker][sequences[i].name][inside[i]])
+    scores = {tracker: np.array([mean(tracker, i) for i in used]) for tracker in overlaps}
+    name = f"< {high:g} {unit}" if not low else f"> {low:g} {unit}" if high == np.inf else f"{low:g}-{high:g} {unit}"
+    groups.append(_group(name, int(frames.sum()), scores, frames[used]))
+  return tuple(groups)
+
+
+def _group(name, frames, scores: Mapping[str, np.ndarray], weights) -> Group:
+  found = statistics.estimates(np.array(list(scores.values())), weights)
+  return Group(name, len(weights), int(frames), dict(zip(scores, found, strict=True)))
+
+
+def _success(overlap) -> float:
+  return metrics.area_under_curve(metrics.success_curve(overlap))

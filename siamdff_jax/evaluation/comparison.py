@@ -1,0 +1,95 @@
+"""Several trackers on the same data: all that a report shows, as plain data."""
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence as Ordered
+
+import numpy as np
+
+from input_pipeline.sequences import Sequence
+from siamdff_jax.evaluation import analysis, protocols, statistics
+from siamdff_jax.evaluation.analysis import Failures, Group, Presence
+from siamdff_jax.evaluation.protocols import PROTOCOLS, Scores
+from siamdff_jax.evaluation.results import Result
+from siamdff_jax.evaluation.statistics import Difference, Estimate
+
+__all__ = ["Comparison", "Difference", "Estimate", "Failures", "Group", "Presence", "compare"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Attributes:
+
+    protocol: its name.
+    main: the metric that ranks, the first of the protocol's official ones.
+    trackers, sequences: names, in the order given.
+    scores: by tracker.
+    estimates: tracker -> metric -> its overall value with an interval.
+    differences: (a, b) -> the difference of their main scores, for every pair, a before b in `trackers`.
+    groups: "attribute", "target size", "target speed" -> scores on parts of the data; left out where there are none.
+    failures: tracker -> sequence.
+    presence: by tracker; empty where no frame of the data is absent.
+    overlaps: tracker -> sequence -> IoU per frame, float [T]; NaN where the target is absent.
+
+  Of a tracker with several runs, scores are their mean; everything from `failures` on is of the first run.
+  """
+
+  protocol: str
+  main: str
+  trackers: tuple[str, ...]
+  sequences: tuple[str, ...]
+  scores: Mapping[str, Scores]
+  estimates: Mapping[str, Mapping[str, Estimate]]
+  differences: Mapping[tuple[str, str], Difference]
+  groups: Mapping[str, tuple[Group, ...]]
+  failures: Mapping[str, Mapping[str, Failures]]
+  presence: Mapping[str, Presence]
+  overlaps: Mapping[str, Mapping[str, np.ndarray]]
+
+
+def compare(protocol: str, sequences: Ordered[Sequence],
+            trackers: Mapping[str, Ordered[Mapping[str, Result]]]) -> Comparison:
+  """Scores all trackers and works out what a report shows.
+
+  Args:
+    protocol: a name of `protocols.PROTOCOLS`.
+    sequences: the labelled sequences; frames are not needed.
+    trackers: by tracker, in the order to show, the results of each run by sequence.
+
+  Raises:
+    DataError: see `Protocol.evaluate`.
+  """
+  scores = {name: protocols.evaluate_runs(protocol, sequences, runs) for name, runs in trackers.items()}
+  names = [s.name for s in sequences]
+  weights = np.array([next(iter(scores.values())).weights[name] for name in names])
+  column = lambda tracker, metric: np.array([scores[tracker].metrics["sequences"][n][metric] for n in names])
+  first = {tracker: runs[0] for tracker, runs in trackers.items()}
+  overlaps = {tracker: {s.name: analysis.overlaps(s, run[s.name]) for s in sequences} for tracker, run in first.items()}
+  main = PROTOCOLS[protocol].official[0]
+  presence = {tracker: analysis.presence(sequences, run) for tracker, run in first.items()}
+  return Comparison(
+      protocol=protocol, main=main, trackers=tuple(trackers), sequences=tuple(names), scores=scores,
+      estimates=_estimates(scores, column, weights),
+      differences=statistics.differences({tracker: column(tracker, main) for tracker in trackers}, weights),
+      groups={} if PROTOCOLS[protocol].reset_based else _groups(sequences, trackers, column, weights, overlaps),
+      failures={tracker: {name: analysis.failures(values) for name, values in overlaps[tracker].items()}
+                for tracker in trackers},
+      presence={tracker: found for tracker, found in presence.items() if found}, overlaps=overlaps)
+
+
+def _estimates(scores: Mapping[str, Scores], column, weights) -> dict[str, dict[str, Estimate]]:
+  keys = [(tracker, metric) for tracker in scores for metric in scores[tracker].metrics["overall"]]
+  found = statistics.estimates(np.array([column(*key) for key in keys]), weights)
+  out = {tracker: {} for tracker in scores}
+  for (tracker, metric), estimate in zip(keys, found, strict=True):
+    out[tracker][metric] = estimate._replace(value=scores[tracker].metrics["overall"][metric])
+  return out
+
+
+def _groups(sequences, trackers, column, weights, overlaps) -> dict[str, tuple[Group, ...]]:
+  groups = {
+      "attribute": analysis.by_attribute(sequences, {t: column(t, "success_auc") for t in trackers}, weights),
+      "target size": analysis.by_size(sequences, overlaps),
+      "target speed": analysis.by_speed(sequences, overlaps),
+  }
+  return {name: found for name, found in groups.items() if found}

@@ -1,0 +1,50 @@
+"""What people look at: the report page with its pictures, tables for papers and spreadsheets, a table for the terminal.
+
+    report.write(comparison, "out", data="Anti-UAV410 test", clips=report.make_clips(comparison, sequences, results))
+
+writes into `out`: report.html (one file that needs nothing else), the charts as .png, scores.csv, sequences.csv,
+scores.tex and comparison.md.
+"""
+
+import os
+from collections.abc import Mapping
+
+from input_pipeline.errors import DataError
+from siamdff_jax.evaluation.comparison import Comparison
+from siamdff_jax.evaluation.report import tables
+from siamdff_jax.evaluation.report.clips import WORST, Clip, make_clips, worst_sequences
+from siamdff_jax.evaluation.report.tables import format_table, write_metrics
+from siamdff_jax.evaluation.results import write_atomically
+
+__all__ = ["WORST", "Clip", "format_table", "make_clips", "worst_sequences", "write", "write_metrics"]
+
+
+def write(comparison: Comparison, out, data: str = "", clips: Mapping[str, Clip] | None = None):
+  """Writes the report; files of an earlier report in the folder are overwritten.
+
+  Args:
+    comparison: what to show.
+    out: the folder, made where it does not exist.
+    data: what was tracked, a few words for the page's heading.
+    clips: by sequence name, see `make_clips`; a sequence without one shows its chart only.
+
+  Raises:
+    DataError: the folder cannot be written.
+  """
+  from siamdff_jax.evaluation.report import charts, page  # Here: the chart library takes a second to import.
+
+  try:
+    os.makedirs(out, exist_ok=True)
+  except OSError as error:
+    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+  files = {
+      "scores.csv": tables.scores_csv(comparison),
+      "sequences.csv": tables.sequences_csv(comparison),
+      "scores.tex": tables.scores_tex(comparison),
+      "comparison.md": format_table({name: comparison.scores[name].metrics for name in comparison.trackers}) + "\n",
+      "report.html": page.render(comparison, data, clips or {}),
+  }
+  for name, text in files.items():
+    write_atomically(os.path.join(out, name), text.encode())
+  for name, picture in charts.pictures(comparison).items():
+    write_atomically(os.path.join(out, name), picture)

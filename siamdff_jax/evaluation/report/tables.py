@@ -1,0 +1,134 @@
+"""Scores as Markdown, CSV, LaTeX and JSON."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+
+from siamdff_jax.evaluation.comparison import Comparison
+from siamdff_jax.evaluation.results import write_atomically
+
+# Metric name -> column title, in the order of every table. The first ones are of all protocols but `vot`.
+TITLES = {"success_auc": "AUC", "precision_20": "P@20", "precision_5": "P@5", "normalized_precision": "norm. P",
+          "sa": "SA", "challenge_accuracy": "challenge", "ao": "AO", "sr_50": "SR.50", "sr_75": "SR.75",
+          "accuracy": "accuracy", "failures": "failures", "failures_per_100": "per 100"}
+# Of metrics that are only in the page.
+_FURTHER_TITLES = {"success_50": "S@0.5", "normalized_precision_auc": "norm. P AUC", "presence_accuracy": "presence"}
+# The others are better the higher they are.
+LOWER_IS_BETTER = ("failures", "failures_per_100")
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+          **{c: "\\" + c for c in "&%$#_{}"}}
+
+
+def write_metrics(path, metrics: Mapping):
+  """Writes `Scores.metrics` as JSON, whole or not at all."""
+  write_atomically(path, json.dumps(metrics, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def format_table(rows: Mapping[str, Mapping], extra: Mapping[str, Mapping[str, float]] | None = None,
+                 title: str = "tracker") -> str:
+  """A Markdown table that can be read in a terminal; rows stay in the order given, whatever their scores.
+
+  Args:
+    rows: by row name, `Scores.metrics` or one of its dicts of numbers.
+    extra: further columns, e.g. {"fps": {tracker: 31.2}}; "-" where a row has no value.
+    title: the heading of the first column.
+
+  Returns:
+    The table without a newline at the end: the metrics of TITLES that a row has, with three digits; "-" where
+    another row lacks one.
+  """
+  numbers = {name: row.get("overall", row) for name, row in rows.items()}
+  keys = [key for key in TITLES if any(key in row for row in numbers.values())]
+  extra = extra or {}
+  table = [[title, *(TITLES[key] for key in keys), *extra]]
+  for name, row in numbers.items():
+    scores = [f"{row[key]:.3f}" if key in row else "-" for key in keys]
+    table.append([name, *scores, *(_short(values.get(name)) for values in extra.values())])
+  widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+  rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
+  return "\n".join("| " + " | ".join(_padded(line, widths)) + " |" for line in [table[0], rule, *table[1:]])
+
+
+def ranking(comparison: Comparison) -> list[str]:
+  """The trackers, best first by the main score; equal ones in the order given."""
+  return sorted(comparison.trackers, key=lambda name: -comparison.estimates[name][comparison.main].value)
+
+
+def metric_names(comparison: Comparison) -> list[str]:
+  """The metrics of all trackers, the main one first, then in the order of TITLES, then the others."""
+  known = list(comparison.estimates[comparison.trackers[0]])
+  return sorted(known, key=lambda key: (key != comparison.main, [*TITLES, *known].index(key)))
+
+
+def metric_title(key: str) -> str:
+  return {**TITLES, **_FURTHER_TITLES}.get(key, key.replace("_", " "))
+
+
+def places(comparison: Comparison, key: str) -> dict[str, int]:
+  """0 for the best trackers by a metric, 1 for the next ones, ...; equal where three digits are. Empty if all are."""
+  shown = {name: round(comparison.estimates[name][key].value, 3) for name in comparison.trackers}
+  order = sorted(set(shown.values()), reverse=key not in LOWER_IS_BETTER)
+  return {name: order.index(value) for name, value in shown.items()} if len(order) > 1 else {}
+
+
+def scores_csv(comparison: Comparison) -> str:
+  """One line per tracker and metric: value, and the bounds of its 95 % interval (empty where there is none)."""
+  return _csv(["tracker", "metric", "value", "low", "high"],
+              [[name, key, *map(_number, comparison.estimates[name][key])]
+               for name in comparison.trackers for key in metric_names(comparison)])
+
+
+def sequences_csv(comparison: Comparison) -> str:
+  """One line per sequence and tracker: all metrics, then the fields of `Failures` (first_loss empty if never lost)."""
+  keys = metric_names(comparison)
+  lines = []
+  for sequence in comparison.sequences:
+    for name in comparison.trackers:
+      scores, failed = comparison.scores[name].metrics["sequences"][sequence], comparison.failures[name][sequence]
+      lines.append([sequence, name, *(_number(scores[key]) for key in keys),
+                    "" if failed.first is None else failed.first, failed.losses, failed.lost_frames, failed.longest,
+                    failed.recovered, int(failed.lost_at_end)])
+  return _csv(["sequence", "tracker", *keys, "first_loss", "losses", "lost_frames", "longest_loss", "recovered",
+               "lost_at_end"], lines)
+
+
+def scores_tex(comparison: Comparison) -> str:
+  r"""A `tabular` for \usepackage{booktabs}: the metrics of TITLES; the best bold, the second underlined."""
+  keys = [key for key in metric_names(comparison) if key in TITLES]
+  place = {key: places(comparison, key) for key in keys}
+  lines = [r"% Needs \usepackage{booktabs}.", rf"\begin{{tabular}}{{l{'r' * len(keys)}}}", r"\toprule",
+           " & ".join(["Tracker", *(_latex(TITLES[key]) for key in keys)]) + r" \\", r"\midrule"]
+  for name in ranking(comparison):
+    cells = [_latex(name)]
+    for key in keys:
+      cell = f"{comparison.estimates[name][key].value:.3f}"
+      cells.append({0: rf"\textbf{{{cell}}}", 1: rf"\underline{{{cell}}}"}.get(place[key].get(name), cell))
+    lines.append(" & ".join(cells) + r" \\")
+  return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _csv(header, lines) -> str:
+  text = io.StringIO()
+  csv.writer(text, lineterminator="\n").writerows([header, *lines])
+  return text.getvalue()
+
+
+def _number(value: float) -> str:
+  return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _latex(text: str) -> str:
+  return "".join(_LATEX.get(c, c) for c in text)
+
+
+def _padded(line, widths) -> list[str]:
+  """Names to the left, numbers to the right."""
+  return [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+
+
+def _short(value) -> str:
+  if value is None:
+    return "-"
+  return value if isinstance(value, str) else f"{value:.1f}"

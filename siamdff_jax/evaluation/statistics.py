@@ -1,0 +1,103 @@
+"""How sure a score is: bootstrap intervals over sequences, and paired tests between trackers. SciPy does the work.
+
+A score is a weighted mean over sequences (all weights 1, or the number of frames that count where a protocol pools
+frames). Sequences, not frames, are what is drawn anew: frames of one sequence are far from independent.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+_RESAMPLES = 2000
+_PERMUTATIONS = 4999
+_BATCH_NUMBERS = 4_000_000  # Numbers held at once while resampling.
+
+
+class Estimate(NamedTuple):
+  """A score and its 95 % interval; NaN bounds where there is only one sequence."""
+
+  value: float
+  low: float
+  high: float
+
+
+class Difference(NamedTuple):
+  """Score of one tracker minus that of another, with its 95 % interval.
+
+  `p` is of the hypothesis "no difference", adjusted for the number of pairs compared (Holm); NaN with one sequence.
+  """
+
+  value: float
+  low: float
+  high: float
+  p: float
+
+
+def estimates(values: np.ndarray, weights: np.ndarray, seed: int = 0) -> list[Estimate]:
+  """Weighted means over sequences with percentile bootstrap intervals (Efron).
+
+  Args:
+    values: [K, S], K scores of S sequences.
+    weights: [S], positive.
+    seed: of the resampling; the same resamples serve all K.
+
+  Returns:
+    K estimates.
+  """
+  values, weights = np.asarray(values, np.float64), np.asarray(weights, np.float64)
+  means = _weighted_mean(values, weights)
+  if values.shape[1] < 2:
+    return [Estimate(float(mean), np.nan, np.nan) for mean in means]
+  interval = stats.bootstrap(
+      (values, np.broadcast_to(weights, values.shape)), _weighted_mean, paired=True, vectorized=True, axis=-1,
+      method="percentile", confidence_level=CONFIDENCE, n_resamples=_RESAMPLES,
+      batch=max(1, _BATCH_NUMBERS // values.size), rng=np.random.default_rng(seed)).confidence_interval
+  return [Estimate(*map(float, row)) for row in zip(means, interval.low, interval.high, strict=True)]
+
+
+def differences(scores: Mapping[str, np.ndarray], weights: np.ndarray,
+                seed: int = 0) -> dict[tuple[str, str], Difference]:
+  """Compares every two trackers on the same sequences.
+
+  Interval: bootstrap of the mean difference. p: permutation test of it (the sign of each sequence's difference is
+  flipped at random; all flips where there are few), two-sided, then Holm's adjustment over all pairs.
+
+  Args:
+    scores: by tracker, [S] scores of the same S sequences.
+    weights: [S], positive.
+    seed: of the resampling.
+
+  Returns:
+    {(a, b): a - b} for every pair, a before b in `scores`.
+  """
+  pairs = list(itertools.combinations(scores, 2))
+  if not pairs:
+    return {}
+  values = np.array([np.asarray(scores[a], np.float64) - scores[b] for a, b in pairs])
+  found = estimates(values, weights, seed)
+  if values.shape[1] < 2:
+    p = np.full(len(pairs), np.nan)
+  else:
+    p = holm(stats.permutation_test(
+        (values * weights,), lambda x, axis: x.mean(axis=axis), permutation_type="samples", vectorized=True, axis=-1,
+        n_resamples=_PERMUTATIONS, batch=max(1, _BATCH_NUMBERS // values.size),
+        rng=np.random.default_rng(seed)).pvalue)
+  return {pair: Difference(*estimate, float(q)) for pair, estimate, q in zip(pairs, found, p, strict=True)}
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+  """Holm's (1979) step-down adjustment: [K] -> [K], so that p < a keeps the chance of any false claim below a."""
+  p = np.asarray(p, np.float64)
+  order = np.argsort(p, kind="stable")
+  adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+  out = np.empty_like(adjusted)
+  out[order] = np.minimum(adjusted, 1)
+  return out
+
+
+def _weighted_mean(values, weights, axis=-1):
+  return (values * weights).sum(axis=axis) / np.sum(weights, axis=axis)

@@ -1,0 +1,144 @@
+"""Many targets at once as one pure function: every lane follows one sequence after the other.
+
+A lane is a place for one sequence. Whatever frame a lane gets comes with its size and a phase: nothing, the first
+frame of a sequence, or one further. So lanes start and end sequences independently of each other, in the middle of a
+chunk of frames too, and no lane waits for another.
+
+Reset-based runs (VOT 2013-2019, Kristan et al.): a failure is a visible frame where the answer does not overlap the
+truth, or is "absent". Nothing is tracked in the next frames; RESET_AFTER frames after the failure, or at the first
+frame from there on in which the target is visible, the lane starts anew from the truth.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from siamdff_jax import boxes
+from siamdff_jax.tracking.tracker import Output, Tracker, TrackerState
+
+IDLE, START, TRACK = 0, 1, 2  # Of a lane in one frame: what it is to do (`Inputs.phase`), what it did (`Answer.event`).
+RESET_AFTER = 5  # Frames.
+
+Form = Literal["loop", "batch"]
+
+
+class Inputs(NamedTuple):
+  """What the lanes get, leading axes [T, L]: T frames of L lanes.
+
+  Attributes:
+    frame: uint8 [H, W], a canvas with the frame in the top left.
+    size: int32 [2], the frame's rows and columns.
+    box: float32 [4] xywh, the box to start from; in reset-based runs the truth of every frame, zeros where absent.
+    phase: int8 [], IDLE, START or TRACK.
+  """
+
+  frame: np.ndarray
+  size: np.ndarray
+  box: np.ndarray
+  phase: np.ndarray
+
+
+class Lanes(NamedTuple):
+  """The state, leading axis [L].
+
+  Attributes:
+    track: of the tracker.
+    wait: int32 [], frames until a new start after a failure; 0 while tracking.
+  """
+
+  track: TrackerState
+  wait: jax.Array
+
+
+class Answer(NamedTuple):
+  """Leading axes [T, L].
+
+  Attributes:
+    output: of `Tracker.step`; means something only where event is TRACK.
+    event: int8 [], IDLE, START or TRACK.
+  """
+
+  output: Output
+  event: jax.Array
+
+
+def default_form() -> Form:
+  """How the lanes of one device go through the network on the default backend.
+
+  "loop": one after the other. On CPUs that is about as fast as "batch", and each lane's bits depend neither on the
+  number of lanes, nor on the other lanes, nor on the size of chunks and canvas: the compiled body of the loop is the
+  same. (There must be two lanes at least: a loop over one is unrolled and compiled together with what is around it.)
+  "batch": all together, which keeps an accelerator busy; sums come in an order that depends on the batch.
+  """
+  return "loop" if jax.default_backend() == "cpu" else "batch"
+
+
+def empty(tracker: Tracker, variables, lanes: int) -> Lanes:
+  """Lanes that have not started, numpy."""
+  shapes = jax.eval_shape(tracker.init, variables, jax.ShapeDtypeStruct((1, 1), jnp.uint8),
+                          jax.ShapeDtypeStruct((4,), jnp.float32))
+  return Lanes(jax.tree.map(lambda x: np.zeros((lanes, *x.shape), x.dtype), shapes), np.zeros(lanes, np.int32))
+
+
+def advance(tracker: Tracker, variables, lanes: Lanes, inputs: Inputs, *, reset: bool = False,
+            form: Form = "loop") -> tuple[Lanes, Answer]:
+  """T frames further (`lax.scan`).
+
+  Args:
+    tracker, variables: the same for all lanes.
+    lanes, inputs: see there.
+    reset: whether failures lead to new starts.
+    form: see `default_form`.
+  """
+  step = _one_by_one if form == "loop" else _batched
+
+  def frame(lanes, now):
+    visible = (now.box[:, 2:] > 0).all(-1)
+    again = (now.phase == TRACK) & (lanes.wait == 1) & visible
+    tracks = (now.phase == TRACK) & (lanes.wait == 0)
+    starts = (now.phase == START) | again
+    track, output = step(tracker, variables, lanes.track, now, tracks)
+    track = _started(tracker, variables, track, now, starts)
+    wait = lanes.wait
+    if reset:
+      hit = output.present & (boxes.iou(_ltrb(output.box), _ltrb(now.box)) > 0)
+      wait = jnp.where(starts, 0, jnp.where(tracks & visible & ~hit, RESET_AFTER, jnp.where(wait > 1, wait - 1, wait)))
+    event = jnp.where(starts, START, jnp.where(tracks, TRACK, IDLE)).astype(jnp.int8)
+    return Lanes(track, wait), Answer(output, event)
+
+  return jax.lax.scan(frame, lanes, inputs)
+
+
+def _ltrb(xywh):
+  return jnp.concatenate([xywh[..., :2], xywh[..., :2] + xywh[..., 2:]], -1)
+
+
+def _batched(tracker, variables, track, now, tracks):
+  """All lanes as one batch. Lanes that do not track compute too: their state is not read before the next start."""
+  del tracks
+  return jax.vmap(tracker.step, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.size)
+
+
+def _one_by_one(tracker, variables, track, now, tracks):
+  """The lanes that track, one after the other."""
+  nothing = Output(jnp.zeros(4), jnp.zeros(()), jnp.zeros((), bool))
+
+  def lane(x):
+    tracks, *arguments = x
+    return jax.lax.cond(tracks, lambda *x: tracker.step(variables, *x), lambda *x: (x[0], nothing), *arguments)
+
+  return jax.lax.map(lane, (tracks, track, now.frame, now.size))
+
+
+def _started(tracker, variables, track, now, starts):
+  """Lanes start one by one: most frames start none, and computing the template of all lanes would cost them all."""
+
+  def start(carry):
+    track, starts = carry
+    lane = starts.argmax()
+    new = tracker.init(variables, now.frame[lane], now.box[lane], now.size[lane])
+    return jax.tree.map(lambda lanes, one: lanes.at[lane].set(one), track, new), starts.at[lane].set(False)
+
+  return jax.lax.while_loop(lambda carry: carry[1].any(), start, (track, starts))[0]
