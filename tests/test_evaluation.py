@@ -245,6 +245,7 @@ def test_runs_are_averaged():
   scores = protocols.evaluate_runs("plain", sequences, runs)
   assert scores.metrics["sequences"]["b"]["sa"] == 0.75 and scores.metrics["overall"]["sa"] == 0.875
   assert scores.metrics["overall"]["success_auc"] == pytest.approx(scores.curves["success"].mean())
+  assert [run["sa"] for run in scores.metrics["runs"]] == [0.75, 1]
   assert protocols.evaluate_runs("plain", sequences, runs[:1]).metrics == protocols.evaluate(
       "plain", sequences, runs[0]).metrics
 

@@ -14,7 +14,7 @@ from report_data import HOSTILE, comparison_of, results_of, sequences_of
 
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import from_labels
-from siamdff_jax.evaluation import protocols, report
+from siamdff_jax.evaluation import comparison, protocols, report
 from siamdff_jax.evaluation.report import charts, clips, page, styles, tables
 from siamdff_jax.evaluation.results import Result
 
@@ -104,6 +104,16 @@ def test_places():
   assert tables.places(comparison, "success_auc") == {"a": 0, "b": 1}
   twins = comparison_of(sequences, dict.fromkeys("xy", results_of(sequences, ["a"])["a"]))
   assert tables.places(twins, "success_auc") == {}  # Nobody is best where all are equal.
+
+
+def test_several_runs_show_their_range():
+  sequences = sequences_of(2)
+  results = results_of(sequences, ["good", "bad"])
+  found = comparison.compare("plain", sequences, {"t": [results["good"], results["bad"]], "once": [results["good"]]})
+  low, high = sorted(found.runs("t"))
+  assert low < found.estimates["t"]["success_auc"].value < high and found.runs("once") == []
+  text = " ".join(page.render(found, "", {}).split())
+  assert f"of a run: t {low:.3f}–{high:.3f} (2).</p>" in text
 
 
 def test_the_table_for_the_terminal_shows_what_a_row_has():

@@ -61,7 +61,7 @@ def test_errors_are_one_sentence(data):
 
 def test_help_explains():
   done = run(help="true")
-  assert "--protocol" in done.stdout and "antiuav|antiuav410|challenge|got10k|lasot|otb|plain|vot" in done.stdout.replace("\n    ", "")
+  assert "--protocol: <antiuav|antiuav410|challenge|got10k|lasot|otb|plain|vot>" in done.stdout.replace("\n    ", "")
 
 
 def test_published_files_give_the_published_scores(data_root, tmp_path):

@@ -46,6 +46,10 @@ class Comparison:
   presence: Mapping[str, Presence]
   overlaps: Mapping[str, Mapping[str, np.ndarray]]
 
+  def runs(self, tracker: str) -> list[float]:
+    """The main score of each run of a tracker that ran several times; else nothing."""
+    return [overall[self.main] for overall in self.scores[tracker].metrics.get("runs", [])]
+
 
 def compare(protocol: str, sequences: Ordered[Sequence],
             trackers: Mapping[str, Ordered[Mapping[str, Result]]]) -> Comparison:

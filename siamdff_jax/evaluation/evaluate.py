@@ -65,6 +65,9 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
     report.write_metrics(os.path.join(out, name, "metrics.json"), metrics)
     _write_videos(os.path.join(out, name, "videos"), sequences[:videos], found[name][0])
   print(report.format_table({name: scores.metrics for name, scores in compared.scores.items()}, {"fps": rates}))
+  for name in trackers:
+    if values := compared.runs(name):
+      print(f"{name}: {len(values)} runs, {compared.main} from {min(values):.3f} to {max(values):.3f}")
   print(f"look at {os.path.join(out, 'report.html')}; results and metrics.json of each tracker in {out}/<tracker>")
 
 

@@ -51,6 +51,9 @@ def evaluate_runs(protocol: str, sequences: Ordered[Sequence], runs: Ordered[Map
   Args:
     protocol, sequences: as for `evaluate`.
     runs: the results of each run, at least one.
+
+  Returns:
+    The scores; of several runs, `metrics["runs"]` holds each one's overall numbers.
   """
   scores = [evaluate(protocol, sequences, run) for run in runs]
   if len(scores) == 1:
@@ -58,6 +61,7 @@ def evaluate_runs(protocol: str, sequences: Ordered[Sequence], runs: Ordered[Map
   mean = lambda dicts: {key: float(np.mean([d[key] for d in dicts])) for key in dicts[0]}
   metrics = {"protocol": protocol, "overall": mean([s.metrics["overall"] for s in scores]),
              "sequences": {name: mean([s.metrics["sequences"][name] for s in scores])
-                           for name in scores[0].metrics["sequences"]}}
+                           for name in scores[0].metrics["sequences"]},
+             "runs": [s.metrics["overall"] for s in scores]}
   curves = {key: np.mean([s.curves[key] for s in scores], axis=0) for key in scores[0].curves}
   return Scores(metrics, curves, scores[0].weights)

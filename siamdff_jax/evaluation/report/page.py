@@ -33,6 +33,7 @@ def render(comparison: Comparison, data: str, clips: Mapping[str, Clip]) -> str:
   return environment.get_template("page.html").render(
       data=data, protocol=comparison.protocol, main=tables.metric_title(comparison.main), frames=frames,
       trackers=names, sequences=comparison.sequences, styles=styles(comparison), truth=TRUTH_COLOUR,
+      runs={name: runs for name in names if (runs := comparison.runs(name))},
       scores=_scores(comparison), pairs=_pairs(comparison), matrix=_matrix(comparison), folded=_MOST_LISTED,
       shown=shown, curves=[name for name in charts.CURVES if name in shown],
       groups=[name for name, _ in charts.GROUPS.values() if name in shown],  # The longest one first.
