@@ -11,6 +11,7 @@
   scaling       on paper for 8 H100, v5e-256 and v5p-512 (--batch: per chip); layouts on virtual CPU devices
   input         reading, decoding and cropping, pairs/s per core
   saving        checkpoints: what a save costs the training
+  scoring       scripts/compare.py on 120 sequences of 1000 frames and 21 trackers, whole processes
   tracking      frames/s of tracking in lockstep over numbers of streams, host memory (--config, else --cases)
   pytorch       our network against the same in PyTorch
   convolutions  XLA's convolutions on the networks' shapes, other forms, dtypes and compiler flags
@@ -124,6 +125,13 @@ def _saving():
     yield "", saving.rows(_CONFIG.value, workdir, _REPEATS.value)
 
 
+def _scoring():
+  from siamdff_jax.benchmarks import scoring
+
+  with tempfile.TemporaryDirectory() as folder:
+    yield "", scoring.rows(folder, _REPEATS.value)
+
+
 def _tracking():
   from siamdff_jax.benchmarks import tracking
 
@@ -160,13 +168,17 @@ def _depthwise():
 
 
 _COMMANDS = {"accelerator": _accelerator, "step": _step, "loop": _loop, "memory": _memory, "scaling": _scaling,
-             "input": _input, "saving": _saving, "tracking": _tracking, "pytorch": _pytorch,
+             "input": _input, "saving": _saving, "scoring": _scoring, "tracking": _tracking, "pytorch": _pytorch,
              "convolutions": _convolutions, "depthwise": _depthwise}
 
 
 def main(command):
   from siamdff_jax.benchmarks.report import Report
 
+  if command == "tracking":
+    from siamdff_jax.tracking.runner import one_device_per_core
+
+    one_device_per_core()  # Before `Report` looks for devices.
   report = Report(command, _REPEATS.value, _JSON.value)
   for title, rows in _COMMANDS[command]():
     report.table(title, rows)

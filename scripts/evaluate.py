@@ -39,8 +39,11 @@ cli.define_processes()
 
 
 def main(_):
-  cli.join_processes()
   from siamdff_jax.evaluation import evaluate
+  from siamdff_jax.tracking.runner import one_device_per_core
+
+  one_device_per_core()
+  cli.join_processes()
 
   evaluate.evaluate(_CHECKPOINT.value, _BASELINES.value, _FORMAT.value, _ROOT.value, _OUT.value,
                     protocol=_PROTOCOL.value or "", run=_RUN.value, only=_ONLY.value, streams=_STREAMS.value,

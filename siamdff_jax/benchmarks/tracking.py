@@ -66,7 +66,7 @@ def _measured(case: Case, streams, sources, box, repeats) -> Iterator[dict]:
   peak = throughput.peak_flops(jax.devices()[0].device_kind, dtype)
   for (kind, source, count), times in timing.interleaved(calls, repeats, warmup=1).items():
     rate = count * len(sources[source]) / timing.median(times)
-    devices = 1 if kind == "one by one" else min(count, jax.local_device_count())
+    devices = 1 if kind == "one by one" else min(count, jax.local_device_count())  # Those that have something to do.
     yield {"case": _student(case), "dtype": dtype, "tracked": kind, "frames from": source, "streams": count,
            "frames/s": rate, "GFLOP/frame": gflop, "GFLOP/s": rate * gflop,
            "share of the peak": 1e9 * rate * gflop / (peak * devices) if peak else None, "seconds": times}

@@ -22,6 +22,9 @@ IDLE, START, TRACK = 0, 1, 2  # Of a lane in one frame: what it is to do (`Input
 RESET_AFTER = 5  # Frames.
 
 Form = Literal["loop", "batch"]
+# Lanes per device, and devices where there are several. A loop over one lane is unrolled and compiled together with
+# what is around it, and a program for one device is compiled in another way than one for several: that changes bits.
+FEWEST = {"loop": 2, "batch": 1}
 
 
 class Inputs(NamedTuple):
@@ -67,9 +70,9 @@ class Answer(NamedTuple):
 def default_form() -> Form:
   """How the lanes of one device go through the network on the default backend.
 
-  "loop": one after the other. On CPUs that is about as fast as "batch", and each lane's bits depend neither on the
-  number of lanes, nor on the other lanes, nor on the size of chunks and canvas: the compiled body of the loop is the
-  same. (There must be two lanes at least: a loop over one is unrolled and compiled together with what is around it.)
+  "loop": one after the other. A lane's bits depend neither on the number of lanes, nor on the other lanes, nor on the
+  size of chunks and canvas, nor on the number of devices if there are several: the compiled body of the loop is the
+  same. With one device per core (`runner.one_device_per_core`) CPUs are as fast this way as with "batch".
   "batch": all together, which keeps an accelerator busy; sums come in an order that depends on the batch.
   """
   return "loop" if jax.default_backend() == "cpu" else "batch"

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Iterable, Iterator
 
@@ -16,6 +17,15 @@ from siamdff_jax.tracking.reading import Segment, Stream, canvas, check_stream, 
 from siamdff_jax.tracking.tracker import Tracker
 
 AXIS = "lanes"
+
+
+def one_device_per_core():
+  """Lets JAX see every processor core as a device, so that each core has lanes of its own.
+
+  On CPUs that is faster than all cores on one lane after the other. It has to come before JAX looks for devices, and
+  changes nothing where JAX runs on an accelerator.
+  """
+  jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 class Runner:
@@ -34,15 +44,16 @@ class Runner:
       chunk: frames per call of the program.
       reset: start anew after failures (see `lockstep`); every stream needs its truth.
       form: see `lockstep.default_form`, which None takes.
-      devices: default all local ones, of which no more than `streams` are used.
+      devices: default all local ones, of which no more are used than needed.
       progress: whether to show it.
     """
-    devices, form = list(devices or jax.local_devices())[:streams], form or lockstep.default_form()
+    form = form or lockstep.default_form()
+    least = lockstep.FEWEST[form]
+    devices = list(devices or jax.local_devices())[:max(streams, least)]
     mesh = Mesh(np.array(devices), (AXIS,))
     self._whole, self._by_lane, self._by_frame = (
         NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,), (None, AXIS)))
-    per_device = max(-(-streams // len(devices)), 2 if form == "loop" else 1)  # See `lockstep.default_form`.
-    self._lanes = per_device * len(devices)
+    self._lanes = max(-(-streams // len(devices)), least) * len(devices)
     self._tracker, self._variables = tracker, jax.device_put(variables, self._whole)
     self._chunk, self._reset, self._progress = chunk, reset, progress
     # Each device runs its own lanes, and nothing crosses between devices.
