@@ -23,19 +23,19 @@ FORMATS: Mapping[str, Reader] = types.MappingProxyType({
     "antiuav": antiuav,
     "antiuav410": antiuav410,
     "cst_antiuav": cst_antiuav,
-    "lsotb_tir": lsotb_tir,
-    "ptb_tir": ptb_tir,
+    "lsotb_tir": lsotb_tir.READER,
+    "ptb_tir": ptb_tir.READER,
     "got10k": got10k,
     "lasot": lasot,
     "otb": otb,
     "uav123": uav123,
-    "dtb70": dtb70,
+    "dtb70": dtb70.READER,
     "plain": plain,
 })
 
 
 def reader(format: str) -> Reader:
-  """The module that reads a format; DataError with the known ones when there is none of that name."""
+  """What reads a format; DataError with the known ones when there is none of that name."""
   if format not in FORMATS:
     raise DataError(f"unknown format {format!r}, expected one of {', '.join(FORMATS)}")
   return FORMATS[format]

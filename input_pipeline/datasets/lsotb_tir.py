@@ -7,22 +7,9 @@ is OTB's Matlab code: the top left pixel is (1, 1). The root is the folder of th
 enough. The training set, with its XML files, is another format.
 """
 
-from input_pipeline.datasets import layout, otb_family
+from input_pipeline.datasets.otb_family import OtbFamily
 
-LAYOUT = "folders <sequence>/ with img/ (image files), anno/<sequence>.txt beside or groundtruth_rect.txt in them"
-ORIGIN = 1
-ATTRIBUTES = ("DEF", "OCC", "DIS", "BC", "OV", "SV", "FM", "MB", "TC", "IV", "LR", "ARV", "VM", "DM", "SU", "HH")
-_ANNOS = "anno"
-
-is_sequence = otb_family.is_sequence
-find_media = otb_family.find_media
-
-
-def find(root, frames):
-  """The sequences below a root, see `layout.walk`."""
-  return layout.walk(root, frames, is_sequence, _ANNOS)
-
-
-def read_labels(path):
-  """Labels of the sequence `path`, see `otb_family.read_labels`."""
-  return otb_family.read_labels(path, ORIGIN, _ANNOS, ATTRIBUTES)
+READER = OtbFamily(
+    LAYOUT="folders <sequence>/ with img/ (image files), anno/<sequence>.txt beside or groundtruth_rect.txt in them",
+    ATTRIBUTES=("DEF", "OCC", "DIS", "BC", "OV", "SV", "FM", "MB", "TC", "IV", "LR", "ARV", "VM", "DM", "SU", "HH"),
+    ANNOS="anno")

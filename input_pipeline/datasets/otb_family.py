@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from input_pipeline.datasets import labels, media
+from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import DataError
 
 
@@ -18,38 +18,59 @@ def label_files(path):
   return [path / "groundtruth_rect.txt", path / "groundtruth.txt", media.named(path, f"{path.name}.txt")]
 
 
-def read_labels(path, origin, annos, attributes):
-  """Labels of the sequence `path` (folder or text file), x and y made 0-based.
-
-  The files of the benchmark's toolkit, `<annos>/<sequence>.txt` in the folder of the sequences or beside it, go before
-  those in the sequence's folder, because they are what the toolkit scores with (and corrects). Attribute flags are in
-  `<annos>/att/<sequence>.txt`.
-
-  Args:
-    path: the sequence.
-    origin: the reader's `ORIGIN`.
-    annos: the name of the toolkit's folder of annotations.
-    attributes: the names of the flags in their order.
-  """
-  if path.is_dir():
-    name, folders = f"{path.name}.txt", [path.parent / annos, path.parent.parent / annos]
-  else:
-    name, folders = path.name, [path.parent]
-  beside = [media.named(folder, name) for folder in folders]
-  files = [*beside, *label_files(path)] if path.is_dir() else [path]
-  file = next((file for file in files if file.is_file()), None)
-  if file is None:
-    raise DataError(f"{path}: no labels, expected {' or '.join(file.name for file in label_files(path))} in it or "
-                    f"{beside[0]}")
-  found = labels.zero_based(labels.read_text(file), origin)
-  flags = [media.named(folder / "att", name) for folder in folders]
-  flags = next((file for file in flags if file.is_file()), None)
-  return found if flags is None else dataclasses.replace(found, attributes=labels.read_flags(flags, attributes))
-
-
 def find_media(path):
   """The images in `img`, else those in the folder."""
   images = media.images_in(path / "img") or media.images_in(path)
   if not images:
     raise DataError(f"{path}: no frames, expected image files in {path / 'img'}")
   return images
+
+
+@dataclasses.dataclass(frozen=True)
+class OtbFamily:
+  """The `Reader` of a benchmark in this layout, with files of a toolkit that is made from OTB's.
+
+  Attributes:
+    LAYOUT, ORIGIN: see `Reader`.
+    ATTRIBUTES: the names of the flags in their order.
+    ANNOS: the name of the toolkit's folder of annotations.
+  """
+
+  LAYOUT: str
+  ATTRIBUTES: tuple[str, ...]
+  ANNOS: str
+  ORIGIN: int = 1
+
+  def is_sequence(self, path, frames):
+    """See the function of the same name."""
+    return is_sequence(path, frames)
+
+  def find(self, root, frames):
+    """The sequences below a root, see `layout.walk`."""
+    return layout.walk(root, frames, is_sequence, self.ANNOS)
+
+  def find_media(self, path):
+    """See the function of the same name."""
+    return find_media(path)
+
+  def read_labels(self, path):
+    """Labels of the sequence `path` (folder or text file), x and y made 0-based.
+
+    The files of the benchmark's toolkit, `<ANNOS>/<sequence>.txt` in the folder of the sequences or beside it, go
+    before those in the sequence's folder, because they are what the toolkit scores with (and corrects). Attribute
+    flags are in `<ANNOS>/att/<sequence>.txt`.
+    """
+    if path.is_dir():
+      name, folders = f"{path.name}.txt", [path.parent / self.ANNOS, path.parent.parent / self.ANNOS]
+    else:
+      name, folders = path.name, [path.parent]
+    beside = [media.named(folder, name) for folder in folders]
+    files = [*beside, *label_files(path)] if path.is_dir() else [path]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+      raise DataError(f"{path}: no labels, expected {' or '.join(file.name for file in label_files(path))} in it or "
+                      f"{beside[0]}")
+    found = labels.zero_based(labels.read_text(file), self.ORIGIN)
+    flags = [media.named(folder / "att", name) for folder in folders]
+    flags = next((file for file in flags if file.is_file()), None)
+    return found if flags is None else dataclasses.replace(found, attributes=labels.read_flags(flags, self.ATTRIBUTES))

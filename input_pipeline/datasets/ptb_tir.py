@@ -6,22 +6,9 @@ The toolkit (QiaoLiuHit/PTB-TIR_Evaluation_toolkit) keeps the sequences in `tirs
 without frames, `tiranno` is enough.
 """
 
-from input_pipeline.datasets import layout, otb_family
+from input_pipeline.datasets.otb_family import OtbFamily
 
-LAYOUT = "folders <sequence>/ with img/ (image files), tiranno/<sequence>.txt beside or groundtruth_rect.txt in them"
-ORIGIN = 1
-ATTRIBUTES = ("DEF", "OCC", "SV", "BC", "LR", "FM", "MB", "OV", "IV", "TC")
-_ANNOS = "tiranno"
-
-is_sequence = otb_family.is_sequence
-find_media = otb_family.find_media
-
-
-def find(root, frames):
-  """The sequences below a root, see `layout.walk`."""
-  return layout.walk(root, frames, is_sequence, _ANNOS)
-
-
-def read_labels(path):
-  """Labels of the sequence `path`, see `otb_family.read_labels`."""
-  return otb_family.read_labels(path, ORIGIN, _ANNOS, ATTRIBUTES)
+READER = OtbFamily(
+    LAYOUT="folders <sequence>/ with img/ (image files), tiranno/<sequence>.txt beside or groundtruth_rect.txt in them",
+    ATTRIBUTES=("DEF", "OCC", "SV", "BC", "LR", "FM", "MB", "OV", "IV", "TC"),
+    ANNOS="tiranno")

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from input_pipeline.datasets import grammar
+from input_pipeline.datasets.labels import read_bytes
 from input_pipeline.errors import DataError
 from siamdff_jax.evaluation.results.result import Result
 
@@ -50,7 +51,7 @@ def read_with_gaps(path, box_form: str) -> tuple[Result, tuple[int, ...]]:
   path = os.fspath(path)
   if box_form not in BOX_FORMS:
     raise DataError(f"{path}: unknown box form {box_form!r}, expected one of {', '.join(BOX_FORMS)}")
-  content, scores, gaps = _content(path), None, ()
+  content, scores, gaps = read_bytes(path), None, ()
   is_json = path.lower().endswith(".json")
   boxes, starts = None if is_json else regular_table(content), (0,)
   if boxes is None:
@@ -72,7 +73,7 @@ def read_confidences(path, count: int) -> np.ndarray:
     float64 [count], NaN where there is no number.
   """
   path = os.fspath(path)
-  lines = grammar.lines(_text(path, _content(path)))
+  lines = grammar.lines(_text(path, read_bytes(path)))
   if len(lines) != count:
     raise DataError(f"{path}: {len(lines)} lines for {count} boxes, expected one per box")
   values = [grammar.number(line) for line in lines]
@@ -106,14 +107,6 @@ def regular_table(content: bytes) -> np.ndarray | None:
   except ValueError:
     return None
   return table if (np.abs(table) <= _LARGEST).all() else None
-
-
-def _content(path) -> bytes:
-  try:
-    with open(path, "rb") as file:
-      return file.read()
-  except OSError as error:
-    raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _text(path, content) -> str:
