@@ -39,6 +39,15 @@ def parse_json(text: str | bytes):
   return json.loads(text, object_pairs_hook=_unique)
 
 
+def short(value) -> str:
+  """A short, one-line text of any value, for messages."""
+  try:
+    text = repr(value)
+  except (ValueError, RecursionError):  # An integer of thousands of digits has no text.
+    text = "something unprintable"
+  return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _unique(pairs) -> dict:
   members = dict(pairs)
   if len(members) != len(pairs):

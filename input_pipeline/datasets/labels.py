@@ -64,7 +64,7 @@ def read_json(path) -> Labels:
   try:
     data = grammar.parse_json(read_bytes(path))
   except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad encoding, numbers of > 4300 digits.
-    raise DataError(f"{where}: not readable as JSON ({_short(error)})") from error
+    raise DataError(f"{where}: not readable as JSON ({str(error)[:60]})") from error
   keys = [key for key in _BOX_KEYS if isinstance(data, dict) and key in data]
   if len(keys) != 1 or not isinstance(data[keys[0]], list):
     raise DataError(f'{where}: expected an object with a list of boxes [x,y,w,h] under the key "gt_rect" or "gt"')
@@ -108,7 +108,7 @@ def read_frame_labels(path, highest=1) -> np.ndarray:
   allowed = {str(value) for value in range(highest + 1)}
   wrong = next((t for t, token in enumerate(tokens) if token not in allowed), None)
   if wrong is not None:
-    raise DataError(f"{path}: frame {wrong} has the label {_short(tokens[wrong])!r}, expected 0 to {highest}")
+    raise DataError(f"{path}: frame {wrong} has the label {grammar.short(tokens[wrong])}, expected 0 to {highest}")
   return np.array(tokens, int)
 
 
@@ -144,7 +144,7 @@ def _tokens(path) -> list[str]:
 def _text_row(where, number, line) -> list[float]:
   row = [math.nan] * 4 if line.lower() == "nan" else grammar.box(line)
   if row is None:
-    raise DataError(f"{where}: line {number} is {_short(line)!r}, expected x,y,w,h")
+    raise DataError(f"{where}: line {number} is {grammar.short(line)}, expected x,y,w,h")
   return _in_range(row, f"{where}: line {number}")
 
 
@@ -152,13 +152,13 @@ def _json_row(where, t, row) -> list[float]:
   if row is None or row == [] or (isinstance(row, float) and math.isnan(row)):
     return [np.nan] * 4
   if not isinstance(row, list) or len(row) != 4 or not all(_is_number(value) for value in row):
-    raise DataError(f"{where}: frame {t} has the box {_short(row)}, expected [x,y,w,h] or []")
+    raise DataError(f"{where}: frame {t} has the box {grammar.short(row)}, expected [x,y,w,h] or []")
   return _in_range(row, f"{where}: frame {t}")
 
 
 def _in_range(row, where) -> list[float]:
   if any(abs(value) > _LARGEST and abs(value) != math.inf for value in row):  # Infinity is from_labels' to report.
-    raise DataError(f"{where} has the box {_short(row)}, expected pixel coordinates")
+    raise DataError(f"{where} has the box {grammar.short(row)}, expected pixel coordinates")
   return row
 
 
@@ -180,11 +180,3 @@ def _json_attributes(where, names) -> tuple[str, ...]:
 
 def _is_number(value, bools=False) -> bool:
   return isinstance(value, (int, float)) and (bools or not isinstance(value, bool))
-
-
-def _short(thing) -> str:
-  try:
-    text = str(thing)
-  except (ValueError, RecursionError):  # An integer of thousands of digits has no str.
-    text = "something unprintable"
-  return text if len(text) <= 60 else text[:57] + "..."

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from input_pipeline.datasets import grammar
+from input_pipeline.datasets.grammar import short
 from input_pipeline.datasets.labels import read_bytes
 from input_pipeline.errors import DataError
 from siamdff_jax.evaluation.results.result import Result
@@ -81,7 +82,7 @@ def read_confidences(path, count: int) -> np.ndarray:
     values[0] = math.nan
   wrong = next((t for t, value in enumerate(values) if value is None or math.isinf(value)), None)
   if wrong is not None:
-    raise DataError(f"{path}: line {wrong + 1} is {_short(lines[wrong])}, expected a number")
+    raise DataError(f"{path}: line {wrong + 1} is {short(lines[wrong])}, expected a number")
   return np.array(values)
 
 
@@ -132,7 +133,7 @@ def _from_json(path, text) -> tuple[np.ndarray, list | None, tuple]:
     scores = [_number(s, f"{path}: score of frame {t}") if s is not None else math.nan for t, s in enumerate(scores)]
   ordered = isinstance(starts, list) and starts[:1] == [0] and all(type(t) is int for t in starts)
   if not ordered or any(a >= b for a, b in zip(starts, [*starts[1:], len(boxes)])):
-    raise DataError(f"{path}: \"starts\" is {_short(starts)}, expected ascending frames from 0 on, below {len(boxes)}")
+    raise DataError(f"{path}: \"starts\" is {short(starts)}, expected ascending frames from 0 on, below {len(boxes)}")
   return np.array(boxes), scores, tuple(starts)
 
 
@@ -150,11 +151,11 @@ def _from_table(path, text) -> tuple[np.ndarray, tuple]:
     elif vot and line in ("0", "1", "2"):
       boxes.append([math.nan] * 4)
     else:
-      raise DataError(f"{where} is {_short(line)}, expected four numbers x,y,w,h")
+      raise DataError(f"{where} is {short(line)}, expected four numbers x,y,w,h")
     if vot:
       kind = "box" if found else line
       if before not in _BEFORE[kind]:
-        raise DataError(f"{where} is {_short(line)} after {_short(lines[number - 2])}, expected VOT's order: "
+        raise DataError(f"{where} is {short(line)} after {short(lines[number - 2])}, expected VOT's order: "
                         "1 (start), boxes, 2 (failure), 0 (skipped), 1")
       before = kind
       if kind == "1":
@@ -168,7 +169,7 @@ def _from_corners(path, boxes) -> np.ndarray:
   wrong = (sizes < 0).any(axis=1)
   if wrong.any():
     t = int(np.argmax(wrong))
-    raise DataError(f"{path}: frame {t} is {_short(boxes[t].tolist())}, expected x1,y1,x2,y2, x2 >= x1 and y2 >= y1")
+    raise DataError(f"{path}: frame {t} is {short(boxes[t].tolist())}, expected x1,y1,x2,y2, x2 >= x1 and y2 >= y1")
   return np.concatenate([boxes[:, :2], sizes], axis=1)
 
 
@@ -180,20 +181,11 @@ def _box(entry, where) -> list[float]:
     return [math.nan] * 4
   if len(values) == 4 and all(abs(value) <= _LARGEST for value in values):
     return values
-  raise DataError(f"{where} is {_short(entry)}, expected x,y,w,h in pixels (or [] for absent)")
+  raise DataError(f"{where} is {short(entry)}, expected x,y,w,h in pixels (or [] for absent)")
 
 
 def _number(value, where) -> float:
   """A number that is not infinite (an integer of 400 digits is: no float holds it); NaN is allowed."""
   if isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > sys.float_info.max:
     return float(value)
-  raise DataError(f"{where} holds {_short(value)}, expected a number")
-
-
-def _short(value) -> str:
-  """A short, one-line text of any value, for messages."""
-  try:
-    text = repr(value)
-  except (ValueError, RecursionError):  # An integer of thousands of digits has no text.
-    text = "something unprintable"
-  return text if len(text) <= 60 else text[:57] + "..."
+  raise DataError(f"{where} holds {short(value)}, expected a number")
