@@ -22,7 +22,7 @@ class Sequence:
     mended: what the reader had to decide, e.g. {"visible frame with a zero box": 3}.
     size: (width, height) of the frames in pixels; None when neither the frames nor the labels tell it.
     frame_labels: a benchmark's further labels by name, int [T] each: "absence", "cover" (GOT-10k, 0..8),
-      "cut_by_image", "full_occlusion", "out_of_view"; the others are 0 or 1.
+      "cut_by_image", "full_occlusion", "out_of_view", "absent" (LaSOT's toolkit: either); the others are 0 or 1.
   """
 
   name: str

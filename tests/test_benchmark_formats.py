@@ -131,7 +131,7 @@ def test_lasot_annotations_alone(tmp_path):
   write_text(tmp_path / "testing_set.txt", "bear-2\n")
   for root in (tmp_path, annos, annos / "bear-2.txt", tmp_path / "testing_set.txt"):
     sequence, = datasets.load("lasot", root, frames=False)
-    assert sequence.visible.tolist() == [True, True, False] and sequence.frame_labels["absence"].tolist() == [0, 0, 1]
+    assert sequence.visible.tolist() == [True, True, False] and sequence.frame_labels["absent"].tolist() == [0, 0, 1]
     assert sequence.attributes == ("POC", "ROT", "SV", "LR")
 
 

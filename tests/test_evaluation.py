@@ -190,6 +190,7 @@ def test_lasot_takes_only_flagged_frames_for_absent():
   truth = [BOX, [0] * 4, [0] * 4, BOX]
   found = score("lasot", truth, truth, full_occlusion=[0, 1, 0, 0], out_of_view=[0, 0, 0, 0])
   assert found["success_auc"] == pytest.approx(20 / 21 / 2) and found["precision_5"] == 3 / 4
+  assert score("lasot", truth, truth, absent=[0, 1, 0, 0]) == found  # As the toolkit's own annotations have it.
 
 
 def test_got10k_by_hand():

@@ -55,7 +55,7 @@ def read_labels(path):
     truth, files = path / _TRUTH, {name: path / f"{name}.txt" for name in _FLAGS}
     att = [folder / _ANNOS / "att" / f"{path.name}.txt" for folder in (path.parent, path.parent.parent)]
   else:
-    truth, files = path, {"absence": _absent_file(path)}
+    truth, files = path, {_ABSENT: _absent_file(path)}
     att = [path.parent / "att" / path.name]
   if not truth.is_file():
     raise DataError(f"{path}: no labels, expected {_TRUTH}")

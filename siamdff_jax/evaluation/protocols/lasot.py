@@ -13,7 +13,7 @@ import numpy as np
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
 
-_ABSENT = ("full_occlusion", "out_of_view")
+_ABSENT = ("full_occlusion", "out_of_view", "absent")
 
 
 def _score(sequence, result) -> base.SequenceScores:
