@@ -18,6 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
           std=0.2,
           norm="batch",  # "batch", "frozen_batch" or "group".
           dtype="float32",  # Of the computation; "bfloat16" on accelerators. Parameters and losses stay float32.
+          correlation_padding=0,  # Cells around the search map; each lets targets be found 8 crop pixels farther out.
           prior_channel=False,  # A privileged teacher sees the target's box as a second input channel.
           use_sten=True, use_intensity=True, use_dsfam=True, use_dcfam=True,  # The ablation switches.
       ),
@@ -49,8 +50,9 @@ def get_config() -> ml_collections.ConfigDict:
               shift=1.0,  # Of the search window, in target sizes.
               scale=0.35,  # Of the search window: up to 1.35 times larger or smaller.
               template_scale=0.05,
+              style=0.0,  # Boxes of a pair up to 1 + style times looser or tighter, alike: a box's style is the first's.
           ),
-          augment=dict(flip=0.5, polarity=0.2, fade=0.15, gain=0.4, blur=0.2, noise=0.3, stripes=0.15,
+          augment=dict(flip=0.5, polarity=0.2, crossover=0.0, fade=0.15, gain=0.4, blur=0.2, noise=0.3, stripes=0.15,
                        dead_pixels=0.05),  # Probability of each.
       ),
       evaluation=dict(  # Tracking whole sequences whenever a checkpoint is saved, which then picks the best checkpoint.

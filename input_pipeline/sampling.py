@@ -20,7 +20,7 @@ MAX_EXAMPLES = 2**32  # Of one stream: an index is 32 bits wide.
 
 # One random number for each, always drawn, so that no choice shifts another.
 _DRAWS = ("source", "sequence", "template", "search", "template_scale", "negative", "scale", "x", "y", "absent",
-          "absent_frame", "elsewhere", "other_sequence", "other_frame", "angle", "distance")
+          "absent_frame", "elsewhere", "other_sequence", "other_frame", "angle", "distance", "style", "style_aspect")
 # An off-target window lies this far beyond touching the target, as a factor of the touching distance.
 _NEAREST, _FARTHEST = 1.05, 1.25
 
@@ -82,11 +82,13 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
   latest = xp.minimum(template + config.max_gap, tables.start[sequence + 1] - 1)
   near = xp.searchsorted(tables.visible, earliest, side="left"), xp.searchsorted(tables.visible, latest, side="right")
   search = tables.visible[pick("search", *(n.astype(xp.int32) for n in near))]
-  template_window_ = template_window(tables.boxes[template], xp)
+  styled = lambda rows: _styled(tables.boxes[rows], signed, config, xp)
+  template_box, search_box = styled(template), styled(search)
+  template_window_ = template_window(template_box, xp)
   template_factor = xp.exp(signed("template_scale") * np.float32(np.log1p(config.template_scale)))
 
   present = u["negative"] >= np.float32(config.negative)
-  windows = [_around(tables.boxes[search], signed, config, ratio, xp)]
+  windows = [_around(search_box, signed, config, ratio, xp)]
   # A negative pair: a frame without the target, where it was last seen; or a window beside a target.
   first_absent, end_absent = tables.absent_start[sequence], tables.absent_start[sequence + 1]
   use_absent = (end_absent > first_absent) & (u["absent"] < 0.5)
@@ -106,14 +108,25 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
       "template_window": xp.concatenate(
           [template_window_[:, :2], template_window_[:, 2:] * template_factor[:, None]], -1),
       "search_window": choose(*windows),
-      "template_box": tables.boxes[template],
-      "search_box": tables.boxes[search] * present[:, None],
+      "template_box": template_box,
+      "search_box": search_box * present[:, None],
       "present": present,
   }
 
 
 def _like(mask, array):
   return mask.reshape(mask.shape + (1,) * (array.ndim - 1))
+
+
+def _styled(boxes, signed, config, xp):
+  """Boxes about the same centres, looser or tighter: both of a pair alike, and a third as much in aspect (our choice).
+
+  What an annotator includes in a box differs between data sets; the box of the first frame shows it.
+  """
+  reach = np.float32(np.log1p(config.style))
+  size, aspect = signed("style") * reach, signed("style_aspect") * reach / 3
+  wh = boxes[:, 2:] * xp.exp(xp.stack([size + aspect, size - aspect], -1))
+  return xp.concatenate([boxes[:, :2] + (boxes[:, 2:] - wh) / 2, wh], -1)
 
 
 def _around(boxes, signed, config, ratio, xp):
@@ -148,7 +161,8 @@ def needed_context(config: ml_collections.ConfigDict, ratio: float) -> float:
   around = ratio * (1 + config.scale) / 2 + min(0.5 * config.shift, 0.45 * ratio * (1 + config.scale))
   beside = ratio / 2 + _FARTHEST * (ratio + np.sqrt(4 / 3)) / 2
   template = (1 + config.template_scale) / 2
-  return float(max(around, beside if config.negative else 0.0, template))
+  looser = (1 + config.style) ** (4 / 3)  # At most, along one axis; windows beside a target have no style.
+  return float(max(looser * around, beside if config.negative else 0.0, looser * template))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +190,7 @@ class PairSampler:
   """Draws pairs from weighted sources.
 
   A source is a list of sequences; a sequence is drawn uniformly within its source. The search frame lies within
-  `max_gap` frames of the template's. The search window is the search frame's own (its box, so scale 1) moved by up to
+  `max_gap` frames of the template's. Both boxes may be drawn looser or tighter, alike (`style`). The search window is the search frame's own (its box, so scale 1) moved by up to
   `shift` and scaled by up to `scale`, as a tracker that is a little off would place it.
 
   Attributes:

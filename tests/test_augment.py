@@ -80,7 +80,15 @@ def test_polarity_inverts_both():
   np.testing.assert_array_equal(found["search_box_ltrb"], given["search_box_ltrb"])
 
 
-@pytest.mark.parametrize("effect", [n for n in small.config().data.augment if n not in ("flip", "polarity")])
+def test_crossover_inverts_the_search_crop_alone():
+  found, given = run(config(crossover=1.0)), batch()
+  np.testing.assert_array_equal(found["template"], given["template"])
+  np.testing.assert_array_equal(found["search"], 255.0 - given["search"])
+  np.testing.assert_array_equal(run(config(crossover=1.0, polarity=1.0))["search"], given["search"])
+
+
+@pytest.mark.parametrize("effect", [n for n in small.config().data.augment
+                                    if n not in ("flip", "polarity", "crossover")])
 def test_effects_keep_the_scene(effect):
   """They change every crop, but it stays the same scene in the same range."""
   found, given = run(config(**{effect: 1.0})), batch()

@@ -86,6 +86,24 @@ def test_positive_windows_hold_the_centre(shift):
   assert max(offsets) <= shift and max(offsets) > 0.8
 
 
+def test_style_is_the_same_for_both_boxes_of_a_pair():
+  """Both are the labels' boxes about the same centres, times one factor per axis within what is asked for."""
+  drawn = sampler(style=0.5, negative=0.0)
+  sizes = []
+  for i in range(400):
+    pair = drawn(5, i)
+    factors = []
+    for (s, t), box in ((pair.template, pair.template_box), (pair.search, pair.search_box)):
+      label = drawn.sequences[s].boxes[t]
+      np.testing.assert_allclose(box[:2] + box[2:] / 2, label[:2] + label[2:] / 2, rtol=1e-5)
+      factors.append(box[2:] / label[2:])
+    np.testing.assert_allclose(*factors, rtol=1e-5)
+    np.testing.assert_allclose(pair.template_window[:2], pair.template_box[:2] + pair.template_box[2:] / 2, rtol=1e-5)
+    sizes.append(np.sqrt(factors[0].prod()))
+    assert 1.5 ** (-1 / 3) - 1e-5 <= np.sqrt(factors[0][0] / factors[0][1]) <= 1.5 ** (1 / 3) + 1e-5
+  assert 1 / 1.5 - 1e-5 <= min(sizes) < 0.72 and 1.4 < max(sizes) <= 1.5 + 1e-5
+
+
 def test_share_of_negatives():
   present = [sampler(negative=0.3)(0, i).present for i in range(1500)]
   assert np.mean(present) == pytest.approx(0.7, abs=0.04)

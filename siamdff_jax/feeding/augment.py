@@ -1,7 +1,8 @@
 """Infrared augmentation of pairs: what sensors, optics and gain control do to the same scene (our choice).
 
 It runs inside the jitted step, whatever feeds it. Both crops of a pair come from one camera, so geometry and polarity
-flip together; noise, blur and gain differ, since the frames are moments apart. What happens to an example depends on
+flip together; noise, blur and gain differ, since the frames are moments apart. After a thermal crossover the same
+target is dark where it was bright: then only the search crop is inverted. What happens to an example depends on
 the seed and the example's number alone: not on the batch, the devices or the feed.
 """
 
@@ -38,12 +39,14 @@ def augment(batch: dict, seed: int, config: ml_collections.ConfigDict) -> dict:
 def _augment_pair(key, template, search, box, present, config):
   """template [St, St], search [Ss, Ss], box ltrb [4] -> the same, augmented."""
   shared, *own = random.split(key, 3)
-  flip, polarity = random.uniform(shared, (2,)) < jnp.array([config.flip, config.polarity])
+  flip, polarity, crossover = random.uniform(shared, (3,)) < jnp.array(
+      [config.flip, config.polarity, config.crossover])
   mirror = lambda image: jnp.where(flip, image[:, ::-1], image)
-  invert = lambda image: jnp.where(polarity, 255 - image, image)  # White-hot and black-hot cameras.
+  invert = lambda image, inverted: jnp.where(inverted, 255 - image, image)  # White-hot and black-hot cameras.
   side = search.shape[1]
   mirrored = jnp.array([side, 0, side, 0]) * present + box[jnp.array([2, 1, 0, 3])] * jnp.array([-1, 1, -1, 1])
-  template, search = (_sensor(k, invert(mirror(x)), config) for k, x in zip(own, (template, search)))
+  template = _sensor(own[0], invert(mirror(template), polarity), config)
+  search = _sensor(own[1], invert(mirror(search), polarity ^ crossover), config)
   return template, search, jnp.where(flip, mirrored, box)
 
 

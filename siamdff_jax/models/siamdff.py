@@ -32,6 +32,8 @@ class SiamDFF(nn.Module):
     tower_depth: convolutions per tower of the head.
     template_side, search_side: crop sides in pixels, 8 n + 7.
     mean, std: of the grey levels in [0, 1].
+    correlation_padding: cells of zeros around the search map before the correlation. 0 is SiamCAR's: centres are found
+      up to search_side/2 - 4 * CORRELATION_SIDE pixels from the middle; each cell adds 8 (our choice, for fast targets).
     prior_channel: the inputs have a second channel, the target's box as a soft mask (a privileged teacher's).
     use_sten, use_intensity, use_dsfam, use_dcfam: the ablation switches. All off leaves a SiamCAR-like tracker.
   """
@@ -44,6 +46,7 @@ class SiamDFF(nn.Module):
   search_side: int = 255
   mean: float = 0.45
   std: float = 0.2
+  correlation_padding: int = 0
   prior_channel: bool = False
   use_sten: bool = True
   use_intensity: bool = True
@@ -57,7 +60,7 @@ class SiamDFF(nn.Module):
   def response_side(self) -> int:
     """Cells per side of the head's maps."""
     template, search = (backbones.feature_side(side) for side in (self.template_side, self.search_side))
-    return search - min(CORRELATION_SIDE, template) + 1
+    return search + 2 * self.correlation_padding - min(CORRELATION_SIDE, template) + 1
 
   def setup(self):
     self.neck = Neck(self.features, self.norm, self.axis_name, self.dtype)
@@ -120,7 +123,9 @@ class SiamDFF(nn.Module):
     else:
       out["fused_search"] = mean(enhanced)  # [B, H, W, D]
     out["fused_template"] = self.dcfam(template, mixed, encoded["mask"]) if self.use_dcfam else mixed
-    response = depthwise.depthwise_correlation(out["fused_search"], out["fused_template"])
+    pad = self.correlation_padding
+    searched = jnp.pad(out["fused_search"], ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    response = depthwise.depthwise_correlation(searched, out["fused_template"])
     # A mean over the taps, not a sum, so that the response's scale does not depend on the template's side.
     out["response"] = response / (out["fused_template"].shape[1] * out["fused_template"].shape[2]) ** 0.5
     return out | self.head(out["response"])

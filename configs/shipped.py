@@ -1,0 +1,41 @@
+"""The shipped models: small SiamDFFs for tiny targets, on real thermal-infrared clips and simulated sequences.
+
+  scripts/simulate.py --out=runs/simulated ...   (docs/accuracy.md has this line in full)
+  scripts/train.py --config configs/shipped.py:teacher --workdir runs/teacher \
+      --config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
+  scripts/train.py --config configs/shipped.py:r18 --workdir runs/r18 --config.teacher.checkpoint=runs/teacher \
+      --config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
+  (and the same with `lite`)
+
+How far the shipped weights went, on which machine, and what they score: siamdff_jax/pretrained/README.md.
+"""
+
+import ml_collections
+
+from configs import base
+from input_pipeline.errors import DataError
+
+# (blocks per stage, channels per stage, features, steps)
+_NETWORKS = {
+    "teacher": ((2, 2, 2, 2), (32, 64, 96, 128), 128, 2400),
+    "r18": ((2, 2, 2, 2), (24, 48, 72, 96), 96, 2000),
+    "lite": ((1, 1, 1, 1), (16, 32, 48, 64), 64, 4000),
+}
+
+
+def get_config(role: str = "lite") -> ml_collections.ConfigDict:
+  """`role`: "teacher", "r18" or "lite"."""
+  if role not in _NETWORKS:
+    raise DataError(f"configs/shipped.py:{role}: expected one of {', '.join(_NETWORKS)}")
+  blocks, widths, features, steps = _NETWORKS[role]
+  config = base.get_config()
+  config.model.update(template_side=63, search_side=127, features=features, heads=4, tower_depth=2, norm="group",
+                      mean=0.4, std=0.2, correlation_padding=2)
+  config.model.backbone.update(blocks=blocks, widths=widths, stem_kernel=3)
+  config.distiller.kind = "none" if role == "teacher" else "contextual"
+  config.data.train.clips = dict(format="antiuav", root="", weight=1.0)
+  config.data.train.simulated = dict(format="antiuav410", root="", weight=1.0)
+  config.data.pairs.update(max_gap=150, shift=1.6, style=0.25)
+  config.data.augment.update(polarity=0.3, crossover=0.08, fade=0.2, blur=0.25, noise=0.35, stripes=0.2)
+  config.train.update(steps=steps, batch_size=32, checkpoint_every=400)
+  return config
