@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Scores anybody's result files against a data set's labels, sequence by sequence. No images are needed.
+"""Scores anybody's result files against a data set's labels: by sequence, losses and returns, by target size.
+
+No images are needed.
 
   scripts/score.py --protocol antiuav410 --format antiuav410 --root Anti-UAV410/test --results results/SiamDFF
 
@@ -9,12 +11,14 @@ got10k or pysot toolkit does it. Boxes in text files are taken in the coordinate
 those are), those in .json files are 0-based. For several trackers, intervals and pictures see scripts/compare.py.
 """
 
+import os
+
 from absl import flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from input_pipeline import datasets
 from siamdff_jax import cli
-from siamdff_jax.evaluation import protocols, report, results
+from siamdff_jax.evaluation import comparison, protocols, report, results
 
 _PROTOCOL = flags.DEFINE_enum("protocol", None, list(protocols.PROTOCOLS), "Whose rules to score by.", required=True)
 _FORMAT = flags.DEFINE_enum("format", None, list(datasets.FORMATS), "The labels' format.", required=True)
@@ -29,8 +33,12 @@ _OUT = flags.DEFINE_string("out", None, "Where to write the metrics as JSON (opt
 def main(_):
   sequences = datasets.load(_FORMAT.value, _ROOT.value, frames=False)
   runs = results.read_folder(_RESULTS.value, sequences, _FORMAT.value, _BOXES.value, _ORIGIN.value)
-  scores = protocols.evaluate_runs(_PROTOCOL.value, sequences, runs).metrics
+  name = os.path.basename(os.path.normpath(_RESULTS.value))
+  compared = comparison.compare(_PROTOCOL.value, sequences, {name: runs})
+  scores = report.metrics(compared, name)
   print(report.format_table({**scores["sequences"], "OVERALL": scores}, title="sequence"))
+  if parts := report.format_parts(compared):
+    print(f"\n{parts}")
   official = ", ".join(f"{key} {scores['overall'][key]:.4f}" for key in protocols.PROTOCOLS[_PROTOCOL.value].official)
   print(f"\n{len(sequences)} sequences, protocol {_PROTOCOL.value}; its official numbers: {official}")
   if _OUT.value:

@@ -35,8 +35,9 @@ def test_rows_keep_the_order_given_and_files_are_written(root):
   out = root / "out"
   table = compare("antiuav410", str(root / "data"), "antiuav410",
                   [f"off={root / 'off'}", f"perfect={root / 'perfect'}"], str(out))
-  rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
-  assert rows == ["off", "perfect"]
+  rows = [line.split("|")[1].strip() for line in table.splitlines() if line]
+  assert rows == ["tracker", "-------", "off", "perfect", "tracker", "-------", "off", "perfect", "AUC / P@5 by size",
+                  "-----------------", "frames", "off", "perfect"]
   assert (out / "comparison.md").read_text() == table + "\n"
   assert (out / "curves.png").stat().st_size > 10_000 and (out / "report.html").stat().st_size > 10_000
   with open(out / "scores.csv", newline="") as file:

@@ -48,10 +48,11 @@ def test_trackers_are_run_scored_and_compared_and_not_run_again(data, checkpoint
   arguments = ([f"tiny={checkpoint}"], ["opencv"], "antiuav410", data, str(tmp_path))
   evaluate.evaluate(*arguments, clips=1, videos=1)
   rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-  assert rows[0] == "tracker" and rows[2:] == ["tiny", "KCF", "CSRT"]
+  assert rows[0] == "tracker" and rows[2:5] == ["tiny", "KCF", "CSRT"]
   for name in ("tiny", "KCF", "CSRT"):
     metrics = json.loads((tmp_path / name / "metrics.json").read_text())
-    assert len(metrics["sequences"]) == 3 and metrics["fps"] > 0 and 0 <= metrics["overall"]["sa"] <= 1
+    assert len(metrics["sequences"]) == len(metrics["recovery"]) == 3 and metrics["target_size"]
+    assert metrics["fps"] > 0 and 0 <= metrics["overall"]["sa"] <= 1
     assert len(list((tmp_path / name / "videos").iterdir())) == 2
   assert "data:video/mp4" in (tmp_path / "report.html").read_text()
   before = files(tmp_path)
@@ -72,7 +73,8 @@ def test_reset_based_runs_are_scored_by_vot(data, checkpoint, tmp_path, capsys):
   evaluate.evaluate([checkpoint], ["KCF"], "antiuav410", data, str(tmp_path), run="reset", clips=0)
   assert "| tracker" in capsys.readouterr().out
   name = os.path.basename(checkpoint)
-  assert set(json.loads((tmp_path / name / "metrics.json").read_text())["overall"]) == {
+  metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+  assert "recovery" not in metrics and set(metrics["overall"]) == {
       "accuracy", "failures", "failures_per_100"}
 
 

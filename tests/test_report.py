@@ -82,8 +82,10 @@ def test_csv_files_hold_every_number(written):
     assert {key: float(row[key]) for key in scores} == pytest.approx(scores, rel=1e-5, abs=1e-9)
     failed = comparison.failures[row["tracker"]][row["sequence"]]
     assert row["first_loss"] == ("" if failed.first is None else str(failed.first))
-    assert [int(row[key]) for key in ("losses", "lost_frames", "longest_loss", "recovered", "lost_at_end")] == [
-        failed.losses, failed.lost_frames, failed.longest, failed.recovered, failed.lost_at_end]
+    assert [int(row[key]) for key in ("losses", "lost_frames", "longest_loss", "recovered", "lost_at_end", "returns",
+                                      "back")] == [
+        failed.losses, failed.lost_frames, failed.longest, failed.recovered, failed.lost_at_end, failed.returns,
+        failed.back]
 
 
 def test_latex_marks_and_escapes(written):
@@ -168,7 +170,8 @@ def test_differences_read_the_same_both_ways(written):
 
 def test_pictures(written):
   names = {path.name: path.read_bytes() for path in written[1].glob("*.png")}
-  assert set(names) == {"curves.png", "attributes.png", "sizes.png", "speeds.png", "failures.png", "presence.png"}
+  assert set(names) == {"curves.png", "attributes.png", "sizes.png", "speeds.png", "failures.png", "presence.png",
+                        "reliability.png"}
   for content in names.values():
     width, height = struct.unpack(">II", content[16:24])
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
@@ -270,7 +273,42 @@ def test_clips_draw_the_best_and_the_worst_of_many():
   assert set(clip.trackers) == {*order[:4], *order[-4:]} and (clip.first, clip.last) == (0, 3)
 
 
-# Metrics as JSON and as a table.
+# Metrics as JSON and as tables.
+
+
+def test_returns_and_sizes_in_the_page_and_in_the_files(written, tmp_path):
+  comparison, folder = written
+  read = Cells((folder / "report.html").read_text())
+  lines = (folder / "comparison.md").read_text().splitlines()
+  cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+  columns = [cell[1] for cell in read.tables["failures"][0]]
+  for row in read.tables["failures"][1:]:
+    name, found = row[0][0], comparison.recovery[row[0][0]]
+    assert found.returns == 2  # The target comes back once in each of the two sequences.
+    assert row[columns.index("returns")][1] == "2"
+    assert float(row[columns.index("back in 15")][0]) == pytest.approx(found.back.value)
+    assert float(row[columns.index("lost for good")][0]) == pytest.approx(found.lost_for_good.value)
+    metrics = tables.metrics(comparison, name)
+    tables.write_metrics(tmp_path / "metrics.json", metrics)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert metrics["recovery"] == {"returns": 2, "back": list(found.back), "lost_for_good": list(found.lost_for_good)}
+    (size,) = metrics["target_size"]
+    assert (size["name"], size["sequences"], size["frames"]) == ("8-16 px", 2, 2 * (59 - 2))
+    shown = [[name, "2", f"{found.back.value:.2f} ({found.back.low:.2f}-{found.back.high:.2f})",
+              f"{found.lost_for_good.value:.2f} ({found.lost_for_good.low:.2f}-{found.lost_for_good.high:.2f})"],
+             [name, f"{size['success_auc'][0]:.3f} / {size['precision_5'][0]:.3f}"]]
+    assert all(line in cells for line in shown)
+    row = next(row for row in read.tables["groups"] if row[0][0] == name)
+    assert [float(row[i][0]) for i in (1, 2)] == pytest.approx(
+        [size["success_auc"][0], size["precision_5"][0]], rel=1e-5)
+  assert {comparison.recovery[name].back.value for name in comparison.trackers} == {1.0}
+
+
+def test_without_returns_there_is_no_share():
+  sequences = sequences_of(1, frames=12, absent=False)
+  comparison = comparison_of(sequences, results_of(sequences, ["only"]))
+  assert tables.metrics(comparison, "only")["recovery"]["back"] == [None, None, None]
+  assert "| only    |       0 |                 - | 0.00 (0.00-0.79) |" in report.format_parts(comparison)
 
 
 def _scores(noise):

@@ -83,7 +83,7 @@ def test_charts_are_drawn_and_fit(opened, written, tmp_path, name):
   page = opened(width, height)
   marks = dict(page.evaluate(MARKS))
   assert set(marks) == {"success", "precision", "normalized_precision", "attributes", "sizes", "speeds", "failures",
-                        "presence", "overlap-0", "overlap-1", "overlap-2", "overlap-3"}
+                        "presence", "reliability", "overlap-0", "overlap-1", "overlap-2", "overlap-3"}
   assert all(count > 0 for count in marks.values()), marks
   assert marks["success"] == len(written[0].trackers)
   assert page.evaluate("document.documentElement.scrollWidth") <= width

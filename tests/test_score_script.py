@@ -42,7 +42,8 @@ def test_scores_and_table(data):
   assert metrics["sequences"]["a"]["sa"] == pytest.approx(a)
   assert metrics["overall"]["challenge_accuracy"] == pytest.approx((a + b) / 2)
   rows = [line.strip("| ").split("|")[0].strip() for line in done.stdout.splitlines() if line.startswith("|")]
-  assert rows[0] == "sequence" and rows[2:] == ["a", "b", "OVERALL"]
+  assert rows[0] == "sequence" and rows[2:5] == ["a", "b", "OVERALL"]
+  assert metrics["recovery"]["returns"] == 0 and [part["frames"] for part in metrics["target_size"]] == [2]
   assert f"challenge_accuracy {(a + b) / 2:.4f}" in done.stdout
 
 

@@ -62,6 +62,23 @@ def test_equal_trackers_do_not_differ_and_clearly_better_ones_do():
   assert found["a", "better"].p < 0.01 and found["a", "better"].high < 0
 
 
+def test_planned_pairs_are_adjusted_for_themselves_only():
+  scores = dict(zip("abc", np.random.default_rng(1).uniform(0, 1, (3, 8))))
+  every = statistics.differences(scores, np.ones(8))
+  planned = statistics.differences(scores, np.ones(8), pairs=[("b", "a"), ("c", "b")])
+  assert list(planned) == [("b", "a"), ("c", "b")]
+  for (a, b), found in planned.items():
+    alone = statistics.differences({a: scores[a], b: scores[b]}, np.ones(8))[a, b]
+    assert found.value == pytest.approx(-every[b, a].value) and alone.p <= found.p <= min(2 * alone.p, 1) + 1e-12
+  assert sorted(f.p for f in planned.values()) == sorted(statistics.holm(np.array([
+      statistics.differences({a: scores[a], b: scores[b]}, np.ones(8))[a, b].p for a, b in planned])))
+
+
+def test_a_share_has_wilsons_interval():
+  found = statistics.share(0, 60)
+  assert (found.value, found.low) == (0, 0) and found.high == pytest.approx(3.841459 / (60 + 3.841459), abs=1e-6)
+
+
 def test_no_pairs():
   assert statistics.differences({"a": np.zeros(3)}, np.ones(3)) == {}
 

@@ -1,4 +1,4 @@
-"""Where and how a tracker fails: by attribute, target size and speed; losses; knowing that the target is away.
+"""Where and how a tracker fails: by attribute, target size and speed; losses and returns; knowing that it is away.
 
 All of it is ours and the same for every protocol, except that scores by attribute are the protocol's own. The first
 frame, whose box is given, counts nowhere.
@@ -22,7 +22,10 @@ SIZE_BOUNDS = (8.0, 16.0, 32.0)
 SPEED_BOUNDS = (0.1, 0.3, 1.0)
 LOST_OVERLAP = 0.1  # Of a lost target at most, and
 LOST_FRAMES = 10  # for so many visible frames in a row (VOT2020, Kristan et al.).
+BACK_FRAMES = 15  # From a target's return on: in one of them the tracker is to be back on it. Our choice.
+NEAR = 5.0  # Pixels: centre error of a hit, in parts of the data; 20 is no test for tiny targets.
 _ROC_POINTS = 200
+_SCORE_BINS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +37,23 @@ class Group:
     sequences, frames: how many are in it.
     auc: by tracker, the area under the success curve. Of an attribute: the protocol's, the mean over its sequences;
       of a bin: over the bin's frames of all sequences.
+    precision: by tracker, the share of frames with a centre error of at most NEAR; of the same frames.
   """
 
   name: str
   sequences: int
   frames: int
   auc: Mapping[str, Estimate]
+  precision: Mapping[str, Estimate]
 
 
 @dataclasses.dataclass(frozen=True)
 class Failures:
-  """The losses of one tracker on one sequence.
+  """The losses of one tracker on one sequence, and the target's returns into sight.
 
   The target is lost where IoU is at most LOST_OVERLAP in LOST_FRAMES visible frames in a row, until it exceeds that.
+  After a return the tracker is back in time if IoU exceeds LOST_OVERLAP in one of BACK_FRAMES frames, of which the
+  first is the one that shows the target again. A return at the end of a sequence has fewer frames, and still counts.
 
   Attributes:
     first: the frame in which the first loss begins, or None.
@@ -55,6 +62,8 @@ class Failures:
     longest: visible frames in the longest.
     recovered: losses that ended.
     lost_at_end: whether the last one did not.
+    returns: absences that end with the target in sight.
+    back: returns after which the tracker is back in time.
   """
 
   first: int | None
@@ -63,6 +72,24 @@ class Failures:
   longest: int
   recovered: int
   lost_at_end: bool
+  returns: int
+  back: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+  """The returns and the losses for good of one tracker, over all sequences (see `Failures`).
+
+  Attributes:
+    returns: of the target, how many.
+    back: the share of them after which the tracker is back in time. Interval by bootstrap over the sequences that have
+      returns (none of width where all agree); NaN without returns.
+    lost_for_good: the share of the sequences at whose end the target is lost, with Wilson's interval.
+  """
+
+  returns: int
+  back: Estimate
+  lost_for_good: Estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +101,18 @@ class Presence:
       reaches a falling threshold. Empty where its files hold no scores.
     auc: the area under it; NaN without scores.
     point: (false alarms, detections) of its own decisions.
+    reliability: float [B, 3], by tenth of the scale 0..1 in which there are scores: their mean, the share of these
+      frames that show the target, the number of frames. Empty where a score is outside of 0..1.
+    calibration_error: the mean over all frames of the difference of the first two (the expected calibration error of
+      Naeini et al. 2015); NaN where `reliability` is empty.
   """
 
   false_alarms: np.ndarray
   detections: np.ndarray
   auc: float
   point: tuple[float, float]
+  reliability: np.ndarray
+  calibration_error: float
 
 
 def overlaps(sequence: Sequence, result: Result) -> np.ndarray:
@@ -88,8 +121,15 @@ def overlaps(sequence: Sequence, result: Result) -> np.ndarray:
   return np.where(sequence.visible, found, np.nan)
 
 
+def errors(sequence: Sequence, result: Result) -> np.ndarray:
+  """Centre error per frame in pixels, float [T]: NaN where the target is absent, infinite where only the prediction is.
+  """
+  found = np.nan_to_num(metrics.center_errors(result.boxes, sequence.boxes), nan=np.inf)
+  return np.where(sequence.visible, found, np.nan)
+
+
 def failures(overlap: np.ndarray) -> Failures:
-  """Finds the losses in the overlaps [T] of one sequence (see `overlaps`)."""
+  """Finds the losses and the returns in the overlaps [T] of one sequence (see `overlaps`)."""
   visible = np.flatnonzero(~np.isnan(overlap))
   visible = visible[visible > 0]
   low = np.concatenate([[False], overlap[visible] <= LOST_OVERLAP, [False]])
@@ -98,9 +138,22 @@ def failures(overlap: np.ndarray) -> Failures:
   long = ends - begins >= LOST_FRAMES
   begins, lengths = begins[long], (ends - begins)[long]
   at_end = bool(len(begins)) and int(begins[-1] + lengths[-1]) == len(visible)
+  away = np.isnan(overlap)
+  returns = np.flatnonzero(away[:-1] & ~away[1:]) + 1
   return Failures(
       first=int(visible[begins[0]]) if len(begins) else None, losses=len(begins), lost_frames=int(lengths.sum()),
-      longest=int(lengths.max(initial=0)), recovered=len(begins) - at_end, lost_at_end=at_end)
+      longest=int(lengths.max(initial=0)), recovered=len(begins) - at_end, lost_at_end=at_end,
+      returns=len(returns), back=sum(bool((overlap[t:t + BACK_FRAMES] > LOST_OVERLAP).any()) for t in returns))
+
+
+def recovery(found: Ordered[Failures]) -> Recovery:
+  """Pools what `failures` found in the sequences of a data set."""
+  having = [f for f in found if f.returns]
+  back = Estimate(np.nan, np.nan, np.nan)
+  if having:
+    (back,) = statistics.estimates([[f.back / f.returns for f in having]], [f.returns for f in having])
+  lost = sum(f.lost_at_end for f in found)
+  return Recovery(sum(f.returns for f in having), back, statistics.share(lost, len(found)))
 
 
 def presence(sequences: Ordered[Sequence], results: Mapping[str, Result]) -> Presence | None:
@@ -113,39 +166,56 @@ def presence(sequences: Ordered[Sequence], results: Mapping[str, Result]) -> Pre
   given = [results[s.name].score for s in sequences]
   scores = None if any(score is None for score in given) else np.concatenate([score[1:] for score in given])
   if scores is None or np.isnan(scores).any():
-    return Presence(np.zeros(0), np.zeros(0), float("nan"), point)
+    return Presence(np.zeros(0), np.zeros(0), np.nan, point, np.zeros((0, 3)), np.nan)
   levels, which = np.unique(-scores, return_inverse=True)
   count = lambda flags: np.concatenate([[0], np.cumsum(np.bincount(which[flags], minlength=len(levels)))])
   false_alarms, detections = count(~there) / (~there).sum(), count(there) / there.sum()
   area = float(np.trapezoid(detections, false_alarms))
   shown = np.unique(np.linspace(0, len(levels), _ROC_POINTS).round().astype(int))
-  return Presence(false_alarms[shown], detections[shown], area, point)
+  reliability = _reliability(scores, there)
+  gaps = np.abs(reliability[:, 0] - reliability[:, 1])
+  error = float((gaps * reliability[:, 2]).sum() / len(scores)) if len(gaps) else np.nan
+  return Presence(false_alarms[shown], detections[shown], area, point, reliability, error)
 
 
-def by_attribute(sequences: Ordered[Sequence], scores: Mapping[str, np.ndarray],
+def _reliability(scores: np.ndarray, there: np.ndarray) -> np.ndarray:
+  """See `Presence.reliability`; scores [N], there: bool [N]."""
+  if scores.min() < 0 or scores.max() > 1:
+    return np.zeros((0, 3))
+  which = np.minimum((scores * _SCORE_BINS).astype(int), _SCORE_BINS - 1)
+  sums = [np.bincount(which, values, _SCORE_BINS) for values in (scores, there, np.ones(len(scores)))]
+  used = sums[2] > 0
+  return np.stack([sums[0][used] / sums[2][used], sums[1][used] / sums[2][used], sums[2][used]], axis=1)
+
+
+def by_attribute(sequences: Ordered[Sequence], auc: Mapping[str, np.ndarray], precision: Mapping[str, np.ndarray],
                  weights: np.ndarray) -> tuple[Group, ...]:
   """Scores of the sequences that have an attribute, for every attribute that occurs, by name.
 
   Args:
     sequences: S labelled sequences.
-    scores: by tracker, [S] scores of the protocol.
+    auc, precision: by tracker, [S] scores of the protocol.
     weights: [S] weights of the protocol's mean.
   """
   groups = []
   for name in sorted({attribute for s in sequences for attribute in s.attributes}):
     inside = np.array([name in s.attributes for s in sequences])
     frames = sum(len(s) for s in sequences if name in s.attributes)
-    groups.append(_group(name, frames, {t: x[inside] for t, x in scores.items()}, weights[inside]))
+    part = lambda scores: {tracker: x[inside] for tracker, x in scores.items()}
+    groups.append(_group(name, frames, part(auc), part(precision), weights[inside]))
   return tuple(groups)
 
 
-def by_size(sequences: Ordered[Sequence], overlaps: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[Group, ...]:
-  """Scores by the true size of the target in the frame, sqrt(w h); `overlaps`: tracker -> sequence -> [T]."""
+PerFrame = Mapping[str, Mapping[str, np.ndarray]]  # tracker -> sequence -> [T]
+
+
+def by_size(sequences: Ordered[Sequence], overlaps: PerFrame, errors: PerFrame) -> tuple[Group, ...]:
+  """Scores by the true size of the target in the frame, sqrt(w h)."""
   sizes = [np.sqrt(s.boxes[:, 2].astype(np.float64) * s.boxes[:, 3]) for s in sequences]
-  return _binned(sequences, overlaps, sizes, SIZE_BOUNDS, "px")
+  return _binned(sequences, overlaps, errors, sizes, SIZE_BOUNDS, "px")
 
 
-def by_speed(sequences: Ordered[Sequence], overlaps: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[Group, ...]:
+def by_speed(sequences: Ordered[Sequence], overlaps: PerFrame, errors: PerFrame) -> tuple[Group, ...]:
   """Scores by the motion of the true centre since the frame before, in sizes there; frames after an absence are out."""
   speeds = []
   for s in sequences:
@@ -155,10 +225,10 @@ def by_speed(sequences: Ordered[Sequence], overlaps: Mapping[str, Mapping[str, n
     both = s.visible[1:] & s.visible[:-1]
     speed = np.divide(moved, size, out=np.full(len(moved), np.nan), where=both & (size > 0))
     speeds.append(np.concatenate([[np.nan], speed]))
-  return _binned(sequences, overlaps, speeds, SPEED_BOUNDS, "sizes/frame")
+  return _binned(sequences, overlaps, errors, speeds, SPEED_BOUNDS, "sizes/frame")
 
 
-def _binned(sequences, overlaps, values, bounds, unit) -> tuple[Group, ...]:
+def _binned(sequences, overlaps, errors, values, bounds, unit) -> tuple[Group, ...]:
   """Groups of frames by `values` ([T] for each sequence; NaN: in no bin)."""
   edges = (0.0, *bounds, np.inf)
   groups = []
@@ -169,16 +239,18 @@ def _binned(sequences, overlaps, values, bounds, unit) -> tuple[Group, ...]:
     used = np.flatnonzero(frames)
     if not len(used):
       continue
-    mean = lambda tracker, i: _success(overlaps[tracker][sequences[i].name][inside[i]])
-    scores = {tracker: np.array([mean(tracker, i) for i in used]) for tracker in overlaps}
+    of_bin = lambda measure, found: {
+        tracker: np.array([measure(by_name[sequences[i].name][inside[i]]) for i in used])
+        for tracker, by_name in found.items()}
     name = f"< {high:g} {unit}" if not low else f"> {low:g} {unit}" if high == np.inf else f"{low:g}-{high:g} {unit}"
-    groups.append(_group(name, int(frames.sum()), scores, frames[used]))
+    groups.append(_group(name, int(frames.sum()), of_bin(_success, overlaps),
+                         of_bin(lambda error: float((error <= NEAR).mean()), errors), frames[used]))
   return tuple(groups)
 
 
-def _group(name, frames, scores: Mapping[str, np.ndarray], weights) -> Group:
-  found = statistics.estimates(np.array(list(scores.values())), weights)
-  return Group(name, len(weights), int(frames), dict(zip(scores, found, strict=True)))
+def _group(name, frames, auc: Mapping[str, np.ndarray], precision: Mapping[str, np.ndarray], weights) -> Group:
+  found = statistics.estimates(np.array([*auc.values(), *precision.values()]), weights)
+  return Group(name, len(weights), int(frames), dict(zip(auc, found)), dict(zip(precision, found[len(auc):])))
 
 
 def _success(overlap) -> float:

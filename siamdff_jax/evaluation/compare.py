@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: str, *, box_form: str = "xywh",
             origin: int | None = None, clips: int = report.WORST) -> str:
-  """Reads and scores all, writes the report (see `write`), and returns the table.
+  """Reads and scores all, writes the report (see `write`), and returns the tables.
 
   Args:
     format, root: the data set, see `datasets.load`; annotations are enough, then there are no clips.
@@ -41,7 +41,7 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
   trackers = {name: results.read_folder(folder, sequences, format, box_form, origin)
               for name, folder in tqdm(folders.items(), desc="reading results", unit="tracker", delay=3)}
   compared = write(protocol, sequences, trackers, out, clips=clips, format=format, root=root)
-  return report.format_table({name: scores.metrics for name, scores in compared.scores.items()})
+  return report.format_summary(compared)
 
 
 def write(protocol: str, sequences: Ordered[Sequence], trackers: Mapping[str, Ordered[Mapping[str, results.Result]]],

@@ -8,12 +8,12 @@ import numpy as np
 
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import analysis, protocols, statistics
-from siamdff_jax.evaluation.analysis import Failures, Group, Presence
+from siamdff_jax.evaluation.analysis import Failures, Group, Presence, Recovery
 from siamdff_jax.evaluation.protocols import PROTOCOLS, Scores
 from siamdff_jax.evaluation.results import Result
 from siamdff_jax.evaluation.statistics import Difference, Estimate
 
-__all__ = ["Comparison", "Difference", "Estimate", "Failures", "Group", "Presence", "compare"]
+__all__ = ["Comparison", "Difference", "Estimate", "Failures", "Group", "Presence", "Recovery", "compare"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Comparison:
     differences: (a, b) -> the difference of their main scores, for every pair, a before b in `trackers`.
     groups: "attribute", "target size", "target speed" -> scores on parts of the data; left out where there are none.
     failures: tracker -> sequence.
+    recovery: by tracker; empty for reset-based runs, where the truth brings a tracker back.
     presence: by tracker; empty where no frame of the data is absent.
     overlaps: tracker -> sequence -> IoU per frame, float [T]; NaN where the target is absent.
 
@@ -43,6 +44,7 @@ class Comparison:
   differences: Mapping[tuple[str, str], Difference]
   groups: Mapping[str, tuple[Group, ...]]
   failures: Mapping[str, Mapping[str, Failures]]
+  recovery: Mapping[str, Recovery]
   presence: Mapping[str, Presence]
   overlaps: Mapping[str, Mapping[str, np.ndarray]]
 
@@ -69,15 +71,17 @@ def compare(protocol: str, sequences: Ordered[Sequence],
   column = lambda tracker, metric: np.array([scores[tracker].metrics["sequences"][n][metric] for n in names])
   first = {tracker: runs[0] for tracker, runs in trackers.items()}
   overlaps = {tracker: {s.name: analysis.overlaps(s, run[s.name]) for s in sequences} for tracker, run in first.items()}
-  main = PROTOCOLS[protocol].official[0]
+  failures = {tracker: {name: analysis.failures(values) for name, values in of_tracker.items()}
+              for tracker, of_tracker in overlaps.items()}
+  recovery = {tracker: analysis.recovery([*found.values()]) for tracker, found in failures.items()}
+  main, reset_based = PROTOCOLS[protocol].official[0], PROTOCOLS[protocol].reset_based
   presence = {tracker: analysis.presence(sequences, run) for tracker, run in first.items()}
   return Comparison(
       protocol=protocol, main=main, trackers=tuple(trackers), sequences=tuple(names), scores=scores,
       estimates=_estimates(scores, column, weights),
       differences=statistics.differences({tracker: column(tracker, main) for tracker in trackers}, weights),
-      groups={} if PROTOCOLS[protocol].reset_based else _groups(sequences, trackers, column, weights, overlaps),
-      failures={tracker: {name: analysis.failures(values) for name, values in overlaps[tracker].items()}
-                for tracker in trackers},
+      groups={} if reset_based else _groups(sequences, first, column, weights, overlaps),
+      failures=failures, recovery={} if reset_based else recovery,
       presence={tracker: found for tracker, found in presence.items() if found}, overlaps=overlaps)
 
 
@@ -90,10 +94,12 @@ def _estimates(scores: Mapping[str, Scores], column, weights) -> dict[str, dict[
   return out
 
 
-def _groups(sequences, trackers, column, weights, overlaps) -> dict[str, tuple[Group, ...]]:
+def _groups(sequences, first, column, weights, overlaps) -> dict[str, tuple[Group, ...]]:
+  errors = {tracker: {s.name: analysis.errors(s, run[s.name]) for s in sequences} for tracker, run in first.items()}
+  of_protocol = [{tracker: column(tracker, metric) for tracker in first} for metric in ("success_auc", "precision_5")]
   groups = {
-      "attribute": analysis.by_attribute(sequences, {t: column(t, "success_auc") for t in trackers}, weights),
-      "target size": analysis.by_size(sequences, overlaps),
-      "target speed": analysis.by_speed(sequences, overlaps),
+      "attribute": analysis.by_attribute(sequences, *of_protocol, weights),
+      "target size": analysis.by_size(sequences, overlaps, errors),
+      "target speed": analysis.by_speed(sequences, overlaps, errors),
   }
   return {name: found for name, found in groups.items() if found}

@@ -50,21 +50,21 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
   trackers = _named(checkpoints, baselines)
   share = (jax.process_index(), jax.process_count())
   for name, source in trackers.items():
-    runner, digest = _runner(source, run, streams)
+    tracker, digest = runner(source, run, streams)
     with distributed.lead_first():
       running.prepare(os.path.join(out, name), tracker=digest, run=run, redo=redo)
-    running.track(runner, sequences, os.path.join(out, name), run=run, share=share)
+    running.track(tracker, sequences, os.path.join(out, name), run=run, share=share)
   distributed.wait_for_all("evaluated")
   if not distributed.is_lead():
     return
   found = {name: results.read_folder(os.path.join(out, name), sequences) for name in trackers}
   compared = compare.write(protocol, sequences, found, out, clips=clips, format=format, root=root)
   rates = {name: running.frames_per_second(os.path.join(out, name)) for name in trackers}
-  for name, scores in compared.scores.items():
-    metrics = scores.metrics | ({"fps": rates[name]} if rates[name] else {})
+  for name in trackers:
+    metrics = report.metrics(compared, name) | ({"fps": rates[name]} if rates[name] else {})
     report.write_metrics(os.path.join(out, name, "metrics.json"), metrics)
     _write_videos(os.path.join(out, name, "videos"), sequences[:videos], found[name][0])
-  print(report.format_table({name: scores.metrics for name, scores in compared.scores.items()}, {"fps": rates}))
+  print(report.format_summary(compared, {"fps": rates}))
   for name in trackers:
     if values := compared.runs(name):
       print(f"{name}: {len(values)} runs, {compared.main} from {min(values):.3f} to {max(values):.3f}")
@@ -92,8 +92,13 @@ def _named(checkpoints: Ordered[str], baselines: Ordered[str]) -> dict[str, str]
   return trackers
 
 
-def _runner(source: str, run: str, streams: int) -> tuple[running.RunsStreams, str]:
-  """The tracker, and what tells it from others."""
+def runner(source: str, run: str = "ope", streams: int = 8) -> tuple[running.RunsStreams, str]:
+  """The tracker of a checkpoint (see `checkpoints.find`) or a baseline, and what tells it from others.
+
+  Args:
+    source: checkpoint, or a name of `baselines.BASELINES`.
+    run, streams: see `evaluate`.
+  """
   if source in BASELINES:
     return BaselineRunner(source, reset=run == "reset"), f"OpenCV {source}"
   tracker, variables = load_tracker(source)

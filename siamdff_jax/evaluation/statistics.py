@@ -5,7 +5,7 @@ frames). Sequences, not frames, are what is drawn anew: frames of one sequence a
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ _BATCH_NUMBERS = 4_000_000  # Numbers held at once while resampling.
 
 
 class Estimate(NamedTuple):
-  """A score and its 95 % interval; NaN bounds where there is only one sequence."""
+  """A score and its 95 % interval; the bounds of a mean over one sequence are NaN."""
 
   value: float
   low: float
@@ -59,9 +59,15 @@ def estimates(values: np.ndarray, weights: np.ndarray, seed: int = 0) -> list[Es
   return [Estimate(*map(float, row)) for row in zip(means, interval.low, interval.high, strict=True)]
 
 
-def differences(scores: Mapping[str, np.ndarray], weights: np.ndarray,
-                seed: int = 0) -> dict[tuple[str, str], Difference]:
-  """Compares every two trackers on the same sequences.
+def share(count: int, total: int) -> Estimate:
+  """`count` of `total` sequences, with Wilson's (1927) interval: unlike a bootstrap's it has a width at 0 and at 1."""
+  interval = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
+  return Estimate(count / total, float(interval.low), float(interval.high))
+
+
+def differences(scores: Mapping[str, np.ndarray], weights: np.ndarray, seed: int = 0,
+                pairs: Sequence[tuple[str, str]] | None = None) -> dict[tuple[str, str], Difference]:
+  """Compares trackers on the same sequences, every two of them or the pairs that were planned.
 
   Interval: bootstrap of the mean difference. p: permutation test of it (the sign of each sequence's difference is
   flipped at random; all flips where there are few), two-sided, then Holm's adjustment over all pairs.
@@ -70,11 +76,12 @@ def differences(scores: Mapping[str, np.ndarray], weights: np.ndarray,
     scores: by tracker, [S] scores of the same S sequences.
     weights: [S], positive.
     seed: of the resampling.
+    pairs: which to compare; default every pair, a before b in `scores`.
 
   Returns:
-    {(a, b): a - b} for every pair, a before b in `scores`.
+    {(a, b): a - b} for all of them.
   """
-  pairs = list(itertools.combinations(scores, 2))
+  pairs = list(itertools.combinations(scores, 2)) if pairs is None else pairs
   if not pairs:
     return {}
   values = np.array([np.asarray(scores[a], np.float64) - scores[b] for a, b in pairs])

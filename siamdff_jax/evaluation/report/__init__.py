@@ -13,10 +13,11 @@ from input_pipeline.errors import DataError
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.evaluation.report.clips import WORST, Clip, make_clips, worst_sequences
-from siamdff_jax.evaluation.report.tables import format_table, write_metrics
+from siamdff_jax.evaluation.report.tables import format_parts, format_summary, format_table, metrics, write_metrics
 from siamdff_jax.evaluation.results import write_atomically
 
-__all__ = ["WORST", "Clip", "format_table", "make_clips", "worst_sequences", "write", "write_metrics"]
+__all__ = ["WORST", "Clip", "format_parts", "format_summary", "format_table", "make_clips", "metrics",
+           "worst_sequences", "write", "write_metrics"]
 
 
 def write(comparison: Comparison, out, data: str = "", clips: Mapping[str, Clip] | None = None):
@@ -41,7 +42,7 @@ def write(comparison: Comparison, out, data: str = "", clips: Mapping[str, Clip]
       "scores.csv": tables.scores_csv(comparison),
       "sequences.csv": tables.sequences_csv(comparison),
       "scores.tex": tables.scores_tex(comparison),
-      "comparison.md": format_table({name: comparison.scores[name].metrics for name in comparison.trackers}) + "\n",
+      "comparison.md": format_summary(comparison) + "\n",
       "report.html": page.render(comparison, data, clips or {}),
   }
   for name, text in files.items():

@@ -34,7 +34,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif
 
 
 def page_charts(comparison: Comparison) -> dict[str, dict]:
-  """Specifications by name (of CURVES, file names of GROUPS, "failures", "presence"), where there is data."""
+  """Specifications, where there is data, of CURVES, file names of GROUPS, "failures", "presence", "reliability"."""
   found = {**_curves(comparison, False), **_groups(comparison, False), **_others(comparison, False)}
   return {name: _for_page(chart) for name, chart in found.items()}
 
@@ -122,6 +122,8 @@ def _others(comparison, legend) -> dict[str, alt.Chart]:
   out = {"failures": _failures(comparison, legend)}
   if comparison.presence:
     out["presence"] = _presence(comparison, legend)
+  if any(len(found.reliability) for found in comparison.presence.values()):
+    out["reliability"] = _reliability(comparison, legend)
   return out
 
 
@@ -157,6 +159,23 @@ def _presence(comparison, legend) -> alt.LayerChart:
       x=x, y=y, color=looks_of_lines["color"], shape=_shape(looks, False), opacity=_opacity(),
       tooltip=["tracker:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("y:Q", format=".3f")])
   return alt.layer(lines, points).properties(height=320, title="Is the target there?")
+
+
+def _reliability(comparison, legend) -> alt.LayerChart:
+  """How often the target is there at a score, against the score; where both are equal the scores are calibrated."""
+  looks = {name: style for name, style in styles(comparison).items()
+           if name in comparison.presence and len(comparison.presence[name].reliability)}
+  rows = [{"tracker": name, "x": _json(score), "y": _json(share), "frames": int(frames)}
+          for name in looks for score, share, frames in comparison.presence[name].reliability]
+  x = alt.X("x:Q", title="mean score", scale=alt.Scale(domain=[0, 1]))
+  y = alt.Y("y:Q", title="share of frames with target", scale=alt.Scale(domain=[0, 1]))
+  lines = alt.Chart(_data(rows)).mark_line().encode(
+      x=x, y=y, **_line_looks(looks, dict(zip(looks, looks)) if legend else None))
+  points = alt.Chart(_data(rows)).mark_point(filled=True, size=40).encode(
+      x=x, y=y, color=_colour(looks, None), shape=_shape(looks, False), opacity=_opacity(),
+      tooltip=["tracker:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("y:Q", format=".3f"), "frames:Q"])
+  ideal = alt.Chart(_data([{"x": 0, "y": 0}, {"x": 1, "y": 1}])).mark_line(color="#999", strokeWidth=1).encode(x=x, y=y)
+  return alt.layer(ideal, lines, points).properties(height=320, title="Is a score a probability?")
 
 
 def _overlap_lines(values, losses, looks) -> alt.LayerChart:

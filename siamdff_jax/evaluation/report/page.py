@@ -38,6 +38,7 @@ def render(comparison: Comparison, data: str, clips: Mapping[str, Clip]) -> str:
       shown=shown, curves=[name for name in charts.CURVES if name in shown],
       groups=[name for name, _ in charts.GROUPS.values() if name in shown],  # The longest one first.
       failures=[_failures(comparison, name) for name in names], lost=analysis, presence=comparison.presence,
+      recovery=comparison.recovery, sizes=comparison.groups.get("target size", ()),
       rows=_sequences(comparison), worst=worst, specifications=specifications,
       # The only text that is put in as it is; an end tag inside of it would end the script.
       library=markupsafe.Markup(charts.library().replace("</script", "<\\/script")))

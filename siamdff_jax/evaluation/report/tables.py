@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Mapping
 
-from siamdff_jax.evaluation.comparison import Comparison
+from siamdff_jax.evaluation import analysis
+from siamdff_jax.evaluation.comparison import Comparison, Estimate
 from siamdff_jax.evaluation.results import write_atomically
 
 # Metric name -> column title, in the order of every table. The first ones are of all protocols but `vot`.
@@ -21,8 +22,28 @@ _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
           **{c: "\\" + c for c in "&%$#_{}"}}
 
 
+def metrics(comparison: Comparison, tracker: str) -> dict:
+  """All numbers of one tracker, JSON-ready: `Scores.metrics`, and of one-pass runs "recovery" and "target_size".
+
+  "recovery": {"returns": int, "back": estimate, "lost_for_good": estimate}, see `analysis.Recovery`. "target_size": a
+  dict for each bin with its "name", "sequences", "frames", "success_auc" and "precision_5", both estimates. An estimate
+  is [value, low, high]; null where there is none.
+  """
+  number = lambda estimate: [None if math.isnan(value) else value for value in estimate]
+  found = dict(comparison.scores[tracker].metrics)
+  if tracker in comparison.recovery:
+    recovery = comparison.recovery[tracker]
+    found["recovery"] = {"returns": recovery.returns, "back": number(recovery.back),
+                         "lost_for_good": number(recovery.lost_for_good)}
+    found["target_size"] = [
+        {"name": group.name, "sequences": group.sequences, "frames": group.frames,
+         "success_auc": number(group.auc[tracker]), "precision_5": number(group.precision[tracker])}
+        for group in comparison.groups.get("target size", ())]
+  return found
+
+
 def write_metrics(path, metrics: Mapping):
-  """Writes `Scores.metrics` as JSON, whole or not at all."""
+  """Writes `metrics` (or a part of them) as JSON, whole or not at all."""
   write_atomically(path, json.dumps(metrics, indent=2, allow_nan=False).encode() + b"\n")
 
 
@@ -46,9 +67,28 @@ def format_table(rows: Mapping[str, Mapping], extra: Mapping[str, Mapping[str, f
   for name, row in numbers.items():
     scores = [f"{row[key]:.3f}" if key in row else "-" for key in keys]
     table.append([name, *scores, *(_short(values.get(name)) for values in extra.values())])
-  widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-  rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
-  return "\n".join("| " + " | ".join(_padded(line, widths)) + " |" for line in [table[0], rule, *table[1:]])
+  return markdown(table)
+
+
+def format_summary(comparison: Comparison, extra: Mapping[str, Mapping[str, float]] | None = None) -> str:
+  """What is printed of a comparison: `format_table` (which see for `extra`), and `format_parts`."""
+  rows = {name: comparison.scores[name].metrics for name in comparison.trackers}
+  return "\n\n".join(filter(None, [format_table(rows, extra), format_parts(comparison)]))
+
+
+def format_parts(comparison: Comparison) -> str:
+  """Two Markdown tables: losses and returns, and scores by target size. Empty for reset-based runs."""
+  if not comparison.recovery:
+    return ""
+  returns = [["tracker", "returns", f"back in {analysis.BACK_FRAMES} frames", "lost for good"]]
+  for name, found in comparison.recovery.items():
+    returns.append([name, str(found.returns), _with_interval(found.back), _with_interval(found.lost_for_good)])
+  groups = comparison.groups.get("target size", ())
+  sizes = [["AUC / P@5 by size", *(group.name for group in groups)],
+           ["frames", *(str(group.frames) for group in groups)]]
+  for name in comparison.trackers:
+    sizes.append([name, *(f"{group.auc[name].value:.3f} / {group.precision[name].value:.3f}" for group in groups)])
+  return "\n\n".join(map(markdown, [returns, sizes] if groups else [returns]))
 
 
 def ranking(comparison: Comparison) -> list[str]:
@@ -89,9 +129,9 @@ def sequences_csv(comparison: Comparison) -> str:
       scores, failed = comparison.scores[name].metrics["sequences"][sequence], comparison.failures[name][sequence]
       lines.append([sequence, name, *(_number(scores[key]) for key in keys),
                     "" if failed.first is None else failed.first, failed.losses, failed.lost_frames, failed.longest,
-                    failed.recovered, int(failed.lost_at_end)])
+                    failed.recovered, int(failed.lost_at_end), failed.returns, failed.back])
   return _csv(["sequence", "tracker", *keys, "first_loss", "losses", "lost_frames", "longest_loss", "recovered",
-               "lost_at_end"], lines)
+               "lost_at_end", "returns", "back"], lines)
 
 
 def scores_tex(comparison: Comparison) -> str:
@@ -121,6 +161,20 @@ def _number(value: float) -> str:
 
 def _latex(text: str) -> str:
   return "".join(_LATEX.get(c, c) for c in text)
+
+
+def markdown(table: list[list[str]]) -> str:
+  """Lines of cells, the first one the head, as a Markdown table that can be read in a terminal."""
+  widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+  rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
+  return "\n".join("| " + " | ".join(_padded(line, widths)) + " |" for line in [table[0], rule, *table[1:]])
+
+
+def _with_interval(estimate: Estimate) -> str:
+  if math.isnan(estimate.value):
+    return "-"
+  bounds = "" if math.isnan(estimate.low) else f" ({estimate.low:.2f}-{estimate.high:.2f})"
+  return f"{estimate.value:.2f}{bounds}"
 
 
 def _padded(line, widths) -> list[str]:

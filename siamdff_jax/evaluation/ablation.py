@@ -1,0 +1,195 @@
+"""What each part of the method is worth: variants of one experiment, trained alike and compared with one another."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from collections.abc import Sequence as Ordered
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from input_pipeline import datasets
+from input_pipeline.errors import DataError
+from input_pipeline.sequences import Sequence
+from siamdff_jax.evaluation import compare, comparison, evaluate, protocols, results, running, statistics
+from siamdff_jax.evaluation.comparison import Comparison
+from siamdff_jax.evaluation.report import tables
+from siamdff_jax.models.summary import summarize
+from siamdff_jax.sweeps.results import metrics as logged
+from siamdff_jax.training.loop import train
+
+TABLE_FILE = "ablation.md"
+_AUC, _PRECISION = "success_auc", "precision_5"
+log = logging.getLogger(__name__)
+
+
+class Variant(NamedTuple):
+  """One network to train.
+
+  Attributes:
+    name: also of its folder.
+    of: the variant it is compared with; "" for the first one.
+    config: of its training.
+  """
+
+  name: str
+  of: str
+  config: ml_collections.ConfigDict
+
+
+class Data(NamedTuple):
+  """Labelled data: the name in the tables, format and folder as of `datasets.load`, and the sequences."""
+
+  name: str
+  format: str
+  root: str
+  sequences: list[Sequence]
+
+  @property
+  def protocol(self) -> str:
+    return protocols.of_format(self.format)
+
+
+def ablate(config: ml_collections.ConfigDict, workdir: str, data: Ordered[str]) -> str:
+  """Trains every variant, tracks all data with it, and writes the table so far; goes on where an earlier run stopped.
+
+  Args:
+    config: see configs/ablation.py.
+    workdir: gets <variant>/ (training workdirs), evaluation/<data>/<variant>/ (results), evaluation/<data>/report.html,
+      and TABLE_FILE.
+    data: "NAME=FORMAT:ROOT" each.
+
+  Returns:
+    The table, or a sentence if the training was stopped by a signal.
+
+  Raises:
+    DataError: anything the user gave that does not work, or a folder of another ablation.
+  """
+  variants, sets = _variants(config), [_data(entry) for entry in data]
+  names = [one.name for one in sets]
+  for name in names:
+    if names.count(name) > 1:
+      raise DataError(f"--data: two data sets are called {name}, expected a name of its own for each")
+  for variant in variants:
+    _require_same(variant, os.path.join(workdir, variant.name))
+  for number, variant in enumerate(variants, 1):
+    log.info("%s: variant %d of %d", variant.name, number, len(variants))
+    state = train(variant.config, os.path.join(workdir, variant.name))
+    if int(state.step) < variant.config.train.steps:
+      return f"{variant.name}: stopped at step {int(state.step)}; the same command goes on from there"
+    jax.clear_caches()  # Each training compiles its own step; without this they pile up.
+    for one in sets:
+      _track(variant, one, workdir)
+    text = _write_table(workdir, variants[:number], sets)
+  for one in sets:
+    compare.write(one.protocol, one.sequences, _results(workdir, variants, one), _folder(workdir, one), clips=0,
+                  format=one.format, root=one.root)
+  return text
+
+
+def _variants(config) -> list[Variant]:
+  """The variants in the config's order; without a teacher only those that need none."""
+  found, skipped = {}, []
+  for entry in config.variants:
+    of = entry["of"]
+    made = (found[of].config if of else config.experiment).copy_and_resolve_references()
+    made.update(entry["changes"])
+    made.teacher.checkpoint = config.experiment.teacher.checkpoint if made.distiller.kind != "none" else ""
+    if made.distiller.kind != "none" and not made.teacher.checkpoint:
+      skipped.append(entry["name"])
+    else:
+      found[entry["name"]] = Variant(entry["name"], of, made)
+  if skipped:
+    log.warning("%s left out: they need a teacher, set --config.experiment.teacher.checkpoint", ", ".join(skipped))
+  return list(found.values())
+
+
+def _data(entry: str) -> Data:
+  name, _, place = entry.partition("=")
+  format, _, root = place.partition(":")
+  if not name or name != os.path.basename(name) or format not in datasets.FORMATS or not root:
+    raise DataError(f"--data {entry!r}, expected NAME=FORMAT:ROOT with a format of {', '.join(datasets.FORMATS)}")
+  return Data(name, format, root, datasets.load(format, root))
+
+
+def _require_same(variant: Variant, folder: str):
+  """Raises a DataError if the folder holds a training with another config: a table of unequal trainings misleads."""
+  path = os.path.join(folder, "config.json")
+  if not os.path.exists(path):
+    return
+  try:
+    with open(path) as file:
+      theirs = _leaves(json.load(file))
+  except (OSError, ValueError) as error:
+    raise DataError(f"{path}: cannot be read ({error})") from error
+  ours = _leaves(json.loads(variant.config.to_json_best_effort()))
+  for key in sorted(ours.keys() | theirs.keys()):
+    if ours.get(key) != theirs.get(key):
+      raise DataError(f"{path}: this training was started with {key} {theirs.get(key)!r}, now it is {ours.get(key)!r}; "
+                      "choose another --workdir")
+
+
+def _leaves(tree: Mapping, path: str = "") -> dict:
+  """{"a.b": value} of nested dicts."""
+  found = {}
+  for key, value in tree.items():
+    found |= _leaves(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+  return found
+
+
+def _folder(workdir: str, data: Data) -> str:
+  return os.path.join(workdir, "evaluation", data.name)
+
+
+def _track(variant: Variant, data: Data, workdir: str):
+  """Writes the variant's result files on the data, where they are not there yet."""
+  runner, digest = evaluate.runner(os.path.join(workdir, variant.name))
+  out = os.path.join(_folder(workdir, data), variant.name)
+  running.prepare(out, tracker=digest, run="ope", redo=True)  # Other weights: those of checkpoints that were removed.
+  running.track(runner, data.sequences, out, run="ope")
+
+
+def _results(workdir: str, variants: Ordered[Variant], data: Data) -> dict[str, list]:
+  return {v.name: results.read_folder(os.path.join(_folder(workdir, data), v.name), data.sequences) for v in variants}
+
+
+def _write_table(workdir: str, variants: Ordered[Variant], sets: Ordered[Data]) -> str:
+  parts = []
+  for one in sets:
+    compared = comparison.compare(one.protocol, one.sequences, _results(workdir, variants, one))
+    parts.append(f"{one.name}: {len(one.sequences)} sequences, protocol {one.protocol}\n\n"
+                 f"{_gains(compared, variants)}")
+  text = "\n\n".join([*parts, f"cost\n\n{_costs(variants, workdir)}"])
+  results.write_atomically(os.path.join(workdir, TABLE_FILE), f"{text}\n".encode())
+  return text
+
+
+def _gains(compared: Comparison, variants: Ordered[Variant]) -> str:
+  """Scores, and the difference of each variant to the one it is of; p is adjusted for the differences shown."""
+  weights = np.array([compared.scores[variants[0].name].weights[name] for name in compared.sequences])
+  auc = {v.name: np.array([compared.scores[v.name].metrics["sequences"][name][_AUC] for name in compared.sequences])
+         for v in variants}
+  steps = statistics.differences(auc, weights, pairs=[(v.name, v.of) for v in variants if v.of])
+  table = [["variant", "AUC (95 %)", "P@5 (95 %)", "against", "AUC difference (95 %)", "p (Holm)"]]
+  for v in variants:
+    row = [v.name, *(f"{x.value:.3f} ({x.low:.3f} to {x.high:.3f})"
+                     for x in (compared.estimates[v.name][key] for key in (_AUC, _PRECISION)))]
+    if v.of:
+      gain = steps[v.name, v.of]
+      row += [v.of, f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", f"{gain.p:.3f}"]
+    table.append([*row, *["-"] * (len(table[0]) - len(row))])
+  return tables.markdown(table)
+
+
+def _costs(variants: Ordered[Variant], workdir: str) -> str:
+  """Of tracking as counted by `models.summary`, of training as measured by its log."""
+  table = [["variant", "parameters (M)", "search (GFLOP)", "template (GFLOP)", "steps", "pairs/s"]]
+  for v in variants:
+    numbers = summarize(v.config.model)
+    rates = [line["pairs_per_second"] for line in logged(os.path.join(workdir, v.name)) if "pairs_per_second" in line]
+    table.append([v.name, f"{numbers['parameters'] / 1e6:.3f}", f"{numbers['search_gflop']:.3f}",
+                  f"{numbers['template_gflop']:.3f}", str(v.config.train.steps), f"{np.median(rates):.1f}"])
+  return tables.markdown(table)
