@@ -17,9 +17,9 @@ from input_pipeline.errors import DataError
 
 # (blocks per stage, channels per stage, features, steps)
 _NETWORKS = {
-    "teacher": ((2, 2, 2, 2), (32, 64, 96, 128), 128, 2400),
+    "teacher": ((2, 2, 2, 2), (32, 64, 96, 128), 128, 1800),
     "r18": ((2, 2, 2, 2), (24, 48, 72, 96), 96, 2000),
-    "lite": ((1, 1, 1, 1), (16, 32, 48, 64), 64, 4000),
+    "lite": ((1, 1, 1, 1), (16, 32, 48, 64), 64, 4500),
 }
 
 
@@ -35,7 +35,7 @@ def get_config(role: str = "lite") -> ml_collections.ConfigDict:
   config.distiller.kind = "none" if role == "teacher" else "contextual"
   config.data.train.clips = dict(format="antiuav", root="", weight=1.0)
   config.data.train.simulated = dict(format="antiuav410", root="", weight=1.0)
-  config.data.pairs.update(max_gap=150, shift=1.6, style=0.25)
+  config.data.pairs.update(max_gap=150, shift=1.6, scale=0.5, style=0.4)
   config.data.augment.update(polarity=0.3, crossover=0.08, fade=0.2, blur=0.25, noise=0.35, stripes=0.2)
   config.train.update(steps=steps, batch_size=32, checkpoint_every=400)
   return config

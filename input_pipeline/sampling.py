@@ -190,8 +190,9 @@ class PairSampler:
   """Draws pairs from weighted sources.
 
   A source is a list of sequences; a sequence is drawn uniformly within its source. The search frame lies within
-  `max_gap` frames of the template's. Both boxes may be drawn looser or tighter, alike (`style`). The search window is the search frame's own (its box, so scale 1) moved by up to
-  `shift` and scaled by up to `scale`, as a tracker that is a little off would place it.
+  `max_gap` frames of the template's. Both boxes may be drawn looser or tighter, alike (`style`). The search window is
+  the search frame's own (its box, so scale 1) moved by up to `shift` and scaled by up to `scale`, as a tracker that is
+  a little off would place it.
 
   Attributes:
     sequences: those that show their target at all.

@@ -10,11 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
+from input_pipeline import datasets
 from input_pipeline.errors import DataError
-from input_pipeline.simulator import attributes, simulate, write_sequence
+from input_pipeline.simulator import attributes, flyers, render, sensor, simulate, target, write_sequence
+from input_pipeline.simulator.codec import Codec
+from input_pipeline.simulator.dataset import write_beside, write_dataset
 from input_pipeline.simulator.motion import draw_plan
 from input_pipeline.simulator.multirotor import draw_multirotor, project
 from input_pipeline.simulator.raster import render_polygons
+from input_pipeline.simulator.sensor import Sensor
 from input_pipeline.simulator.streams import stream
 from input_pipeline.simulator.target import TargetPainter
 
@@ -74,11 +78,18 @@ def test_silhouette_fills_its_box_exactly():
 
 
 def test_box_is_tight_around_what_the_target_changes(monkeypatch):
-  """The frame with the target minus the same frame without it."""
+  """The frame with the target minus the same frame without it, of tight boxes and before compression and blur."""
   found = 0
+  monkeypatch.setattr(sensor, "draw_codec", lambda rng: None)
+  monkeypatch.setattr(Sensor, "smear", lambda self, moved: np.zeros(2))
+  monkeypatch.setattr(target, "_draw_inset", lambda rng: np.zeros(4))
+  draw = flyers.draw_flyer
+  monkeypatch.setattr(flyers, "draw_flyer", lambda rng, kind, *rest: draw(rng, "drone", *rest))
+  monkeypatch.setattr(render, "draw_distractors", lambda *rest: [])
   with_target = {i: simulate(2, i, 6, 640, 512) for i in range(8)}
   paint = TargetPainter.paint
-  monkeypatch.setattr(TargetPainter, "paint", lambda self, t, radiance, *rest: paint(self, t, radiance.copy(), *rest))
+  monkeypatch.setattr(TargetPainter, "paint",
+                      lambda self, now, t, radiance, *rest: paint(self, now, t, radiance.copy(), *rest))
   for index, sequence in with_target.items():
     without = simulate(2, index, 6, 640, 512)
     assert np.array_equal(sequence.boxes, without.boxes)
@@ -160,6 +171,100 @@ def test_planned_gaps_are_absences():
   raise AssertionError(f"only {checked} in 200 sequences")
 
 
+@pytest.mark.parametrize("index", range(4))
+def test_camera_jumps_move_the_picture_with_the_target(index):
+  """Several times the target is far away in the next frame, and still at the same place of the world."""
+  width, height = 320, 256
+  plan = draw_plan(stream(5, index, "motion"), 200, width, height, camera_jumps=True)
+  centres = plan.boxes[:, :2] + plan.boxes[:, 2:] / 2
+  moved = np.abs(np.diff(centres, axis=0)) / [width, height]
+  seen = ~plan.planned_absent
+  jumps = np.flatnonzero((np.hypot(*moved.T) > 0.14) & seen[1:] & seen[:-1]) + 1
+  assert len(jumps) >= 2
+  assert moved[jumps - 1].max() <= 0.51
+  _, views = render._prepare_scene(stream(5, index, "scene"), plan, width, height)
+  world = np.stack([view[:, :2] @ centre + view[:, 2] for view, centre in zip(views, centres)])
+  assert np.abs(np.diff(world, axis=0)[jumps - 1]).max() < 12
+
+
+def test_sudden_zoom_changes_target_and_scene_alike():
+  found = 0
+  for index in range(120):
+    plan = draw_plan(stream(6, index, "motion"), 60, 640, 512)
+    zoom = plan.camera[1:, 3] / plan.camera[:-1, 3]
+    size = np.sqrt(plan.boxes[:, 2] * plan.boxes[:, 3])
+    for t in np.flatnonzero(np.abs(np.log(zoom)) > 0.18):
+      assert 1 / 2.2 < zoom[t] < 2.2
+      if 7 < size[t:t + 2].min() and size[t:t + 2].max() < 85:  # Within the limits of a target's size.
+        assert size[t + 1] / size[t] == pytest.approx(zoom[t], rel=0.12)
+        found += 1
+  assert found >= 4
+
+
+def _still_target(index, monkeypatch, crossing):
+  """First and last frame of a target at rest, less the same without it, in grey levels, [2, h, w] of its box."""
+  monkeypatch.setattr(sensor, "draw_codec", lambda rng: None)
+  monkeypatch.setattr(target, "_crossover", lambda rng, num_frames: np.linspace(1, -1 if crossing else 1, num_frames))
+  boxes = np.tile([70.0, 50.0, 24.0, 16.0], (20, 1))
+  shown = simulate(4, index, 20, 160, 128, trajectory=boxes)
+  with monkeypatch.context() as absent:
+    absent.setattr(TargetPainter, "paint", lambda self, *rest: 0.0)
+    absent.setattr(render, "_FIRST_CONTRAST", 0.0)
+    empty = simulate(4, index, 20, 160, 128, trajectory=boxes)
+  return np.stack([shown.frames[t][50:66, 70:94].astype(float) - empty.frames[t][50:66, 70:94] for t in (0, 19)])
+
+
+def test_crossover_turns_hot_into_cold(monkeypatch):
+  monkeypatch.setattr(render, "draw_distractors", lambda *rest: [])
+  for crossing in (False, True):
+    first, last = np.moveaxis([_still_target(i, monkeypatch, crossing).mean((1, 2)) for i in range(10)], 1, 0)
+    clear = np.minimum(abs(first), abs(last)) > 2
+    assert clear.sum() >= 3
+    same = np.sign(first) == np.sign(last)
+    assert (same[clear].mean() < 0.2) if crossing else (same[clear].mean() > 0.8)
+
+
+def test_motion_blur_widens_a_silhouette_as_a_uniform_motion_does():
+  """A box of variance v that moves by L has the variance v + L^2 / 12."""
+  square = [np.array([[0, 0], [1, 0], [1, 1], [0, 1]])], [(1, 1)], (20.3, 30.7, 8, 8), 0.8
+  for length in (4.0, 9.0, 14.0):
+    sharp, smeared = (render_polygons(*square, None, smear) for smear in ((0, 0), (length, 0)))
+
+    def moments(patch):
+      weights = patch.opacity.sum(axis=0) / patch.opacity.sum()
+      x = patch.left + 0.5 + np.arange(len(weights))
+      return weights @ x, weights @ x**2 - (weights @ x) ** 2
+
+    assert smeared.opacity.sum() == pytest.approx(sharp.opacity.sum(), rel=1e-4)
+    assert moments(smeared)[0] == pytest.approx(moments(sharp)[0], abs=0.05)
+    assert moments(smeared)[1] - moments(sharp)[1] == pytest.approx(length**2 / 12, rel=0.15, abs=0.2)
+
+
+def test_compression_freezes_noise_and_stays_close():
+  rng = np.random.default_rng(0)
+  scene = cv2.GaussianBlur(rng.uniform(0, 255, (64, 80)).astype(np.float32), (0, 0), 6) * 1.0
+  frames = [np.clip(scene + rng.normal(0, 3, scene.shape), 0, 255).astype(np.uint8) for _ in range(12)]
+  shown = np.stack([codec.pass_on(frame) for codec in [Codec(30, 100)] for frame in frames]).astype(float)
+  assert np.abs(shown - scene).mean() < 3
+  assert shown[1:].std(axis=0).mean() < 0.5 * np.std(frames[1:], axis=0).mean()
+  alone = Codec(98, 1)
+  assert all(np.abs(alone.pass_on(frame).astype(int) - frame).mean() < 1 for frame in frames)
+
+
+def test_loose_boxes_are_a_fixed_margin(monkeypatch):
+  """The silhouette lies inside its box, with the drawn shares of the sides between them."""
+  inset = np.array([0.2, 0.1, 0.3, 0.25])
+  monkeypatch.setattr(target, "_draw_inset", lambda rng: inset)
+  boxes = np.tile([40.0, 50.0, 60.0, 40.0], (3, 1))
+  painted = target.draw_target(stream(0, 3, "target"), boxes)
+  camera = Sensor(stream(0, 3, "sensor"), stream(0, 3, "temporal_noise"), 3, 160, 128)
+  camera.lens_sigma = 0.0
+  patch = TargetPainter(painted, boxes, camera).patch(1)
+  ys, xs = np.nonzero(patch.opacity > 0)
+  found = [patch.left + xs.min(), patch.top + ys.min(), patch.left + xs.max() + 1, patch.top + ys.max() + 1]
+  assert np.allclose(found, [52, 54, 82, 80], atol=1.5)
+
+
 def test_trajectory_is_replayed():
   boxes = np.array([[20 + 3 * t, 30 + t, 18, 12] for t in range(15)], float)
   boxes[5:8] = 0
@@ -202,6 +307,33 @@ def test_unwritable_folder_is_one_sentence(tmp_path):
     write_sequence(simulate(0, 0, 1, 64, 64), tmp_path / "file")
 
 
+def test_data_set_of_several_sizes(tmp_path):
+  sizes = [(64, 48), (96, 64), (48, 64)]
+  write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, sizes=sizes)
+  write_dataset(tmp_path / "b", 8, 1, 2, 640, 512, sizes=sizes)
+  found = [[sequence.size for sequence in datasets.load("antiuav410", tmp_path / name)] for name in "ab"]
+  assert found[0] == found[1] and set(found[0]) == set(sizes)
+  with pytest.raises(DataError, match="simulation.json"):
+    write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, sizes=sizes[:2])
+
+
+def test_data_set_is_replayed_at_another_size(tmp_path):
+  write_dataset(tmp_path / "given", 2, 12, 1, 96, 64)
+  given = datasets.load("antiuav410", tmp_path / "given")
+  write_dataset(tmp_path / "replayed", 3, 10, 7, 192, 192, replay=("antiuav410", tmp_path / "given"))
+  replayed = datasets.load("antiuav410", tmp_path / "replayed")
+  for index, sequence in enumerate(replayed):
+    wanted = given[index % 2]
+    assert len(sequence) == 10 and sequence.size == (192, 192)
+    assert np.array_equal(sequence.visible, wanted.visible[:10])
+    assert np.allclose(sequence.boxes, wanted.boxes[:10] * [2, 3, 2, 3], atol=0.01)
+  assert not np.array_equal(replayed[0].frames[0], replayed[2].frames[0])  # Another world around the same boxes.
+  with pytest.raises(DataError, match="camera jumps"):
+    write_dataset(tmp_path / "no", 1, 4, 0, 64, 64, camera_jumps=True, replay=("antiuav410", tmp_path / "given"))
+  picture = cv2.imread(str(write_beside(tmp_path / "given", 2, "antiuav410", tmp_path / "replayed")))
+  assert picture.shape == (1024, 1920, 3)
+
+
 def _run(*arguments):
   return subprocess.run([sys.executable, str(ROOT / "scripts" / "simulate.py"), *arguments], capture_output=True,
                         text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
@@ -226,5 +358,8 @@ def test_script_writes_continues_and_refuses(tmp_path):
   assert wanted == ((out / "sim_000001" / "IR_label.json").read_bytes(),
                     (out / "sim_000001" / "000004.jpg").read_bytes())
   assert (out / "sim_000002" / "IR_label.json").is_file()
+  for flag in ("--sizes=3x", "--replay=antiuav"):
+    bad = _run(*common[:2], "--sequences=2", flag)
+    assert bad.returncode == 1 and bad.stderr.startswith("error:") and flag.split("=")[1] in bad.stderr
   third = _run(*common[:2], "--seed=4", "--sequences=2")
   assert third.returncode != 0 and "simulation.json" in third.stderr and "Traceback" not in third.stderr

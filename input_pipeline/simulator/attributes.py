@@ -51,7 +51,7 @@ def sequence_attributes(boxes: np.ndarray, visible: np.ndarray, events: Events, 
     boxes: [T, 4] xywh labels.
     visible: bool [T] labels.
     events: what the renderer saw.
-    camera: [T, 3], the plan's camera.
+    camera: [T, 4], the plan's camera.
     width: of the view in pixels.
   """
   unit = width / REFERENCE_WIDTH

@@ -7,44 +7,68 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from input_pipeline.datasets import load
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ImageFiles
 from input_pipeline.sequences import Sequence, from_labels
 from input_pipeline.simulator.contact_sheet import contact_sheet
 from input_pipeline.simulator.render import simulate
+from input_pipeline.simulator.streams import stream
 from input_pipeline.simulator.writing import LABEL_FILE, is_complete, write_sequence, write_whole
 
 PARAMETERS_FILE = "simulation.json"
-SHEET_FILE = "contact_sheet.png"
+SHEET_FILE, BESIDE_FILE = "contact_sheet.png", "beside.jpg"
 
 
-def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width: int, height: int) -> pathlib.Path:
+def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width: int, height: int, *,
+                  sizes=None, camera_jumps: bool = False, replay: tuple[str, str] | None = None) -> pathlib.Path:
   """Simulates sequences 0..num_sequences-1 into a folder; complete ones that are there already are kept.
 
   Args:
     folder: made when it is not there; remembers its parameters in `simulation.json`.
     num_sequences: how many; may be larger than in an earlier call on the same folder.
-    num_frames: per sequence.
+    num_frames: per sequence; the most that are taken of a replayed one.
     seed: of the data set.
     width, height: of the frames in pixels.
+    sizes: several (width, height) instead, of which each sequence draws one.
+    camera_jumps: whether the camera jumps several times in every sequence.
+    replay: (format, root) of a data set with frames. Sequence i follows the boxes of its sequence i (in the order of
+      names, from the start again after the last) from the first visible one on, scaled to the frame's size.
 
   Returns:
     The path of a picture of twelve of the frames.
 
   Raises:
-    DataError: nothing to simulate, a folder made with other parameters, or one that cannot be written to.
+    DataError: nothing to simulate, a folder made with other parameters, or one that cannot be written to; camera
+      jumps in a replay; a data set that cannot be read or has a sequence without a visible target.
   """
   folder = pathlib.Path(folder)
   if num_sequences < 1 or seed < 0:
     raise DataError(f"cannot simulate {num_sequences} sequences with seed {seed}, expected at least one and "
                     "a seed >= 0")
-  _claim(folder, {"seed": seed, "num_frames": num_frames, "width": width, "height": height})
+  if camera_jumps and replay:
+    raise DataError("replayed trajectories cannot have camera jumps of the simulator's, expected one of the two")
+  given = load(*replay) if replay else None
+  sizes = [list(size) for size in sizes or [(width, height)]]
+  _claim(folder, {"seed": seed, "num_frames": num_frames, "sizes": sizes, "camera_jumps": camera_jumps,
+                  "replay": [str(part) for part in replay or ()]})
   missing = [index for index in range(num_sequences) if not is_complete(folder, f"sim_{index:06d}")]
-  with tqdm(total=len(missing) * num_frames, unit="frame", desc=f"simulating into {folder}") as progress:
+  with tqdm(total=len(missing), unit="seq", desc=f"simulating into {folder}") as progress:
     for index in missing:
-      write_sequence(simulate(seed, index, num_frames, width, height), folder)
-      progress.update(num_frames)
+      size = sizes[stream(seed, index, "size").integers(len(sizes))]
+      boxes = _trajectory(given[index % len(given)], num_frames, size) if given else None
+      frames = num_frames if boxes is None else len(boxes)
+      write_sequence(simulate(seed, index, frames, *size, trajectory=boxes, camera_jumps=camera_jumps), folder)
+      progress.update()
   return _write_sheet(folder, num_sequences)
+
+
+def _trajectory(sequence, num_frames, size):
+  """Boxes of a sequence from its first visible frame on, at most `num_frames`, in pixels of frames of another size."""
+  if not sequence.visible.any():
+    raise DataError(f"{sequence.name}: the target is never visible, there is no trajectory to replay")
+  start = int(np.argmax(sequence.visible))
+  return sequence.boxes[start:start + num_frames] * np.tile(np.divide(size, sequence.size), 2)
 
 
 def _claim(folder, parameters):
@@ -75,12 +99,39 @@ def _read(folder, index) -> Sequence:
 
 def _write_sheet(folder, num_sequences):
   """Twelve frames, spread over the sequences and over time."""
-  shown = []
-  for k in range(12):
-    sequence = _read(folder, k * num_sequences // 12)
-    shown.append((sequence, k * 7919 % len(sequence)))
-  path = folder / SHEET_FILE
-  coded = cv2.imencode(".png", contact_sheet(shown))[1]
+  return _write_picture(folder / SHEET_FILE, contact_sheet(_shown([_read(folder, k * num_sequences // 12)
+                                                                   for k in range(12)])))
+
+
+def write_beside(folder, num_sequences: int, format: str, root) -> pathlib.Path:
+  """Writes a picture of twelve simulated frames (left half) beside twelve of another data set (right half).
+
+  Args:
+    folder: of a simulated data set with `num_sequences` sequences.
+    num_sequences: at least 1.
+    format, root: of the other data set, with frames; its sequences are taken evenly in the order of names.
+
+  Returns:
+    The path of the picture, half as large as the contact sheet's scale.
+
+  Raises:
+    DataError: a data set that cannot be read, a picture that cannot be written.
+  """
+  folder = pathlib.Path(folder)
+  others = load(format, root)
+  left = _shown([_read(folder, k * num_sequences // 12) for k in range(12)])
+  right = _shown([others[k * len(others) // 12] for k in range(12)])
+  sheet = np.hstack([contact_sheet(left, columns=3), contact_sheet(right, columns=3)])
+  return _write_picture(folder / BESIDE_FILE, cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+
+
+def _shown(sequences):
+  """A frame number for each sequence, spread over time."""
+  return [(sequence, k * 7919 % len(sequence)) for k, sequence in enumerate(sequences)]
+
+
+def _write_picture(path, picture):
+  coded = cv2.imencode(path.suffix, picture)[1]
   try:
     path.write_bytes(coded.tobytes())
   except OSError as error:

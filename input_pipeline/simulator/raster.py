@@ -23,8 +23,13 @@ class Patch:
   opacity: np.ndarray
   heat: np.ndarray
 
+  @property
+  def mean_heat(self) -> float:
+    """Mean |heat| where the silhouette is, after the blur: else tiny targets would drown in it."""
+    return max(float((np.abs(self.heat) * self.opacity).sum() / max(self.opacity.sum(), 1e-6)), 1e-6)
 
-def render_polygons(polygons, paints, box, sigma: float) -> Patch:
+
+def render_polygons(polygons, paints, box, sigma: float, extent=None, smear=(0.0, 0.0)) -> Patch:
   """Draws polygons so that together they fill a box exactly, then blurs them as the lens does.
 
   The box is the silhouette's extent *before* the blur. Later polygons cover earlier ones.
@@ -34,16 +39,20 @@ def render_polygons(polygons, paints, box, sigma: float) -> Patch:
     paints: per polygon (opacity 0..1, heat).
     box: xywh in view pixels, where the pixel in column i covers i <= x < i + 1.
     sigma: of the lens's Gaussian blur in pixels, 0 for none.
+    extent: [2, 2], lowest and highest x, y (in the polygons' unit) that the box stands for; None is that of the
+      polygons.
+    smear: x, y in pixels by which the silhouette moves, about its place, while the frame is exposed.
 
   Returns:
     A Patch with room for the blur around the box.
   """
   x, y, w, h = (float(v) for v in box)
   points = np.concatenate(polygons)
-  low = points.min(axis=0)
-  span = np.maximum(points.max(axis=0) - low, 1e-9)
+  low, high = (points.min(axis=0), points.max(axis=0)) if extent is None else extent
+  span = np.maximum(high - low, 1e-9)
   fine = 4 if max(w, h) < 48 else 2  # Samples per pixel and axis.
-  margin = int(np.ceil(3 * sigma)) + 1
+  reach = float(np.hypot(*smear))
+  margin = int(np.ceil(3 * sigma + reach / 2)) + 1
   left, top = int(np.floor(x)) - margin, int(np.floor(y)) - margin
   columns, rows = int(np.ceil(x + w)) + margin - left, int(np.ceil(y + h)) + margin - top
   # fillPoly fills every sample that the outline touches: half a sample less on each side keeps the extent.
@@ -59,7 +68,18 @@ def render_polygons(polygons, paints, box, sigma: float) -> Patch:
   canvas = cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA)
   if sigma > 0:
     canvas = cv2.GaussianBlur(canvas, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+  if reach >= 1:
+    canvas = cv2.filter2D(canvas, -1, line_kernel(smear), borderType=cv2.BORDER_CONSTANT)
   return Patch(left, top, canvas[..., 0], canvas[..., 1])
+
+
+def line_kernel(smear) -> np.ndarray:
+  """The kernel of a straight motion by x, y pixels: float32 [n, n], n odd, sum 1."""
+  half = int(np.ceil(max(abs(v) for v in smear) / 2))
+  kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+  steps = (np.arange(16 * half) + 0.5) / (16 * half) - 0.5
+  np.add.at(kernel, (np.rint(half + steps * smear[1]).astype(int), np.rint(half + steps * smear[0]).astype(int)), 1)
+  return kernel / kernel.sum()
 
 
 def overlap(patch: Patch, width: int, height: int):

@@ -10,22 +10,25 @@ from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator import attributes, motion, raster
 from input_pipeline.simulator.distractors import draw_distractors, paint_distractor
-from input_pipeline.simulator.scene import add_occluder, blur_scene, build_scene
+from input_pipeline.simulator.scene import add_occluder, build_scene
 from input_pipeline.simulator.sensor import Sensor
 from input_pipeline.simulator.streams import stream
 from input_pipeline.simulator.target import TargetPainter, draw_target
 
 MIN_VISIBLE_SHARE = 0.25  # Of the silhouette's area; below it the target counts as absent (our choice).
 _MIN_SIDE = 32
+_LEAST_PANORAMA, _LARGEST_PANORAMA = 1.25, 2.4  # In views; a longer way of the camera is folded back at the edges.
+_FIRST_CONTRAST = 20.0  # Display grey levels of a twin in the first frame, where the target's are not known yet.
 
 
 def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: int = 512,
-             trajectory: np.ndarray | None = None) -> Sequence:
+             trajectory: np.ndarray | None = None, camera_jumps: bool = False) -> Sequence:
   """A labelled thermal-infrared sequence; a pure function of its arguments.
 
-  Labels: the box is the extent of the target's silhouette before the lens's blur, clipped to the frame. A target
-  behind something keeps its whole box, as long as at least a quarter of its silhouette is inside the view and
-  uncovered; with less it is absent (our choice). The first frame is always visible and fully inside.
+  Labels: the box is the extent of the target's silhouette before all blur, clipped to the frame. In nearly half of the
+  sequences it is larger than that by fixed shares of its sides, as many annotators draw it. A target behind something
+  keeps its whole box, as long as at least a quarter of its silhouette is inside the view and uncovered; with less it is
+  absent (our choice). The first frame is always visible and fully inside.
 
   Args:
     seed: of the data set, >= 0.
@@ -33,6 +36,7 @@ def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: i
     num_frames: T >= 1.
     width, height: of the frames in pixels, at least 32; sizes and motion scale with width / 640.
     trajectory: boxes to replay, [T, 4] xywh in pixels of the frame, all-zero rows where absent; None draws them.
+    camera_jumps: whether the camera jumps several times, by up to half the view; not with a trajectory.
 
   Returns:
     A Sequence with frames uint8 [T, H, W] held in memory, boxes float32 [T, 4], visible bool [T] and attributes.
@@ -45,22 +49,27 @@ def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: i
                     f"{_MIN_SIDE}x{_MIN_SIDE} pixels")
   rng = stream(seed, index, "motion")
   if trajectory is None:
-    plan = motion.draw_plan(rng, num_frames, width, height)
+    plan = motion.draw_plan(rng, num_frames, width, height, camera_jumps)
   else:
     plan = motion.replay_plan(rng, _checked(trajectory, num_frames, width, height), width)
   sensor = Sensor(stream(seed, index, "sensor"), stream(seed, index, "temporal_noise"), num_frames, width, height)
   scene, views = _prepare_scene(stream(seed, index, "scene"), plan, width, height)
-  blur_scene(scene, sensor.lens_sigma)
-  painter = TargetPainter(draw_target(stream(seed, index, "target"), plan.boxes), plan.boxes, sensor.lens_sigma)
-  others = draw_distractors(stream(seed, index, "distractors"), plan, width, height)
+  scene.radiance = sensor.optics(scene.radiance, width)
+  scene.occluders = cv2.GaussianBlur(scene.occluders, (0, 0), sensor.lens_sigma)
+  target = draw_target(stream(seed, index, "target"), plan.boxes)
+  painter = TargetPainter(target, plan.boxes, sensor)
+  others = draw_distractors(stream(seed, index, "distractors"), plan, target.flyer, width, height)
   behind = _behind(plan)
   frames = np.empty((num_frames, height, width), np.uint8)
   events = attributes.Events.empty(num_frames)
   for t in range(num_frames):
     radiance = _look(scene.radiance, views[t], (0, 0, width, height))
     sensor.adapt(t, radiance)
+    smear = sensor.smear((plan.camera[t, :2] - plan.camera[max(t - 1, 0), :2]) * plan.camera[t, 3])
+    if np.hypot(*smear) >= 1.5:
+      radiance = cv2.filter2D(radiance, -1, raster.line_kernel(smear), borderType=cv2.BORDER_REFLECT_101)
     for other in others:
-      paint_distractor(other, t, radiance, other.centres[t] - plan.camera[t, :2], sensor.lens_sigma)
+      paint_distractor(other, t, radiance, sensor.lens_sigma, painter.contrast or _FIRST_CONTRAST / sensor.gain)
     if not plan.hidden[t]:
       _paint_target(t, radiance, painter, sensor, scene if behind[t] else None, views[t], events)
     frames[t] = sensor.expose(radiance)
@@ -82,13 +91,19 @@ def _checked(trajectory, num_frames, width, height):
 
 def _prepare_scene(rng, plan, width, height):
   """The panorama, with an occluder for each planned occlusion, and each frame's view-to-panorama map [2, 3]."""
-  scene = build_scene(rng, width, height)
-  rows, columns = scene.radiance.shape
-  low = np.array([0.02 * width, 0.02 * height])  # Room for the roll.
-  high = np.array([columns - width, rows - height]) - low
-  start = rng.uniform(low, high)
+  view = np.array([width, height])
+  roll_room = 0.02 * view
+  zoom_room = view * max(1 / plan.camera[:, 3].min() - 1, 0) / 2
+  moved = np.ptp(plan.camera[:, :2], axis=0)
+  size = np.clip(view + 2 * (roll_room + zoom_room) + moved, _LEAST_PANORAMA * view, _LARGEST_PANORAMA * view)
+  scene = build_scene(rng, width, *np.ceil(size).astype(int))
+  low = roll_room + zoom_room
+  high = np.ceil(size) - view - low
+  # Where the panorama holds the camera's whole way, it starts where nothing has to be folded.
+  back = plan.camera[:, :2].min(axis=0)
+  start = low - back + rng.random(2) * np.maximum(high - low - moved, 0)
   shift = _fold(start + plan.camera[:, :2], low, high)
-  views = [_view(shift[t], plan.camera[t, 2], width, height) for t in range(len(shift))]
+  views = [_view(shift[t], *plan.camera[t, 2:], width, height) for t in range(len(shift))]
   for gap in plan.gaps:
     if gap.kind != "occlusion":
       continue
@@ -108,11 +123,11 @@ def _fold(values, low, high):
   return low + span - np.abs((values - low) % (2 * span) - span)
 
 
-def _view(shift, roll, width, height):
-  """The affine map [2, 3] from view pixels to panorama pixels: roll about the view's middle, then shift."""
+def _view(shift, roll, zoom, width, height):
+  """The affine map [2, 3] from view pixels to panorama pixels: roll and zoom about the view's middle, then shift."""
   c, s = math.cos(roll), math.sin(roll)
   middle = np.array([width / 2, height / 2])
-  turn = np.array([[c, -s], [s, c]])
+  turn = np.array([[c, -s], [s, c]]) / zoom
   return np.concatenate([turn, (middle + shift - turn @ middle)[:, None]], axis=1)
 
 
@@ -121,6 +136,8 @@ def _look(panorama, view, region):
   left, top, width, height = region
   local = view.copy()
   local[:, 2] += view[:, :2] @ np.array([left, top], float)
+  if np.array_equal(local[:, :2], np.eye(2)):  # Neither rolled nor zoomed: the same three times as fast.
+    return cv2.getRectSubPix(panorama, (width, height), (local[0, 2] + (width - 1) / 2, local[1, 2] + (height - 1) / 2))
   return cv2.warpAffine(panorama, local, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                         borderMode=cv2.BORDER_REFLECT_101)
 
@@ -153,9 +170,10 @@ def _paint_target(t, radiance, painter, sensor, occluding_scene, view, events):
     cover = _look(occluding_scene.occluders, view, region)
     events.uncovered[t] = float((opacity * (1 - cover)).sum()) / max(inside, 1e-6)
   surround = painter.surround(t, radiance)
-  if surround is not None:
-    events.clutter[t] = surround[1] * sensor.gain
-  events.contrast[t] = painter.paint(t, radiance, patch, cover, sensor.noise, sensor.gain)
+  if surround is None:
+    return
+  events.clutter[t] = surround[1] * sensor.gain
+  events.contrast[t] = painter.paint(surround, t, radiance, patch, where, cover)
 
 
 def _labels(plan, events, width, height, replayed):

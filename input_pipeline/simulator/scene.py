@@ -2,14 +2,10 @@
 
 import dataclasses
 
-import cv2
 import numpy as np
 
-from input_pipeline.simulator import structures
+from input_pipeline.simulator import ground, structures
 from input_pipeline.simulator.noise import fractal_noise, ridge_line, smoothstep
-
-# The panorama in units of the view. The camera's path is folded back at its edges.
-_WIDTHS, _HEIGHTS = 1.9, 1.4
 
 
 @dataclasses.dataclass
@@ -29,31 +25,40 @@ class Scene:
   unit: float
 
 
-def build_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
+def build_scene(rng: np.random.Generator, view_width: int, columns: int, rows: int) -> Scene:
   """Draws a sky with clouds and, mostly, a horizon with hills, trees, buildings, masts and ground below it.
+
+  In a quarter of the scenes the camera looks down or along the ground, which is then full of things.
 
   Args:
     rng: of this sequence's scene.
-    width, height: of the view in pixels.
+    view_width: of the view in pixels.
+    columns, rows: of the panorama.
   """
-  rows, columns = round(height * _HEIGHTS), round(width * _WIDTHS)
-  unit = width / 640
-  horizon = int(rows * rng.uniform(0.5, 1.0)) if rng.random() < 0.75 else rows + int(rng.uniform(0.05, 1) * rows)
+  unit = view_width / 640
+  kind = rng.choice(["sky", "horizon", "low"], p=[0.2, 0.55, 0.25])
+  horizon = {"sky": rows + int(rng.uniform(0.05, 1) * rows), "horizon": int(rows * rng.uniform(0.4, 1.0)),
+             "low": int(rows * rng.uniform(-0.4, 0.3))}[kind]
   scene = Scene(_sky(rng, rows, columns, horizon, unit), np.zeros((rows, columns), np.float32), horizon, unit)
-  if horizon < rows:
-    warm_ground = rng.random() < 0.65
-    level = rng.uniform(110, 215) if warm_ground else rng.uniform(5, 70)
-    _ground(rng, scene, level)
-    if rng.random() < 0.6:
-      _hills(rng, scene, level)
-    if rng.random() < 0.7:
-      _trees(rng, scene, level + rng.uniform(-20, 40))
-    for _ in range(int(rng.choice([0, 0, 1, 3, 6]))):
-      structures.draw_building(rng, scene.radiance, horizon, unit)
-    if rng.random() < 0.4:
-      structures.draw_mast(rng, scene.radiance, horizon, unit)
-    if rng.random() < 0.2:
-      structures.draw_wires(rng, scene.radiance, horizon, unit)
+  if horizon >= rows:
+    return scene
+  warm_ground = rng.random() < 0.65
+  level = rng.uniform(110, 215) if warm_ground else rng.uniform(5, 70)
+  ground.draw_ground(rng, scene.radiance, horizon, unit, level, busy=kind == "low")
+  if horizon > 20 * unit and rng.random() < 0.6:
+    _hills(rng, scene, level)
+  if horizon > 0 and rng.random() < 0.7:
+    _trees(rng, scene, level + rng.uniform(-20, 40))
+  depth = max(rows - max(horizon, 0), 1)
+  for _ in range(int(rng.choice([0, 0, 1, 3, 6]))):
+    foot = max(horizon, 0) + (rng.uniform(0, 0.9) * depth if kind == "low" else unit * rng.uniform(0, 35))
+    structures.draw_building(rng, scene.radiance, foot, unit)
+  for _ in range(int(rng.choice([0, 1, 3], p=[0.6, 0.3, 0.1]))):
+    structures.draw_mast(rng, scene.radiance, max(horizon, 0) + rng.uniform(0, 0.5) * depth, unit)
+  if rng.random() < 0.2:
+    structures.draw_wires(rng, scene.radiance, max(horizon, 0), unit)
+  if rng.random() < 0.25:
+    structures.draw_branches(rng, scene.radiance, horizon, unit)
   return scene
 
 
@@ -65,7 +70,7 @@ def _sky(rng, rows, columns, horizon, unit):
   column = level + glow * np.exp((np.minimum(y, horizon) - horizon) / reach)
   tilt = rng.normal(0, 8) * np.linspace(-1, 1, columns, dtype=np.float32)
   sky = (column + tilt).astype(np.float32)
-  kind = rng.choice(["clear", "haze", "streaks", "cumulus", "overcast"], p=[0.3, 0.15, 0.2, 0.25, 0.1])
+  kind = rng.choice(["clear", "haze", "streaks", "cumulus", "overcast"], p=[0.4, 0.15, 0.2, 0.17, 0.08])
   if kind == "clear":
     return sky
   scale = unit * {"haze": 260, "streaks": 90, "cumulus": 190, "overcast": 240}[kind] * rng.uniform(0.7, 1.3)
@@ -84,18 +89,6 @@ def _paint(radiance, top, mask, values):
   """Blends `values` over the rows from `top` on, in place, by `mask` in 0..1."""
   band = radiance[top:top + len(mask)]
   band += mask * (values - band)
-
-
-def _ground(rng, scene, level):
-  """Fields or water: texture that is stretched horizontally and grows coarser towards the viewer."""
-  rows, columns = scene.radiance.shape
-  top = scene.horizon
-  depth = np.linspace(0, 1, rows - top, dtype=np.float32)[:, None]
-  far = fractal_noise(rng, rows - top, columns, 7 * scene.unit, 2, 0.7, 6.0)
-  near = fractal_noise(rng, rows - top, columns, 45 * scene.unit, 5, 0.75, 3.0)
-  strength = np.float32(rng.uniform(3, 18))
-  shade = np.float32(rng.uniform(-45, 45))
-  scene.radiance[top:] = level + shade * depth + strength * ((1 - depth) * far + depth * near)
 
 
 def _layer_mask(crest, top, stop, softness):
@@ -223,10 +216,3 @@ def _occluding_tree(rng, scene, left, top, right, bottom):
   x0, x1 = int((left + right) / 2 - trunk), int((left + right) / 2 + trunk) + 1
   mask[int((top + bottom) / 2):_foot(scene, bottom), max(x0, 0):max(x1, 0)] = 1
   return mask, np.float32(rng.uniform(60, 200)) + 10 * leaves + 12 * crowns
-
-
-def blur_scene(scene: Scene, sigma: float) -> None:
-  """Applies the lens once, to the panorama, instead of to every frame (in place)."""
-  scene.radiance = cv2.GaussianBlur(scene.radiance, (0, 0), sigma)
-  if scene.occluders.any():
-    scene.occluders = cv2.GaussianBlur(scene.occluders, (0, 0), sigma)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_PURPOSES = ("motion", "scene", "target", "distractors", "sensor", "temporal_noise")
+_PURPOSES = ("motion", "scene", "target", "distractors", "sensor", "temporal_noise", "size")
 
 
 def stream(seed: int, index: int, purpose: str) -> np.random.Generator:
@@ -11,7 +11,7 @@ def stream(seed: int, index: int, purpose: str) -> np.random.Generator:
   Args:
     seed: of the data set, >= 0.
     index: of the sequence in the data set, >= 0.
-    purpose: one of "motion", "scene", "target", "distractors", "sensor", "temporal_noise".
+    purpose: one of "motion", "scene", "target", "distractors", "sensor", "temporal_noise", "size".
 
   Raises:
     ValueError: an unknown purpose, or a negative seed or index.

@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 
 
-def draw_building(rng: np.random.Generator, radiance: np.ndarray, horizon: int, unit: float) -> None:
-  """A building somewhere on the horizon."""
+def draw_building(rng: np.random.Generator, radiance: np.ndarray, foot: float, unit: float) -> None:
+  """A building somewhere that stands on the row `foot`."""
   rows, columns = radiance.shape
   width, height = unit * rng.uniform(30, 160), unit * rng.uniform(20, 180)
   left = int(rng.uniform(-0.2 * width, columns - 0.3 * width))
-  foot = int(min(horizon + unit * rng.uniform(0, 35), rows))
+  foot = int(min(foot, rows))
   paint_facade(rng, radiance, left, int(foot - height), int(left + width), foot, unit)
 
 
@@ -36,10 +36,10 @@ def paint_facade(rng: np.random.Generator, radiance: np.ndarray, left: int, top:
   radiance[top:top + edge, left:right] += rng.uniform(-35, 45)
 
 
-def draw_mast(rng: np.random.Generator, radiance: np.ndarray, horizon: int, unit: float) -> None:
-  """A lattice mast with platforms and warm electronics, as seen in Anti-UAV's clips."""
+def draw_mast(rng: np.random.Generator, radiance: np.ndarray, foot: float, unit: float) -> None:
+  """On the row `foot`, a lattice mast with platforms and warm electronics, as seen in Anti-UAV's clips."""
   rows, columns = radiance.shape
-  foot = min(horizon + 10 * unit, rows)
+  foot = min(foot + 10 * unit, rows)
   top = foot - unit * rng.uniform(120, 420)
   middle, half_foot, half_top = rng.uniform(0, columns), unit * rng.uniform(8, 22), unit * rng.uniform(3, 7)
   level, thickness = rng.uniform(90, 235), max(round(unit * rng.uniform(1, 2.4)), 1)
@@ -79,3 +79,23 @@ def draw_wires(rng: np.random.Generator, radiance: np.ndarray, horizon: int, uni
   for k in range(int(rng.integers(1, 5))):
     points = np.stack([x, y + k * unit * rng.uniform(5, 15) + x * rng.normal(0, 0.02)], 1)
     cv2.polylines(radiance, [np.round(points * 16).astype(np.int32)], False, level, 1, cv2.LINE_8, 4)
+
+
+def draw_branches(rng: np.random.Generator, radiance: np.ndarray, horizon: int, unit: float) -> None:
+  """One to three bare trees or bushes that stand in front of everything, warm or cold."""
+  rows, columns = radiance.shape
+  for _ in range(int(rng.integers(1, 4))):
+    level = float(rng.uniform(20, 240))
+    foot = np.array([rng.uniform(0, columns), max(horizon, rows * rng.uniform(0.6, 1.1))])
+    _branch(rng, radiance, foot, -np.pi / 2 + rng.normal(0, 0.15), unit * rng.uniform(40, 130),
+            unit * rng.uniform(3, 7), level, 7)
+
+
+def _branch(rng, radiance, start, angle, length, thickness, level, generations):
+  end = start + length * np.array([np.cos(angle), np.sin(angle)])
+  a, b = (tuple(round(v * 16) for v in point) for point in (start, end))
+  cv2.line(radiance, a, b, level, max(round(thickness), 1), cv2.LINE_8, 4)
+  if generations > 0:
+    for side in (-1, 1):
+      _branch(rng, radiance, end, angle + side * rng.uniform(0.15, 0.6), length * rng.uniform(0.6, 0.9),
+              thickness * 0.65, level, generations - 1)

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from input_pipeline.simulator import multirotor, raster
+from input_pipeline.simulator import flyers, raster
 from input_pipeline.simulator.motion import smooth_curve
 
-_MAX_CONTRAST = 110.0  # Grey levels on the display.
+_MAX_CONTRAST = 140.0  # Grey levels on the display.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,80 +15,102 @@ class Target:
   """What does not depend on the frame's pixels.
 
   Attributes:
-    model: the multirotor.
-    yaw, elevation, roll: float64 [T], radians.
-    snr: float64 [T], wanted |target - background| / local deviation, with the sign of the target's polarity; it
-      passes through about 0 in a thermal crossover.
+    flyer: its silhouettes.
+    inset: float64 [4], shares of the box's w, h that its left, top, right, bottom lie beyond the silhouette: zeros
+      for a tight box.
+    snr: float64 [T], wanted |target - background| / local deviation, >= 0 before a crossover turns its sign.
     snr_base: its magnitude, leaving aside how it wavers over time.
     least_contrast: grey levels on the display that the target differs by at least, before a crossover fades it.
     polarity: +1 for a target that starts warmer than its background, -1 for a colder one.
+    inertia: how fast it takes on the level of what is behind it, 0..1 per frame; a slow one keeps its own
+      temperature, and turns from hot to cold where the background changes.
   """
 
-  model: multirotor.Multirotor
-  yaw: np.ndarray
-  elevation: np.ndarray
-  roll: np.ndarray
+  flyer: flyers.Flyer
+  inset: np.ndarray
   snr: np.ndarray
   snr_base: float
   least_contrast: float
   polarity: float
+  inertia: float
 
 
 def draw_target(rng: np.random.Generator, boxes: np.ndarray) -> Target:
-  """Draws a target for the boxes [T, 4] of a plan."""
+  """Draws a target for the boxes [T, 4] of a plan: mostly a drone, sometimes another thing that flies."""
   num_frames = len(boxes)
   polarity = 1.0 if rng.random() < 0.7 else -1.0
   snr, least_contrast = _draw_contrast(rng)
   wander = np.exp(0.5 * (smooth_curve(rng, num_frames) - 0.5))
   aspect = float(np.median(boxes[:, 2] / np.maximum(boxes[:, 3], 1e-6)))
-  elevation = multirotor.view_elevation(aspect) + 0.15 * (smooth_curve(rng, num_frames) - 0.5)
-  yaw = rng.uniform(0, 2 * np.pi) + rng.normal(0, 1.0) * (smooth_curve(rng, num_frames) - 0.5)
-  roll = rng.normal(0, 0.05) + rng.uniform(0, 0.35) * (smooth_curve(rng, num_frames, 6) - 0.5)
-  model = multirotor.draw_multirotor(rng, polarity)
-  return Target(model, yaw, elevation, roll, polarity * snr * wander * _crossover(rng, num_frames), snr, least_contrast,
-                polarity)
+  kind = str(rng.choice(flyers.KINDS, p=[0.62, 0.12, 0.13, 0.13] if aspect > 1.25 else [0.75, 0.15, 0.1, 0]))
+  flyer = flyers.draw_flyer(rng, kind, num_frames, aspect, polarity)
+  inertia = float(rng.choice([0.15, 0.01], p=[0.8, 0.2]))
+  return Target(flyer, _draw_inset(rng), snr * wander * _crossover(rng, num_frames), snr, least_contrast, polarity,
+                inertia)
+
+
+def _draw_inset(rng):
+  """How much larger than the target its box is drawn: not at all, or by up to three times, as annotators do."""
+  if rng.random() < 0.55:
+    return np.zeros(4)
+  both = rng.uniform(0.05, 0.55) * rng.uniform(0.8, 1.2, 2)  # Of the width and of the height.
+  split = rng.uniform(0.35, 0.65, 2)
+  return np.concatenate([both * split, both * (1 - split)])
 
 
 def _draw_contrast(rng):
   """Wanted ratio to the local deviation and least contrast in display grey levels (our choice).
 
-  One sequence in eight is hard, one in four has the bright target of a cloudless night, the rest is between.
+  Two sequences in five have a ratio of 1.5 to 5, a third has the bright target of a cloudless night, the rest
+  is between.
   """
   kind = rng.random()
-  if kind < 0.12:
-    return float(rng.uniform(1.0, 2.2)), 4.0
-  ratio = float(np.exp(rng.normal(np.log(5.0), 0.5)))
-  return (ratio, float(rng.uniform(8, 20))) if kind < 0.75 else (ratio, float(rng.uniform(30, 80)))
+  if kind < 0.4:
+    return float(rng.uniform(1.5, 5.0)), 6.0
+  ratio = float(np.exp(rng.normal(np.log(8.0), 0.5)))
+  return (ratio, float(rng.uniform(10, 30))) if kind < 0.65 else (ratio, float(rng.uniform(40, 130)))
 
 
 def _crossover(rng, num_frames):
-  """A factor on the contrast, [T]: 1 except in sequences where the target gets as warm as what is behind it."""
-  factor = np.ones(num_frames)
-  if num_frames < 12 or rng.random() > 0.15:
-    return factor
+  """A factor on the contrast, [T]: 1 except in sequences where the target gets as warm as what is behind it.
+
+  In half of those it comes out on the other side: hot becomes cold, or cold hot.
+  """
+  if num_frames < 12 or rng.random() > 0.2:
+    return np.ones(num_frames)
+  t = np.arange(num_frames)
+  if rng.random() < 0.5:
+    middle, ramp = rng.uniform(0.15, 0.85) * num_frames, rng.uniform(2, max(num_frames / 4, 6))
+    return np.clip((middle - t) / ramp, -1, 1)
   length = int(np.clip(rng.exponential(14) + 3, 3, num_frames // 3))
   start = int(rng.integers(4, num_frames - length))
-  ramp = max(length // 2, 2)
-  t = np.arange(num_frames)
   distance = np.maximum(np.maximum(start - t, t - (start + length - 1)), 0)
-  factor = 0.02 + 0.98 * np.clip(distance / ramp, 0, 1)
-  if rng.random() < 0.25:  # It comes out on the other side: hot becomes cold.
-    factor[start + length // 2:] *= -1
-  return factor
+  return 0.02 + 0.98 * np.clip(distance / max(length // 2, 2), 0, 1)
 
 
 class TargetPainter:
-  """Draws the target frame by frame; follows the background's level with inertia, as a real target's does not jump."""
+  """Draws the target frame by frame; follows the background's level with inertia, as a real target's does not jump.
 
-  def __init__(self, target: Target, boxes: np.ndarray, lens_sigma: float):
-    self._target, self._boxes, self._sigma = target, boxes, lens_sigma
+  Attributes:
+    contrast: of the last frame painted, in radiance, of either sign; 0 before the first.
+  """
+
+  def __init__(self, target: Target, boxes: np.ndarray, sensor):
+    """Args: what to paint, its boxes float64 [T, 4], and the `sensor.Sensor` that will see it."""
+    self._target, self._boxes, self._sensor = target, boxes, sensor
     self._level = None  # Smoothed (mean, deviation) of the surround.
+    self._polarity = target.polarity
+    self.contrast = 0.0
 
   def patch(self, t: int) -> raster.Patch:
-    """The silhouette of frame `t`, blurred by the lens; it fills the box of that frame before the blur."""
-    target = self._target
-    polygons, paints = multirotor.project(target.model, target.yaw[t], target.elevation[t], target.roll[t])
-    return raster.render_polygons(polygons, paints, self._boxes[t], self._sigma)
+    """The silhouette of frame `t`, blurred by lens and motion; it fills the box less its inset before the blur."""
+    polygons, paints, extent = flyers.outline(self._target.flyer, t)
+    left, top, right, bottom = self._target.inset
+    x, y, w, h = self._boxes[t]
+    inner = x + left * w, y + top * h, max((1 - left - right) * w, 2.0), max((1 - top - bottom) * h, 2.0)
+    before = self._boxes[max(t - 1, 0)]
+    smear = self._sensor.smear([x + w / 2 - before[0] - before[2] / 2, y + h / 2 - before[1] - before[3] / 2])
+    return raster.render_polygons(polygons, paints, inner, self._sensor.lens_sigma, extent, smear)
 
   def surround(self, t: int, radiance: np.ndarray) -> tuple[float, float] | None:
     """Mean and deviation of the background at and around the box of frame `t`; None when it lies outside the view."""
@@ -100,38 +122,38 @@ class TargetPainter:
     area = radiance[y0:y1, x0:x1]
     return float(area.mean()), float(area.std())
 
-  def paint(self, t: int, radiance: np.ndarray, patch: raster.Patch, cover: np.ndarray | None, noise: float,
-            gain: float) -> float:
+  def paint(self, now: tuple[float, float], t: int, radiance: np.ndarray, patch: raster.Patch, where,
+            cover: np.ndarray | None) -> float:
     """Blends the target into a frame, in place.
 
     Args:
+      now: mean and deviation of the background, from `surround`.
       t: frame number.
       radiance: float32 [H, W], the scene before the sensor's gain.
       patch: of this frame.
+      where: slices from `raster.overlap`.
       cover: float32 like the patch's part in the view: opacity of what is in front of the target, or None.
-      noise: deviation of the temporal noise on the display.
-      gain: display grey levels per radiance.
 
     Returns:
       The achieved ratio |target - background| / local deviation, noise included.
     """
-    now = self.surround(t, radiance)
-    where = raster.overlap(patch, radiance.shape[1], radiance.shape[0])
-    if now is None or where is None:
-      return 0.0
-    # Slow: 0.15 per frame (our choice).
-    self._level = now if self._level is None else tuple(a + 0.15 * (b - a) for a, b in zip(self._level, now))
+    target, gain, noise = self._target, self._sensor.gain, self._sensor.noise
+    first = self._level is None
+    self._level = now if first else tuple(a + target.inertia * (b - a) for a, b in zip(self._level, now))
+    deviation = np.hypot(self._level[1] * gain, noise)
+    wanted = float(np.clip(target.snr_base * deviation, target.least_contrast, _MAX_CONTRAST))
+    if first:
+      shown = self._sensor.display(self._level[0])
+      if not 0 <= shown + 0.7 * self._polarity * wanted <= 255 and 0 <= shown - 0.7 * self._polarity * wanted <= 255:
+        self._polarity = -self._polarity  # The display has no room for a brighter (darker) target here.
+    self.contrast = float(self._polarity * wanted * target.snr[t] / target.snr_base / gain)
     view, own = where
     opacity, heat = patch.opacity[own], patch.heat[own]
     visible = opacity if cover is None else opacity * (1 - cover)
     heat = heat if cover is None else heat * (1 - cover)
-    # Mean |heat| where the silhouette is, after the blur: else tiny targets would drown in it.
-    unit_heat = float((np.abs(patch.heat) * patch.opacity).sum() / max(patch.opacity.sum(), 1e-6))
-    snr = abs(self._target.snr[t])
-    sign = np.sign(self._target.snr[t]) * self._target.polarity  # -1 after a reversing crossover.
-    deviation = np.hypot(self._level[1] * gain, noise)
-    wanted = float(np.clip(self._target.snr_base * deviation, self._target.least_contrast, _MAX_CONTRAST))
-    contrast = wanted * snr / self._target.snr_base / gain
+    # The heat's sign is that of the drawn polarity.
+    scale = target.polarity * self.contrast / patch.mean_heat
     area = radiance[view]
-    area += visible * (self._level[0] - area) + heat * np.float32(sign * contrast / max(unit_heat, 1e-6))
-    return contrast * gain / max(np.hypot(now[1] * gain, noise), 1e-6)
+    area += visible * (self._level[0] - area) + heat * np.float32(scale)
+    shown = self._level[0] + self.contrast - now[0]
+    return abs(shown) * gain / max(np.hypot(now[1] * gain, noise), 1e-6)
