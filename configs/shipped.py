@@ -1,6 +1,6 @@
 """The shipped models: small SiamDFFs for tiny targets, on real thermal-infrared clips and simulated sequences.
 
-  scripts/simulate.py --out=runs/simulated ...   (docs/accuracy.md has this line in full)
+  scripts/simulate.py --out=runs/simulated --sequences=360 --frames=80 --seed=100 --sizes=320x256,320x256,640x512,640x480
   scripts/train.py --config configs/shipped.py:teacher --workdir runs/teacher \
       --config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
   scripts/train.py --config configs/shipped.py:r18 --workdir runs/r18 --config.teacher.checkpoint=runs/teacher \
@@ -38,4 +38,7 @@ def get_config(role: str = "lite") -> ml_collections.ConfigDict:
   config.data.pairs.update(max_gap=150, shift=1.6, scale=0.5, style=0.4)
   config.data.augment.update(polarity=0.3, crossover=0.08, fade=0.2, blur=0.25, noise=0.35, stripes=0.2)
   config.train.update(steps=steps, batch_size=32, checkpoint_every=400)
+  # A lost target is looked for in the whole frame; chosen on simulated sequences (docs/decisions.md).
+  config.tracker = dict(tiles=8, growth=1.5, lost_after=3, found_far_above=0.9, absent_share=0.3, found_share=0.7,
+                        camera_compensation=True)
   return config

@@ -29,6 +29,9 @@ _PROTOCOL = flags.DEFINE_enum("protocol", None, list(PROTOCOLS), "How to score; 
                               "vot for --run reset.")
 _RUN = flags.DEFINE_enum("run", "ope", RUNS, "ope: once from the true first box. sre: from twelve moved first boxes. "
                          "reset: started anew from the truth after each failure.")
+_TRACKER = flags.DEFINE_multi_string(
+    "tracker", [], "NAME=VALUE: a setting of the checkpoints' trackers instead of their own, for example tiles=8. "
+    "Repeat it for several.")
 _ONLY = flags.DEFINE_string("only", "", "Only sequences whose name contains this.")
 _STREAMS = flags.DEFINE_integer("streams", 8, "Sequences tracked in lockstep, per host.", lower_bound=1)
 _CLIPS = flags.DEFINE_integer("clips", 6, "Of how many of the worst sequences the report shows clips.", lower_bound=0)
@@ -46,8 +49,8 @@ def main(_):
   cli.join_processes()
 
   evaluate.evaluate(_CHECKPOINT.value, _BASELINES.value, _FORMAT.value, _ROOT.value, _OUT.value,
-                    protocol=_PROTOCOL.value or "", run=_RUN.value, only=_ONLY.value, streams=_STREAMS.value,
-                    clips=_CLIPS.value, videos=_VIDEOS.value, redo=_REDO.value)
+                    protocol=_PROTOCOL.value or "", run=_RUN.value, settings=_TRACKER.value, only=_ONLY.value,
+                    streams=_STREAMS.value, clips=_CLIPS.value, videos=_VIDEOS.value, redo=_REDO.value)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,16 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Training workdir, a check
 _INPUT = flags.DEFINE_string("input", None, "Video file or folder of images.")
 _BOX = flags.DEFINE_list("box", None, "x,y,w,h of the target in the first frame, pixels, 0-based.")
 _OUT = flags.DEFINE_string("out", None, "Folder for boxes.json and track.mp4.")
+_TRACKER = flags.DEFINE_multi_string(
+    "tracker", [], "NAME=VALUE: a setting of the tracker instead of the checkpoint's own, for example tiles=8. "
+    "Repeat it for several.")
 flags.mark_flags_as_required(["checkpoint", "input", "box", "out"])
 
 
 def main(_):
   from siamdff_jax.tracking.single import track_input
 
-  track_input(_CHECKPOINT.value, _INPUT.value, _BOX.value, _OUT.value)
+  track_input(_CHECKPOINT.value, _INPUT.value, _BOX.value, _OUT.value, _TRACKER.value)
 
 
 if __name__ == "__main__":

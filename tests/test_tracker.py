@@ -103,26 +103,26 @@ def test_absent_grows_the_search_window_and_keeps_the_box(tracker):
   blind = Tracker(tracker[0].model, {"absent_below": 1.1, "found_above": 1.1, "lost_after": 2, "growth": 2.0})
   frames, boxes = moving_square(0, length=13)
   state = blind.init(variables, frames[0], boxes[0])
-  first = float(blind._search_window(state, jnp.array([H, W]))[2])
+  first = float(blind.search_window(state, jnp.array([H, W]))[2])
   state, out = jax.jit(blind.chunk)(variables, state, frames[1:])
   assert not out.present.any()
   np.testing.assert_allclose(out.box, np.tile(boxes[0], (12, 1)), atol=1e-3)
   assert int(state.absent_for) == 12
-  grown = float(blind._search_window(state, jnp.array([H, W]))[2])
+  grown = float(blind.search_window(state, jnp.array([H, W]))[2])
   assert first < W < 2 * W <= grown + 1e-3  # From any centre inside the frame a side of 2 W covers it.
 
 
-def test_the_anchor_holds_the_size(tracker):
-  """With the anchor at 1 every box has the first one's size; with 0 the size follows the (random) predictions."""
+def test_a_size_that_cannot_change_does_not(tracker):
+  """Without any doubt about the first box it is kept; with much doubt the size follows the (random) predictions."""
   _, variables = tracker
   frames, boxes = moving_square(0, length=4)
-  sizes = {}
-  for anchor in (0.0, 1.0):
-    tied = Tracker(tracker[0].model, {"absent_below": 0.0, "size_anchor": anchor})
+  found = {}
+  for doubt in (1e-6, 10.0):
+    tied = Tracker(tracker[0].model, {"absent_below": 0.0, "size": {"first": doubt, "drift": 0.0}})
     _, out = jax.jit(tied.chunk)(variables, tied.init(variables, frames[0], boxes[0]), frames[1:])
-    sizes[anchor] = np.asarray(out.box[:, 2:])
-  np.testing.assert_allclose(sizes[1.0], np.tile(boxes[0, 2:], (3, 1)), atol=1e-3)
-  assert np.abs(sizes[0.0] - boxes[0, 2:]).max() > 0.1
+    found[doubt] = np.asarray(out.box[:, 2:])
+  np.testing.assert_allclose(found[1e-6], np.tile(boxes[0, 2:], (3, 1)), atol=1e-3)
+  assert np.abs(found[10.0] - boxes[0, 2:]).max() > 0.1
 
 
 def test_size_penalty_by_hand(tracker):

@@ -15,14 +15,15 @@ from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking import video
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
 from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.training import distributed
 
 ALL_BASELINES = "opencv"
 
 
 def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, root: str, out: str, *,
-             protocol: str = "", run: str = "ope", only: str = "", streams: int = 8, clips: int = report.WORST,
-             videos: int = 0, redo: bool = False):
+             protocol: str = "", run: str = "ope", settings: Ordered[str] = (), only: str = "", streams: int = 8,
+             clips: int = report.WORST, videos: int = 0, redo: bool = False):
   """Tracks every sequence with every tracker, then writes the comparison; goes on where an earlier run stopped.
 
   Several processes (`distributed.start`) share the sequences; the first one compares.
@@ -34,6 +35,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
     out: gets a folder for each tracker (`running.track`), with metrics.json, and the report (`compare.write`).
     protocol: a name of `protocols.PROTOCOLS`; empty: the format's own, or "vot" for reset-based runs.
     run: a name of `running.RUNS`.
+    settings: of the checkpoints' trackers, see `settings.with_settings`.
     only: keep only the sequences whose name contains this.
     streams: sequences tracked in lockstep.
     clips: of how many of the worst sequences the report shows clips.
@@ -50,7 +52,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
   trackers = _named(checkpoints, baselines)
   share = (jax.process_index(), jax.process_count())
   for name, source in trackers.items():
-    tracker, digest = runner(source, run, streams)
+    tracker, digest = runner(source, run, streams, settings)
     with distributed.lead_first():
       running.prepare(os.path.join(out, name), tracker=digest, run=run, redo=redo)
     running.track(tracker, sequences, os.path.join(out, name), run=run, share=share)
@@ -92,16 +94,18 @@ def _named(checkpoints: Ordered[str], baselines: Ordered[str]) -> dict[str, str]
   return trackers
 
 
-def runner(source: str, run: str = "ope", streams: int = 8) -> tuple[running.RunsStreams, str]:
+def runner(source: str, run: str = "ope", streams: int = 8,
+           settings: Ordered[str] = ()) -> tuple[running.RunsStreams, str]:
   """The tracker of a checkpoint (see `checkpoints.find`) or a baseline, and what tells it from others.
 
   Args:
     source: checkpoint, or a name of `baselines.BASELINES`.
-    run, streams: see `evaluate`.
+    run, streams, settings: see `evaluate`.
   """
   if source in BASELINES:
     return BaselineRunner(source, reset=run == "reset"), f"OpenCV {source}"
   tracker, variables = load_tracker(source)
+  tracker = with_settings(tracker, settings)
   digest = hashlib.sha256(repr((tracker.model, tracker.config.to_json(sort_keys=True))).encode())
   for leaf in jax.tree.leaves(variables):
     digest.update(np.ascontiguousarray(leaf).tobytes())

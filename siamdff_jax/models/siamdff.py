@@ -32,8 +32,8 @@ class SiamDFF(nn.Module):
     tower_depth: convolutions per tower of the head.
     template_side, search_side: crop sides in pixels, 8 n + 7.
     mean, std: of the grey levels in [0, 1].
-    correlation_padding: cells of zeros around the search map before the correlation. 0 is SiamCAR's: centres are found
-      up to search_side/2 - 4 * CORRELATION_SIDE pixels from the middle; each cell adds 8 (our choice, for fast targets).
+    correlation_padding: cells of zeros around the search map before the correlation, for fast targets (our choice). 0
+      is SiamCAR's: centres are found in the middle of the crop only; each cell reaches 8 pixels farther out.
     prior_channel: the inputs have a second channel, the target's box as a soft mask (a privileged teacher's).
     use_sten, use_intensity, use_dsfam, use_dcfam: the ablation switches. All off leaves a SiamCAR-like tracker.
   """

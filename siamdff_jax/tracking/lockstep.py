@@ -119,9 +119,16 @@ def _ltrb(xywh):
 
 
 def _batched(tracker, variables, track, now, tracks):
-  """All lanes as one batch. Lanes that do not track compute too: their state is not read before the next start."""
-  del tracks
-  return jax.vmap(tracker.step, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.size)
+  """All lanes as one batch. Lanes that do not track compute too: their state is not read before the next start.
+
+  Lost targets are looked for lane by lane: it is few lanes that are lost, and what each looks at is a batch already.
+  """
+  stepped = jax.vmap(tracker.follow, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.size)
+  if not tracker.config.tiles:
+    return stepped
+  search = lambda lane: tracker.search(variables, jax.tree.map(lambda x: x[lane], track), now.frame[lane],
+                                       now.size[lane])
+  return _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_lost)(track))
 
 
 def _one_by_one(tracker, variables, track, now, tracks):
@@ -137,11 +144,16 @@ def _one_by_one(tracker, variables, track, now, tracks):
 
 def _started(tracker, variables, track, now, starts):
   """Lanes start one by one: most frames start none, and computing the template of all lanes would cost them all."""
+  return _lane_by_lane(lambda lane: tracker.init(variables, now.frame[lane], now.box[lane], now.size[lane]), track,
+                       starts)
 
-  def start(carry):
-    track, starts = carry
-    lane = starts.argmax()
-    new = tracker.init(variables, now.frame[lane], now.box[lane], now.size[lane])
-    return jax.tree.map(lambda lanes, one: lanes.at[lane].set(one), track, new), starts.at[lane].set(False)
 
-  return jax.lax.while_loop(lambda carry: carry[1].any(), start, (track, starts))[0]
+def _lane_by_lane(make, lanes, wanted):
+  """`lanes` (a pytree, leading axis [L]) with `make(lane)` in the place of those that are `wanted` (bool [L])."""
+
+  def one(carry):
+    lanes, wanted = carry
+    lane = wanted.argmax()
+    return jax.tree.map(lambda x, new: x.at[lane].set(new), lanes, make(lane)), wanted.at[lane].set(False)
+
+  return jax.lax.while_loop(lambda carry: carry[1].any(), one, (lanes, wanted))[0]

@@ -1,6 +1,7 @@
 """One target through one input: what `scripts/track.py` does."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -11,9 +12,10 @@ from siamdff_jax.evaluation import results
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking import video
 from siamdff_jax.tracking.runner import Runner, Stream
+from siamdff_jax.tracking.settings import with_settings
 
 
-def track_input(checkpoint: str, source: str, box: list[str], out: str):
+def track_input(checkpoint: str, source: str, box: list[str], out: str, settings: Sequence[str] = ()):
   """Tracks and writes boxes.json and track.mp4.
 
   Args:
@@ -21,6 +23,7 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str):
     source: a video file or a folder of images.
     box: four numbers as text, xywh in pixels of the first frame.
     out: the folder to write to.
+    settings: of the tracker, see `settings.with_settings`.
 
   Raises:
     DataError: anything the user gave that does not work.
@@ -33,6 +36,7 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str):
     raise DataError(f"--box={','.join(box)}: expected four numbers x,y,w,h in pixels")
   frames = datasets.open_frames(source)
   tracker, variables = load_tracker(checkpoint)
+  tracker = with_settings(tracker, settings)
   runner = Runner(tracker, variables, streams=1, chunk=1)
   name = os.path.basename(os.path.normpath(source))
   _, result = next(iter(runner.run([Stream(name, frames, start)])))

@@ -2,9 +2,10 @@
 
 `init(variables, frame, box) -> state` and `step(variables, state, frame) -> (state, Output)`. Post-processing is the
 Siamese family's: a penalty on sudden changes of scale and aspect, a cosine window about the last position, a
-smoothed size. There is no minimum size. When presence is low for some frames the target counts as lost: the search
-window grows from frame to frame until it covers the frame, the cosine window is off, and the target is taken up again
-only on a confident match of about its last size. Absent is reported as absent.
+filtered size. There is no minimum size. When presence is low for some frames the target counts as lost: the cosine
+window is off, and the target is taken up again only on a confident match of about its last size. It is looked for
+either in one window that grows from frame to frame until it covers the frame, or (`tiles`) in windows at the target's
+own scale about the places of the frame that look most like it. Absent is reported as absent.
 """
 
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 
 from siamdff_jax import boxes, targets
 from siamdff_jax.models.siamdff import SiamDFF
+from siamdff_jax.tracking import egomotion, proposals, sizes
 from siamdff_jax.tracking.crops import crop, template_window
 
 
@@ -25,13 +27,22 @@ def default_config() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
       scale_penalty=0.04,  # k in exp(-(r s - 1) k), r and s the changes of aspect and of size (SiamRPN).
       window=0.3,  # Weight of the cosine window while tracking.
-      size_rate=0.4,  # How fast the size follows the prediction, times the penalised score.
-      size_anchor=0.15,  # How fast it falls back to the first box's size.
+      size=sizes.default_config(),  # How the size follows the predictions.
+      presence_scale=1.0, presence_bias=0.0,  # Presence is sigmoid(scale * logit + bias); see scripts/calibrate.py.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
       found_above=0.6,  # A lost target is taken up again at this presence,
-      found_size_change=2.0,  # and when it is at most this many times larger or smaller than it was.
-      lost_after=5,  # Absent frames in a row after which the search window starts to grow.
-      growth=1.15,  # Of the search window, per lost frame.
+      found_far_above=0.6,  # or this where it is outside of the window in which it was last seen,
+      absent_share=0.0,  # And the presence logit must be at least these shares of what the target's has been so far:
+      found_share=0.0,  # what looks much less like a target than it did is something else.
+      level_rate=0.05,  # How fast that logit follows, per frame in which the target is surely seen.
+      found_size_change=2.0,  # when it is at most this many times larger or smaller than it was,
+      confirm_frames=0,  # and when, outside of that window, it was found near the same place in so many frames before.
+      lost_after=5,  # Absent frames in a row after which the target counts as lost.
+      growth=1.15,  # Per lost frame: of the search window, or of the region from which the tiles are taken.
+      tiles=0,  # Windows over the whole frame in which a lost target is looked for; 0: in one window, which grows.
+      camera_compensation=False,  # Whether the search window moves with the background when the camera jumps.
+      template_update=0.0,  # Share of a recent look of the target in the template, at most one half; 0: the first only.
+      template_every=10,  # Frames between two recent looks.
   ))
 
 
@@ -40,15 +51,30 @@ class TrackerState:
   """Attributes:
 
     center_wh: [4] last known centre and size, frame pixels.
-    template: what `SiamDFF.encode_template` returned, of the first frame, leading axis 1, without "backbone".
-    first_wh: [2] the size of the first box.
+    template: what `SiamDFF.encode_template` returned, leading axis 1, without "backbone"; of the first frame, or
+      mixed with a recent one's.
+    size: of the target, and the style of its box.
     absent_for: int32 [] frames since the target was last seen.
+    age: int32 [] frames since the first.
+    candidate: [2] where a lost target was found last, to be confirmed,
+    sightings: int32 [] in how many frames in a row.
+    level: [] presence logit of the last frames in which the target was surely seen; 0 before the first.
+    appearance: what proposals look for; None without tiles.
+    thumbnail: of the last frame, see `egomotion.thumbnail`; None without camera compensation.
+    first_template: as `template`, of the first frame; None without updates of the template.
   """
 
   center_wh: jax.Array
   template: Any
-  first_wh: jax.Array
+  size: sizes.SizeState
   absent_for: jax.Array
+  age: jax.Array
+  candidate: jax.Array
+  sightings: jax.Array
+  level: jax.Array
+  appearance: proposals.Appearance | None
+  thumbnail: jax.Array | None
+  first_template: Any
 
 
 class Output(NamedTuple):
@@ -64,6 +90,26 @@ class Output(NamedTuple):
   present: jax.Array
 
 
+class Look(NamedTuple):
+  """What the network sees in K windows, per cell [K, n, n]; see `Tracker.look`.
+
+  Attributes:
+    windows: [K, 3] centre and side, frame pixels.
+    images: [K, S, S] the crops, grey levels.
+    presence_logit: [K] calibrated.
+    cell_score: [K, n, n] class times quality, 0..1.
+    centre: [K, n, n, 2] of the predicted box, frame pixels.
+    wh: [K, n, n, 2] its size, frame pixels.
+  """
+
+  windows: jax.Array
+  images: jax.Array
+  presence_logit: jax.Array
+  cell_score: jax.Array
+  centre: jax.Array
+  wh: jax.Array
+
+
 class Tracker:
   """Binds a network and post-processing options; holds no state of a track. All methods are jittable.
 
@@ -75,83 +121,202 @@ class Tracker:
     """`config`: values that differ from `default_config()`.
 
     Raises:
-      ValueError: a privileged network, which needs the answer as an input.
+      ValueError: a privileged network, which needs the answer as an input; `template_update` outside of 0..0.5.
     """
     if model.prior_channel:
       raise ValueError("a network with prior_channel sees the target's box as an input and cannot track")
     self.model, self.config = model, default_config()
     self.config.update(config or {})
+    if not 0 <= self.config.template_update <= 0.5:
+      raise ValueError(f"tracker.template_update is {self.config.template_update}, expected 0 to 0.5: the first "
+                       "template must stay the larger part")
 
   def init(self, variables, frame: jax.Array, box: jax.Array, size: jax.Array | None = None) -> TrackerState:
     """Starts on a frame [H, W]; box [4] xywh in pixels."""
+    config, size = self.config, jnp.asarray(frame.shape if size is None else size, jnp.int32)
     center_wh = boxes.xywh_to_center_wh(jnp.asarray(box, jnp.float32))
-    window = template_window(center_wh)
-    image = crop(frame, window, self.model.template_side, size)
-    wh = center_wh[2:] * self.model.template_side / window[2]
-    encoded = self.model.apply(variables, image[None, :, :, None] / 255, wh[None], method="encode_template")
-    encoded = encoded | {"backbone": {}}  # Only distillers look at the backbone's levels.
-    return TrackerState(center_wh, encoded, center_wh[2:], jnp.zeros((), jnp.int32))
+    image, wh, encoded = self._encoded(variables, frame, center_wh, size)
+    appearance = None
+    if config.tiles:
+      first = proposals.pattern(image, jnp.concatenate([jnp.full(2, image.shape[0] / 2), wh]))
+      appearance = proposals.Appearance(first, first)
+    zero = jnp.zeros((), jnp.int32)
+    return TrackerState(
+        center_wh, encoded, sizes.init(center_wh[2:], config.size), absent_for=zero, age=zero,
+        candidate=center_wh[:2], sightings=zero, level=jnp.zeros(()), appearance=appearance,
+        thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None,
+        first_template=encoded if config.template_update else None)
 
-  def _look(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array) -> dict[str, jax.Array]:
-    """The network on the search window: per cell "cell_score", "penalty" [n, n], "centre" (from the window's), "size",
-    "last_size" in crop pixels [n, n, 2]; "presence", "scale" (crop pixels per frame pixel), "window" [3].
-    """
-    side = self.model.search_side
-    window = self._search_window(state, size)
-    scale = side / window[2]
-    image = crop(frame, window, side, size)[None, :, :, None] / 255
-    out = self.model.apply(variables, state.template, image, method="track")
-    box = targets.boxes_from_ltrb(out["ltrb"], side)[0]  # [n, n, 4] sides
-    box_size = box[..., 2:] - box[..., :2]
-    last_size = state.center_wh[2:] * scale
-    return {
-        "cell_score": (jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"]))[0],
-        "penalty": _change_penalty(box_size, last_size, self.config.scale_penalty),
-        "centre": (box[..., :2] + box[..., 2:]) / 2 - side / 2,
-        "size": box_size, "last_size": last_size, "presence": jax.nn.sigmoid(out["presence_logit"][0]),
-        "scale": scale, "window": window,
-    }
+  def _encoded(self, variables, frame, center_wh, size) -> tuple[jax.Array, jax.Array, dict]:
+    """The template crop [S, S] about a box, the box's size in it [2], and what the network makes of both."""
+    window, side = template_window(center_wh), self.model.template_side
+    image = crop(frame, window, side, size)
+    wh = center_wh[2:] * side / window[2]
+    encoded = self.model.apply(variables, image[None, :, :, None] / 255, wh[None], method="encode_template")
+    return image, wh, encoded | {"backbone": {}}  # Only distillers look at the backbone's levels.
 
   def step(self, variables, state: TrackerState, frame: jax.Array,
            size: jax.Array | None = None) -> tuple[TrackerState, Output]:
-    """One frame [H, W] further."""
-    frame_size = jnp.asarray(frame.shape if size is None else size, jnp.int32)
-    config, look = self.config, self._look(variables, state, frame, frame_size)
-    cell_score, penalty, window, scale = look["cell_score"], look["penalty"], look["window"], look["scale"]
-    lost = state.absent_for > config.lost_after
-    influence = jnp.where(lost, 0.0, config.window)
-    ranking = cell_score * penalty * (1 - influence) + _hann(cell_score.shape[0]) * influence
-    # In a grown window background of any size can look like the target; only what has its size may bring it back.
-    consistent = _change(_padded_size(look["size"]) / _padded_size(look["last_size"])) <= config.found_size_change
-    best = jnp.where(lost & ~consistent, -1.0, ranking).reshape(-1).argmax()
-    pick = lambda x: x.reshape(-1, *x.shape[2:])[best]
+    """One frame [H, W] further: `search` where the target is lost and there are tiles, else `follow`."""
+    size = jnp.asarray(frame.shape if size is None else size, jnp.int32)
+    if not self.config.tiles:
+      return self.follow(variables, state, frame, size)
+    return jax.lax.cond(self.is_lost(state), self.search, self.follow, variables, state, frame, size)
 
-    rate = pick(penalty) * pick(cell_score) * config.size_rate
-    size = state.center_wh[2:] * (1 - rate) + pick(look["size"]) / scale * rate
-    # The window has the size found last, so a bias in size feeds itself: without an anchor boxes drift away.
-    size = size + config.size_anchor * (state.first_wh - size)
-    limit = frame_size[::-1].astype(jnp.float32)
-    centre = jnp.clip(window[:2] + pick(look["centre"]) / scale, 0, limit)
-    proposal = jnp.concatenate([centre, jnp.minimum(size, limit)])
+  def is_lost(self, state: TrackerState) -> jax.Array:
+    """bool []: whether the target has been absent for so long that it may be anywhere."""
+    return state.absent_for > self.config.lost_after
 
-    presence = look["presence"]
-    present = jnp.where(lost, (presence >= config.found_above) & pick(consistent), presence >= config.absent_below)
-    center_wh = jnp.where(present, proposal, state.center_wh)
-    absent_for = jnp.where(present, 0, state.absent_for + 1)
-    output = Output(boxes.center_wh_to_xywh(center_wh), presence * pick(cell_score), present)
-    return state.replace(center_wh=center_wh, absent_for=absent_for), output
+  def follow(self, variables, state: TrackerState, frame: jax.Array,
+             size: jax.Array) -> tuple[TrackerState, Output]:
+    """One frame further, looking at the search window."""
+    state = self._moved_with_camera(state, frame, size)
+    window = self.search_window(state, size)
+    state, output, sure = self._taken(state, self.look(variables, state, frame, size, window[None]), size)
+    return self._with_recent_template(variables, state, frame, size, sure), output
+
+  def search(self, variables, state: TrackerState, frame: jax.Array,
+             size: jax.Array) -> tuple[TrackerState, Output]:
+    """One frame further for a lost target, looking at the search window and at all tiles as one batch."""
+    state = self._moved_with_camera(state, frame, size)
+    window, lost_for = self.search_window(state, size), self._lost_for(state)
+    reach = window[2] / 2 * self.config.growth ** lost_for.astype(jnp.float32)
+    places = proposals.propose(frame, size, state.appearance, state.center_wh, reach, window[2] / 4, lost_for,
+                               self.config.tiles)
+    tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
+    look = self.look(variables, state, frame, size, jnp.concatenate([window[None], tiles]))
+    return self._taken(state, look, size)[:2]
 
   def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
     """`step` over frames [T, H, W] as one program (`lax.scan`); outputs have a leading axis T."""
     return jax.lax.scan(lambda s, frame: self.step(variables, s, frame), state, frames)
 
-  def _search_window(self, state, frame_size) -> jax.Array:
-    """Grows while the target is lost, until it covers the frame from wherever the centre is."""
-    window = template_window(state.center_wh)
-    side = window[2] * self.model.search_side / self.model.template_side
-    lost_for = jnp.maximum(state.absent_for - self.config.lost_after, 0).astype(jnp.float32)
-    grown = jnp.minimum(side * self.config.growth**lost_for, jnp.maximum(side, 2.0 * jnp.max(frame_size)))
-    return jnp.concatenate([window[:2], grown[None]])
+  def look(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array, windows: jax.Array) -> Look:
+    """What the network sees in windows [K, 3] (centre and side, frame pixels) of a frame; `size` as everywhere."""
+    side, count = self.model.search_side, len(windows)
+    scale = (side / windows[:, 2])[:, None, None, None]  # Crop pixels per frame pixel.
+    images = jax.vmap(crop, (None, 0, None, None))(jnp.asarray(frame), windows, side, size)
+    template = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), state.template)
+    out = self.model.apply(variables, template, images[..., None] / 255, method="track")
+    box = targets.boxes_from_ltrb(out["ltrb"], side)  # [K, n, n, 4] sides
+    centre = (box[..., :2] + box[..., 2:]) / 2 - side / 2
+    logit = self.config.presence_scale * out["presence_logit"] + self.config.presence_bias
+    return Look(windows, images, logit,
+                jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"]),
+                windows[:, None, None, :2] + centre / scale, (box[..., 2:] - box[..., :2]) / scale)
+
+  def _lost_for(self, state) -> jax.Array:
+    return jnp.maximum(state.absent_for - self.config.lost_after, 0)
+
+  def _moved_with_camera(self, state, frame, size) -> TrackerState:
+    """The place of a target that is not seen moves with the background; that of one that is, where it would leave
+    the search window: less may be the camera following the target.
+    """
+    if not self.config.camera_compensation:
+      return state
+    thumbnail = egomotion.thumbnail(frame, size)
+    moved = egomotion.shift(state.thumbnail, thumbnail) * size[::-1] / egomotion.SIDE
+    out_of_sight = jnp.abs(moved).max() > self._side(state.center_wh) / 4
+    moved = jnp.where((state.absent_for > 0) | out_of_sight, moved, 0.0)
+    centre = jnp.clip(state.center_wh[:2] + moved, 0, size[::-1])
+    return state.replace(center_wh=jnp.concatenate([centre, state.center_wh[2:]]), candidate=state.candidate + moved,
+                         thumbnail=thumbnail)
+
+  def _side(self, center_wh) -> jax.Array:
+    """[] of the search window about a target [4], frame pixels."""
+    return template_window(center_wh)[2] * self.model.search_side / self.model.template_side
+
+  def search_window(self, state, frame_size) -> jax.Array:
+    """[3]: about the last place, or about the one to be confirmed. Without tiles it grows while the target is lost,
+    until it covers the frame from wherever the centre is.
+    """
+    side, pending = self._side(state.center_wh), state.sightings > 0
+    centre = jnp.where(pending, state.candidate, state.center_wh[:2])
+    if not self.config.tiles:
+      grown = side * self.config.growth ** self._lost_for(state).astype(jnp.float32)
+      side = jnp.where(pending, side, jnp.minimum(grown, jnp.maximum(side, 2.0 * jnp.max(frame_size))))
+    return jnp.concatenate([centre, side[None]])
+
+  def _taken(self, state: TrackerState, look: Look,
+             frame_size: jax.Array) -> tuple[TrackerState, Output, jax.Array]:
+    """The state after the best cell of all windows is taken for the target, or the target for absent.
+
+    Also returns whether the target is surely seen, as it was in the frame before.
+    """
+    config, lost, last_wh = self.config, self.is_lost(state), state.center_wh[2:]
+    penalty = _change_penalty(look.wh, last_wh, config.scale_penalty)
+    # In a grown or far window anything can look like the target; only what has its size may bring it back.
+    consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
+    quality = look.cell_score * penalty
+    near = quality * (1 - config.window) + _hann(quality.shape[-1]) * config.window
+    presences = jax.nn.sigmoid(look.presence_logit)
+    far = jnp.where(consistent, quality * presences[:, None, None], -1.0)
+    best = jnp.where(lost, far, near).reshape(-1).argmax()
+    pick = lambda x: x.reshape(-1, *x.shape[3:])[best]
+    window = best // penalty[0].size
+    presence = presences[window]
+
+    limit = frame_size[::-1].astype(jnp.float32)
+    next_size = sizes.update(state.size, pick(look.wh), pick(quality), config.size)
+    proposal = jnp.concatenate([jnp.clip(pick(look.centre), 0, limit), jnp.minimum(next_size.wh, limit)])
+    sightings, found = self._found_again(state, proposal[:2], presence, lost & pick(consistent))
+    present = jnp.where(lost, found, presence >= self._at_least(config.absent_below, config.absent_share, state))
+
+    sure = (state.absent_for == 0) & present & (presence >= config.found_above) & pick(consistent)
+    center_wh = jnp.where(present, proposal, state.center_wh)
+    output = Output(boxes.center_wh_to_xywh(center_wh), presence * pick(look.cell_score), present)
+    state = state.replace(
+        center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
+        absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
+        candidate=proposal[:2], sightings=jnp.where(present, 0, sightings),
+        level=jnp.where(sure, self._next_level(state, look.presence_logit[window]), state.level),
+        appearance=self._next_appearance(state, look, proposal, sure))
+    return state, output, sure
+
+  def _found_again(self, state, place, presence, may_be) -> tuple[jax.Array, jax.Array]:
+    """In how many frames in a row a lost target was found near the same place, and whether that is enough.
+
+    A target that is back in the window where it was last seen needs less presence and no confirmation.
+    """
+    apart = lambda other: jnp.abs(place - other).max()
+    home = apart(state.center_wh[:2]) <= self._side(state.center_wh) / 2
+    least = jnp.where(home, self.config.found_above, self.config.found_far_above)
+    found = may_be & (presence >= self._at_least(least, self.config.found_share, state))
+    again = (state.sightings > 0) & (apart(state.candidate) <= template_window(state.center_wh)[2] / 2)
+    sightings = jnp.where(found, jnp.where(again, state.sightings, 0) + 1, 0)
+    return sightings, found & (home | (sightings > self.config.confirm_frames))
+
+  def _at_least(self, presence, share, state) -> jax.Array:
+    """The presence that a decision asks for: so much, and this share of the logit that the target has had."""
+    return jnp.maximum(presence, jax.nn.sigmoid(share * state.level) * (share > 0))
+
+  def _next_level(self, state, logit) -> jax.Array:
+    return jnp.where(state.level > 0, state.level + self.config.level_rate * (logit - state.level), logit)
+
+  def _next_appearance(self, state, look, center_wh, sure) -> proposals.Appearance | None:
+    """What is surely seen is what to look for when it is lost."""
+    if not self.config.tiles:
+      return None
+    scale, side = look.images.shape[1] / look.windows[0, 2], look.images.shape[1]
+    centre = (center_wh[:2] - look.windows[0, :2]) * scale + side / 2
+    seen = proposals.pattern(look.images[0], jnp.concatenate([centre, center_wh[2:] * scale]))
+    return state.appearance._replace(last=jnp.where(sure, seen, state.appearance.last))
+
+  def _with_recent_template(self, variables, state, frame, size, sure) -> TrackerState:
+    """Now and then the recent look of a surely seen target takes its share of the template. It never takes more, so
+    that a mistake lasts until the next recent look at most.
+    """
+    share = self.config.template_update
+    if not share:
+      return state
+
+    def mixed(state):
+      recent = self._encoded(variables, frame, state.center_wh, size)[2]
+      mix = jax.tree.map(lambda first, new: (1 - share) * first + share * new, state.first_template, recent)
+      return mix | {"mask": state.first_template["mask"]}
+
+    due = sure & (state.age % self.config.template_every == 0)
+    return state.replace(template=jax.lax.cond(due, mixed, lambda state: state.template, state))
 
 
 def _hann(side: int) -> np.ndarray:

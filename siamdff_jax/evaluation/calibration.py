@@ -1,0 +1,208 @@
+"""Is presence a probability? Logits of windows with and without the target, and the line that calibrates them."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import altair as alt
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline import datasets
+from input_pipeline.errors import DataError
+from input_pipeline.sequences import Sequence
+from siamdff_jax.models.load import load_tracker
+from siamdff_jax.tracking import proposals
+from siamdff_jax.tracking.reading import canvas
+from siamdff_jax.tracking.settings import with_settings
+from siamdff_jax.tracking.tracker import Tracker
+
+_FRAMES = 40  # Per sequence, evenly spaced.
+_BINS = 10
+_PLACES = 8  # Look-alikes to choose from.
+
+
+class Pairs(NamedTuple):
+  """Attributes:
+
+    logit: float64 [N] presence logits.
+    visible: bool [N] whether the window shows the target.
+  """
+
+  logit: np.ndarray
+  visible: np.ndarray
+
+
+def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
+  """Presence logits in windows at the target's scale.
+
+  With the target: the window about its place one frame before. Without it: the same of absent frames, and in every
+  frame the place that most looks like the target among those whose window does not touch it.
+
+  Args:
+    tracker, variables: what to calibrate; with `tiles`, which look for such places.
+    sequences: visible in their first frame.
+
+  Raises:
+    DataError: unreadable frames, or a sequence whose first frame does not show the target.
+  """
+  for sequence in sequences:
+    if not sequence.visible[0]:
+      raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
+  shapes = [s.size[::-1] if s.size else s.frames[0].shape for s in sequences]
+  padded = canvas(shapes)
+  init = jax.jit(tracker.init)
+  look = jax.jit(lambda *x: _look(tracker, *x))
+  logits, visible = [], []
+  for sequence, shape in tqdm(list(zip(sequences, shapes)), desc="calibrate", unit="sequence"):
+    wanted = set(np.unique(np.linspace(1, len(sequence) - 1, _FRAMES).round().astype(int)).tolist())
+    size, state = jnp.array(shape, jnp.int32), None
+    for t, frame in enumerate(sequence.frames):
+      if frame.shape != tuple(shape):
+        raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
+                        f"{shape[1]}x{shape[0]}")
+      if t == 0:
+        state = init(variables, _on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), size)
+      elif t in wanted:
+        for logit, there in _windows(sequence, t, *jax.device_get(look(
+            variables, state, _on_canvas(frame, padded), size, jnp.asarray(_last_seen(sequence, t))))):
+          logits.append(logit)
+          visible.append(there)
+  return Pairs(np.array(logits, np.float64), np.array(visible, bool))
+
+
+def _on_canvas(frame, shape):
+  out = np.zeros(shape, np.uint8)
+  out[:frame.shape[0], :frame.shape[1]] = frame
+  return out
+
+
+def _last_seen(sequence, t) -> np.ndarray:
+  """[4] centre and size of the target when it was last visible before frame t."""
+  x, y, w, h = sequence.boxes[np.flatnonzero(sequence.visible[:t])[-1]]
+  return np.array([x + w / 2, y + h / 2, w, h], np.float32)
+
+
+def _look(tracker, variables, state, frame, size, center_wh):
+  """([1 + _PLACES, 3] windows, their logits): about `center_wh`, and about what looks like the target."""
+  state = state.replace(center_wh=center_wh)
+  window = tracker.search_window(state, size)
+  places = proposals.propose(frame, size, state.appearance, center_wh, jnp.inf, window[2] / 4, jnp.int32(0), _PLACES)
+  windows = jnp.concatenate([window[None], jnp.concatenate([places, jnp.full((_PLACES, 1), window[2])], 1)])
+  return windows, tracker.look(variables, state, frame, size, windows).presence_logit
+
+
+def _windows(sequence, t, windows, logits) -> Iterator[tuple[float, bool]]:
+  """(logit, whether the target is there) of those windows of a frame that count."""
+  x, y, w, h = sequence.boxes[t]
+  apart = np.abs(windows[:, :2] - [x + w / 2, y + h / 2])
+  half = windows[:, 2:] / 2
+  there = bool(sequence.visible[t])
+  if not there or (apart[0] <= half[0]).all():
+    yield float(logits[0]), there
+  free = [i for i in range(1, len(windows)) if not there or (apart[i] > half[i] + [w / 2, h / 2]).any()]
+  if free:
+    yield float(logits[free[0]]), False
+
+
+def fit(pairs: Pairs) -> tuple[float, float]:
+  """(scale, bias) of the logit by logistic regression, both kinds of windows with the same weight.
+
+  Platt's (1999) targets, just inside of 0 and 1, keep it finite where the logits separate perfectly. Newton's method.
+
+  Raises:
+    DataError: only windows with, or only without the target.
+  """
+  counts = {kind: int((pairs.visible == kind).sum()) for kind in (True, False)}
+  if not all(counts.values()):
+    raise DataError(f"{counts[True]} windows with and {counts[False]} without the target, expected some of both")
+  target = np.where(pairs.visible, (counts[True] + 1) / (counts[True] + 2), 1 / (counts[False] + 2))
+  weight = _weights(pairs)
+  features = np.stack([pairs.logit, np.ones_like(pairs.logit)], 1)
+  line = np.zeros(2)
+  for _ in range(100):
+    p = probability(pairs.logit, *line)
+    gradient = features.T @ (weight * (p - target))
+    hessian = (features * (weight * p * (1 - p))[:, None]).T @ features + 1e-9 * np.eye(2)
+    step = np.linalg.solve(hessian, gradient)
+    line = line - step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))  # Damped: far away Newton's step is too long.
+    if np.abs(step).max() < 1e-9:
+      break
+  return float(line[0]), float(line[1])
+
+
+def probability(logit: np.ndarray, scale: float, bias: float) -> np.ndarray:
+  """What the tracker makes of presence logits."""
+  return 0.5 * (1 + np.tanh((scale * logit + bias) / 2))
+
+
+def _weights(pairs) -> np.ndarray:
+  """[N] one half for all windows with the target together, one half for all without."""
+  return np.where(pairs.visible, 0.5 / pairs.visible.sum(), 0.5 / (~pairs.visible).sum())
+
+
+def reliability(presence: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, float]:
+  """How often the target is there at a presence.
+
+  Returns:
+    float [B, 3] by tenth of 0..1 that holds something: mean presence, share that shows the target, share of all; and
+    the expected calibration error (Naeini et al. 2015). All with the weights of `fit`.
+  """
+  weight, which = _weights(pairs), np.minimum((presence * _BINS).astype(int), _BINS - 1)
+  mass, mean, there = (np.bincount(which, weight * x, _BINS) for x in (1.0, presence, pairs.visible))
+  used = mass > 0
+  table = np.stack([mean[used] / mass[used], there[used] / mass[used], mass[used]], 1)
+  return table, float((np.abs(table[:, 0] - table[:, 1]) * table[:, 2]).sum())
+
+
+def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = "") -> tuple[float, float]:
+  """Writes calibration.json, reliability.png and .html; returns (scale, bias).
+
+  Args:
+    checkpoint: see `checkpoints.find`.
+    format, root, only: the labelled sequences, as of `evaluate.evaluate`.
+    out: the folder to write to.
+
+  Raises:
+    DataError: anything the user gave that does not work.
+  """
+  sequences = [s for s in datasets.load(format, root) if only in s.name]
+  if not sequences:
+    raise DataError(f"{root}: no sequence has {only!r} in its name")
+  tracker, variables = load_tracker(checkpoint)
+  tracker = with_settings(tracker, [f"tiles={_PLACES}", "presence_scale=1.0", "presence_bias=0.0"])
+  pairs = collect(tracker, variables, sequences)
+  scale, bias = fit(pairs)
+  tables = {name: reliability(probability(pairs.logit, *line), pairs)
+            for name, line in {"as trained": (1.0, 0.0), "calibrated": (scale, bias)}.items()}
+  found = {"presence_scale": round(scale, 4), "presence_bias": round(bias, 4), "windows": len(pairs.logit),
+           "with_target": int(pairs.visible.sum()),
+           "expected_calibration_error": {name: round(error, 4) for name, (_, error) in tables.items()}}
+  try:
+    os.makedirs(out, exist_ok=True)
+    with open(os.path.join(out, "calibration.json"), "w") as file:
+      json.dump(found, file, indent=2)
+    chart = _chart({f"{name}, error {error:.3f}": table for name, (table, error) in tables.items()})
+    chart.save(os.path.join(out, "reliability.png"), scale_factor=2)
+    chart.save(os.path.join(out, "reliability.html"), inline=True)
+  except OSError as error:
+    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+  print(json.dumps(found))
+  return scale, bias
+
+
+def _chart(tables) -> alt.LayerChart:
+  rows = [{"presence": name, "x": float(x), "y": float(y), "share": float(share)}
+          for name, table in tables.items() for x, y, share in table]
+  axis = lambda name, title: {"field": name, "type": "quantitative", "title": title, "scale": alt.Scale(domain=[0, 1])}
+  x, y = alt.X(**axis("x", "mean presence")), alt.Y(**axis("y", "share of windows with the target"))
+  lines = alt.Chart(alt.InlineData(values=rows)).mark_line(point=alt.OverlayMarkDef(size=60)).encode(
+      x=x, y=y, color=alt.Color("presence:N", title=None, legend=alt.Legend(orient="bottom", labelLimit=300)),
+      tooltip=["presence:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("y:Q", format=".3f"),
+               alt.Tooltip("share:Q", title="share of windows", format=".3f")])
+  corners = alt.InlineData(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}])
+  ideal = alt.Chart(corners).mark_line(color="#999").encode(x=x, y=y)
+  return alt.layer(ideal, lines).properties(width=420, height=320, title="Is presence a probability?")

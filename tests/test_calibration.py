@@ -1,0 +1,125 @@
+"""Calibrated presence, and settings of a tracker from the command line."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from spots import SIDE, Spots, scene
+
+from input_pipeline.errors import DataError
+from input_pipeline.frames import ArrayFrames
+from input_pipeline.sequences import Sequence
+from siamdff_jax.evaluation import calibration
+from siamdff_jax.evaluation.calibration import Pairs
+from siamdff_jax.tracking.settings import with_settings
+from siamdff_jax.tracking.tracker import Tracker
+
+
+def drawn(count, scale, bias, seed=0):
+  """Logits, and whether the target is there with the probability that a scale and a bias give."""
+  rng = np.random.default_rng(seed)
+  logit = rng.normal(1, 3, count)
+  return Pairs(logit, rng.random(count) < 1 / (1 + np.exp(-(scale * logit + bias))))
+
+
+def test_the_line_is_found_again():
+  pairs = drawn(40_000, 0.6, -1.0)
+  scale, bias = calibration.fit(pairs)
+  # Both kinds count alike here: another share of targets only moves the bias, by the logarithm of the odds.
+  odds = np.log(pairs.visible.sum() / (~pairs.visible).sum())
+  np.testing.assert_allclose([scale, bias], [0.6, -1.0 - odds], atol=0.03)
+
+
+def test_fit_is_the_minimum():
+  """Against a minimiser that knows nothing of derivatives; few windows, very unlike in number."""
+  pairs = drawn(60, 2.0, -6.0, seed=1)
+  positive, negative = pairs.logit[pairs.visible], pairs.logit[~pairs.visible]
+  high, low = (len(positive) + 1) / (len(positive) + 2), 1 / (len(negative) + 2)
+
+  def loss(line):
+    cost = lambda logit, y: (np.logaddexp(0, line[0] * logit + line[1]) - y * (line[0] * logit + line[1])).mean()
+    return cost(positive, high) + cost(negative, low)
+
+  best = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}).x
+  np.testing.assert_allclose(calibration.fit(pairs), best, rtol=1e-3)
+
+
+def test_what_separates_stays_finite():
+  scale, bias = calibration.fit(Pairs(np.array([5.0, 6.0, -5.0, -6.0] * 20), np.array([1, 1, 0, 0] * 20, bool)))
+  assert 0 < scale < 2 and abs(bias) < 1e-6
+
+
+def test_both_kinds_of_windows_are_needed():
+  with pytest.raises(DataError, match="3 windows with and 0 without the target"):
+    calibration.fit(Pairs(np.zeros(3), np.ones(3, bool)))
+
+
+def test_reliability_by_hand():
+  """Two of three windows with the target at 0.9, the third and the only one without at 0.25."""
+  pairs = Pairs(np.zeros(4), np.array([1, 1, 1, 0], bool))
+  table, error = calibration.reliability(np.array([0.9, 0.9, 0.25, 0.25]), pairs)
+  # Weights 1/6 each with the target, 1/2 without: at 0.25 a quarter shows it.
+  np.testing.assert_allclose(table, [[0.25, 0.25, 2 / 3], [0.9, 1.0, 1 / 3]])
+  np.testing.assert_allclose(error, 0.1 / 3)
+
+
+def test_calibrated_logits_are_reliable():
+  pairs = drawn(40_000, 0.4, 1.0)
+  errors = [calibration.reliability(calibration.probability(pairs.logit, *line), pairs)[1]
+            for line in ((1.0, 0.0), calibration.fit(pairs))]
+  assert errors[0] > 0.1 and errors[1] < 0.015
+
+
+def sequence(places, name="s"):
+  boxes = np.array([[*spots[0], SIDE, SIDE] if spots else [0] * 4 for spots in places], np.float32)
+  return Sequence(name, ArrayFrames(scene(places)), boxes, boxes[:, 2] > 0, ())
+
+
+def test_windows_with_and_without_the_target():
+  """One with the target in each frame that shows it, one without in every frame: about the brightest of the rest."""
+  places = [[(60, 60)]] * 3 + [[]] * 2 + [[(60, 60), (180, 120, 200)]]
+  pairs = calibration.collect(Tracker(Spots(), {"tiles": 8}), {}, [sequence(places)])
+  assert len(pairs.logit) == 2 + 2 + 4 + 2  # Absent frames give their window too.
+  np.testing.assert_array_equal(pairs.visible, [1, 0, 1, 0, 0, 0, 0, 0, 1, 0])
+  white, grey, dark = (20 * (level / 255 - 0.6) for level in (255, 200, 90))
+  np.testing.assert_allclose(pairs.logit, [white, dark, white, dark, dark, dark, dark, dark, white, grey], atol=0.6)
+
+
+def test_an_absent_first_frame_is_refused():
+  with pytest.raises(DataError, match="late: the target is absent in the first frame"):
+    calibration.collect(Tracker(Spots(), {"tiles": 8}), {}, [sequence([[], [(60, 60)]], "late")])
+
+
+def test_calibrate_writes_numbers_and_plots(tmp_path, monkeypatch):
+  sequences = [sequence([[(60 + 3 * t, 60)] for t in range(4)])]
+  monkeypatch.setattr(calibration.datasets, "load", lambda *_: sequences)
+  monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots()), {}))
+  line = calibration.calibrate("c", "antiuav", "r", str(tmp_path))
+  written = json.loads((tmp_path / "calibration.json").read_text())
+  np.testing.assert_allclose([written["presence_scale"], written["presence_bias"]], line, atol=1e-4)
+  assert (written["windows"], written["with_target"]) == (6, 3)
+  assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
+  assert "https://" not in (tmp_path / "reliability.html").read_text().split("<body>")[0].split("<script")[0]
+
+
+# --- settings
+
+
+def test_settings():
+  tracker = Tracker(Spots(), {"growth": 2.0})
+  other = with_settings(tracker, ["tiles=8", "absent_below=0.5", "camera_compensation=True"])
+  assert (other.config.tiles, other.config.absent_below, other.config.camera_compensation) == (8, 0.5, True)
+  assert other.config.growth == 2.0 and tracker.config.tiles == 0
+  frames = scene([[(60, 60)]] * 2)
+  jax.eval_shape(other.init, {}, frames[0], np.array([60.0, 60, SIDE, SIDE]))
+
+
+@pytest.mark.parametrize("setting, message", [
+    ("tiles", "expected NAME=VALUE"), ("tiles=", "expected NAME=VALUE"), ("tiles=many", "expected NAME=VALUE"),
+    ("tyles=8", "expected one of .*tiles"), ("tiles='8'", "no such setting or of another kind"),
+    ("tiles.more=8", "no such setting or of another kind"), ("template_update=0.7", "expected 0 to 0.5")])
+def test_settings_that_cannot_be(setting, message):
+  with pytest.raises(DataError, match=message):
+    with_settings(Tracker(Spots()), [setting])

@@ -1,0 +1,290 @@
+"""A lost target: proposals over the whole frame, camera motion, and what is taken for the target again."""
+
+import functools
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from spots import SIDE, H, Spots, W, scene
+
+from input_pipeline.frames import ArrayFrames
+from siamdff_jax.tracking import egomotion, proposals
+from siamdff_jax.tracking.runner import Runner, Stream
+from siamdff_jax.tracking.tracker import Tracker
+
+
+@functools.cache
+def compiled(settings):
+  """(init, step) for settings ((name, value), ...)."""
+  tracker = Tracker(Spots(), dict(settings))
+  return jax.jit(tracker.init), jax.jit(tracker.step)
+
+
+def follow(config, frames, box):
+  """(boxes [T - 1, 4], present [T - 1], the last state)."""
+  init, step = compiled(tuple(config.items()))
+  state, outputs = init({}, frames[0], jnp.array(box)), []
+  for frame in frames[1:]:
+    state, output = step({}, state, frame)
+    outputs.append(output)
+  return np.stack([out.box for out in outputs]), np.stack([out.present for out in outputs]), state
+
+
+def off(box, place):
+  """Distance of a box's centre from the middle of the square at a place."""
+  return np.hypot(*(box[:2] + box[2:] / 2 - np.array(place[:2]) - SIDE / 2))
+
+
+# --- proposals
+
+
+def test_integral_image():
+  frame = np.random.default_rng(0).integers(0, 256, (37, 50), np.uint8)
+  sums = np.asarray(proposals.integral_image(frame))
+  assert sums.shape == (38, 51) and not sums[0].any() and not sums[:, 0].any()
+  np.testing.assert_array_equal(sums[1:, 1:], frame.astype(np.int64).cumsum(0).cumsum(1))
+
+
+def test_pattern_is_the_mean_of_each_part():
+  """A box of 9x6 pixels has parts of 3x2 pixels, one more on every side."""
+  image = np.random.default_rng(1).uniform(0, 255, (63, 63)).astype(np.float32)
+  part = image[20:30, 30:45].reshape(5, 2, 5, 3).mean((1, 3))
+  np.testing.assert_allclose(proposals.pattern(image, jnp.array([37.5, 25.0, 9.0, 6.0])), part, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale, offset, expected", [(1.0, 0.0, 1.0), (3.0, -50.0, 1.0), (-1.0, 200.0, -1.0),
+                                                     (0.25, 80.0, 0.5)])
+def test_likeness(scale, offset, expected):
+  """Brighter or of more contrast is alike, the negative is the opposite, a quarter of the contrast half as alike."""
+  wanted = np.random.default_rng(2).uniform(0, 255, (5, 5)).astype(np.float32)
+  patterns = (offset + scale * wanted)[:, :, None, None]
+  np.testing.assert_allclose(proposals._likeness(patterns, wanted), [[expected]], atol=1e-5)
+
+
+propose = jax.jit(proposals.propose, static_argnums=7)
+
+
+def looked_for(frames, wh):
+  """What `scene` shows, as the tracker has it: a square of 255 in 90."""
+  pattern = np.full((5, 5), 90, np.float32)
+  pattern[1:4, 1:4] = 255
+  return proposals.Appearance(pattern, pattern)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (208, 144), (101, 77), (3, 130)])
+def test_the_best_place_is_the_target(place):
+  frames = scene([[place, (60, 20, 0)]])  # And a dark one that is none.
+  places = propose(frames[0], jnp.array([H, W]), looked_for(frames, 16), jnp.array([112.0, 80.0, 16.0, 16.0]),
+                   jnp.float32(1000), jnp.float32(16), jnp.int32(0), 4)
+  assert np.abs(np.asarray(places[0]) - np.array(place) - 8).max() < 3
+  gaps = np.abs(places[:, None] - places[None]).max(-1)
+  assert gaps[~np.eye(4, dtype=bool)].min() >= 16
+
+
+def test_proposals_stay_within_reach():
+  frames = scene([[(180, 100)]])
+  near = lambda reach: propose(frames[0], jnp.array([H, W]), looked_for(frames, 16),
+                               jnp.array([50.0, 50.0, 16.0, 16.0]), jnp.float32(reach), jnp.float32(16),
+                               jnp.int32(0), 3)
+  assert np.abs(np.asarray(near(40)) - 50).max() <= 40
+  assert np.abs(np.asarray(near(150)[0]) - [188, 108]).max() < 3
+  np.testing.assert_array_equal(near(0.1), np.full((3, 2), 50))  # No point of the grid: the last place.
+
+
+def test_further_ranks_get_their_turn():
+  """Three look-alikes do not hide the fourth for good."""
+  spots = [(20, 20), (190, 20), (20, 130), (190, 130)]
+  frames, seen = scene([spots]), set()
+  for turn in range(12):  # Ranks and grids are through.
+    place = propose(frames[0], jnp.array([H, W]), looked_for(frames, 16), jnp.array([112.0, 80.0, 16.0, 16.0]),
+                    jnp.float32(1000), jnp.float32(30), jnp.int32(turn), 1)[0]
+    seen |= {i for i, spot in enumerate(spots) if np.abs(np.asarray(place) - np.array(spot) - 8).max() < 4}
+  assert seen == {0, 1, 2, 3}
+
+
+def test_proposals_are_equal_to_the_bit_on_any_canvas():
+  frames = scene([[(100, 60)]])
+  canvas = np.random.default_rng(3).integers(0, 256, (192, 256), np.uint8)
+  canvas[:H, :W] = frames[0]
+  arguments = (jnp.array([H, W]), looked_for(frames, 16), jnp.array([50.0, 50.0, 16.0, 16.0]), jnp.float32(90),
+               jnp.float32(16), jnp.int32(3), 6)
+  np.testing.assert_array_equal(propose(frames[0], *arguments), propose(canvas, *arguments))
+
+
+# --- camera motion
+
+
+thumbnail, shift = jax.jit(egomotion.thumbnail), jax.jit(egomotion.shift)
+
+
+def ground(seed=0, side=700):
+  """float [side, side], textured at many scales."""
+  rng = np.random.default_rng(seed)
+  return 110 + sum(9 * cv2.GaussianBlur(rng.normal(size=(side, side)), None, s) * s for s in (1.0, 3.0, 9.0, 25.0))
+
+
+def view(world, x, y, shape=(256, 320), seed=0):
+  noise = np.random.default_rng((seed, x, y)).normal(0, 2, shape)
+  return (world[y:y + shape[0], x:x + shape[1]] + noise).clip(0, 255).astype(np.uint8)
+
+
+def moved(before, after):
+  size = jnp.array(before.shape)
+  cells = shift(thumbnail(before, size), thumbnail(after, size))
+  return np.asarray(cells) * before.shape[::-1] / egomotion.SIDE
+
+
+def test_thumbnail_is_the_area_mean():
+  frame = view(ground(), 0, 0)
+  np.testing.assert_allclose(thumbnail(frame, jnp.array(frame.shape)),
+                             cv2.resize(frame.astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA), atol=0.01)
+
+
+def test_thumbnail_is_equal_to_the_bit_on_any_canvas():
+  frame = view(ground(), 0, 0, (200, 313))
+  canvas = np.random.default_rng(0).integers(0, 256, (256, 384), np.uint8)
+  canvas[:200, :313] = frame
+  np.testing.assert_array_equal(thumbnail(canvas, jnp.array([200, 313])), thumbnail(frame, jnp.array([200, 313])))
+
+
+@pytest.mark.parametrize("jump", [(0, 0), (5, -3), (-40, 25), (120, 10), (-155, 60), (-100, -120)])
+def test_camera_jumps_are_found(jump):
+  """What is seen moves against the camera; up to half of the frame, to a fraction of a cell of 2.5 by 2 pixels."""
+  world = ground()
+  found = moved(view(world, 200, 200), view(world, 200 - jump[0], 200 - jump[1]))
+  np.testing.assert_allclose(found, jump, atol=1.2)
+
+
+def test_a_clear_sky_does_not_move():
+  """Noise, with a slope of brightness."""
+  sky = np.tile(np.linspace(60, 90, 700)[:, None], (1, 700))
+  for x in range(11, 17):
+    np.testing.assert_array_equal(moved(view(sky, 10, 10), view(sky, x, 10)), [0, 0])
+
+
+def test_frames_without_contrast():
+  flat = np.full((64, 80), 17, np.uint8)
+  np.testing.assert_array_equal(moved(flat, flat), [0, 0])
+
+
+# --- the tracker
+
+
+LOST = {"lost_after": 1, "growth": 3.0, "tiles": 4}
+
+
+def test_a_target_far_away_is_found_again():
+  """Two frames without it, then at the other end of the frame; a window at the old place never sees it."""
+  home, far = (20, 20), (190, 130)
+  frames = scene([[home]] * 3 + [[]] * 3 + [[far]] * 5)
+  boxes, present, state = follow(LOST, frames, [*home, SIDE, SIDE])
+  assert present[:2].all() and not present[2:5].any() and present[-3:].all()
+  assert max(off(box, far) for box in boxes[-3:]) < SIDE / 2
+  np.testing.assert_allclose(boxes[-1, 2:], SIDE, rtol=0.05)
+  assert int(state.absent_for) == 0
+  assert not follow(LOST | {"tiles": 0, "growth": 1.0}, frames, [*home, SIDE, SIDE])[1][2:].any()
+
+
+def test_a_weaker_look_alike_is_left_alone():
+  """It would do for a target, but not for this one, which has looked surer so far."""
+  home, other = (20, 20), (190, 130)
+  frames = scene([[home, (*other, 195)]] * 4 + [[(*other, 195)]] * 8)
+  assert follow(LOST, frames, [*home, SIDE, SIDE])[1][-2:].all()
+  assert not follow(LOST | {"found_share": 0.7}, frames, [*home, SIDE, SIDE])[1][3:].any()
+  back = np.concatenate([frames, scene([[(150, 20), (*other, 195)]] * 4)])
+  boxes, present, _ = follow(LOST | {"found_share": 0.7}, back, [*home, SIDE, SIDE])
+  assert present[-2:].all() and off(boxes[-1], (150, 20)) < SIDE / 2
+
+
+def test_absence_is_judged_by_what_the_target_was():
+  """Where the target was, something half as sure is left."""
+  frames = scene([[(60, 60)]] * 4 + [[(60, 60, 180)]] * 2)
+  assert follow({}, frames, [60, 60, SIDE, SIDE])[1].all()
+  assert not follow({"absent_share": 0.6}, frames, [60, 60, SIDE, SIDE])[1][3:].any()
+
+
+@pytest.mark.parametrize("frames_there, found", [(1, False), (4, True)])
+def test_what_is_far_away_must_be_seen_again(frames_there, found):
+  """A flash is not taken for the target."""
+  home, far = (20, 20), (190, 130)
+  frames = scene([[home]] * 2 + [[]] * 2 + [[far]] * frames_there + [[]])
+  boxes, present, _ = follow(LOST | {"confirm_frames": 1}, frames, [*home, SIDE, SIDE])
+  assert not present[1:4].any()  # Without confirmation it would be reported in the first of these frames.
+  assert present[4:-1].any() == found
+  np.testing.assert_allclose(boxes[3], [*home, SIDE, SIDE], atol=2)  # Where it was seen last, until it is confirmed.
+
+
+def test_where_it_was_lost_it_needs_no_confirmation():
+  frames = scene([[(60, 60)]] * 2 + [[]] * 3 + [[(66, 60)]])
+  assert follow(LOST | {"confirm_frames": 3}, frames, [60, 60, SIDE, SIDE])[1][-1]
+
+
+def test_the_window_jumps_with_the_camera():
+  """The whole view moves by (-100, 60) between two frames; the target is followed without a frame lost."""
+  world = 0.3 * ground(1)
+  frames = np.stack([view(world, 100, 200, (H, W))] * 3 + [view(world, 200, 140, (H, W))] * 2)
+  places = [(150, 40)] * 3 + [(50, 100)] * 2
+  for frame, (x, y) in zip(frames, places):
+    frame[y:y + SIDE, x:x + SIDE] = 255
+  boxes, present, _ = follow({"camera_compensation": True}, frames, [*places[0], SIDE, SIDE])
+  assert present.all() and max(off(box, place) for box, place in zip(boxes, places[1:])) < SIDE / 2
+  assert not follow({}, frames, [*places[0], SIDE, SIDE])[1][2:].any()
+
+
+def test_the_first_template_stays():
+  """Mixed with a recent look by its share, never twice; only what is surely seen is mixed in."""
+  levels = [255, 240, 225, 225]
+  frames = scene([[(60, 60, level)] for level in levels] + [[]] * 3)
+  config = {"template_update": 0.25, "template_every": 1}
+  init, step = compiled(tuple(config.items()))
+  state, seen = init({}, frames[0], jnp.array([60.0, 60, SIDE, SIDE])), []
+  first = float(state.template["level"][0])
+  for frame in frames[1:]:
+    state, out = step({}, state, frame)
+    fresh = float(init({}, frame, out.box).template["level"][0])
+    seen.append(float(state.template["level"][0]))
+    if out.present:
+      np.testing.assert_allclose(seen[-1], 0.75 * first + 0.25 * fresh, rtol=1e-5)
+  assert seen[0] < first and seen[2:] == [seen[2]] * 4  # Absent frames change nothing.
+
+
+def test_the_first_template_must_stay_the_larger_part():
+  with pytest.raises(ValueError, match="template_update is 0.6, expected 0 to 0.5"):
+    Tracker(Spots(), {"template_update": 0.6})
+
+
+def test_calibration_of_presence():
+  """Of the logit, before anything is decided by it."""
+  frames = scene([[(60, 60, 170)]] * 2)  # A logit of 20 (170 / 255 - 0.6) = 1.33.
+
+  def score(config):
+    init, step = compiled(tuple(config.items()))
+    return step({}, init({}, frames[0], jnp.array([60.0, 60, SIDE, SIDE])), frames[1])[1].score
+
+  expected = 1 / (1 + np.exp(-(0.5 * 4 / 3 - 2))) / (1 / (1 + np.exp(-4 / 3)))
+  np.testing.assert_allclose(score({"presence_scale": 0.5, "presence_bias": -2.0}) / score({}), expected, rtol=0.02)
+
+
+# --- many lanes
+
+
+def test_loop_and_batch_agree():
+  """Sequences of several sizes that lose the target at different times; every switch is on."""
+  streams = []
+  for i in range(3):
+    places = [[(20, 20)]] * (3 + i) + [[]] * 3 + [[(150 - 20 * i, 100)]] * 6 + [[]] * 2 + [[(30, 90)]] * 4
+    frames = scene(places, seed=i)[:, :H - 16 * (i % 2), :W - 16 * (i % 3)]
+    streams.append(Stream(f"s{i}", ArrayFrames(np.ascontiguousarray(frames)), np.array([20.0, 20, SIDE, SIDE])))
+  config = LOST | {"camera_compensation": True, "template_update": 0.5, "confirm_frames": 1, "found_share": 0.5}
+  tracker, found = Tracker(Spots(), config), {}
+  for form in ("loop", "batch"):
+    runner = Runner(tracker, {}, streams=2, chunk=4, form=form, devices=jax.devices()[:1])
+    found[form] = dict(runner.run(streams))
+  for name, loop in found["loop"].items():
+    batch = found["batch"][name]
+    np.testing.assert_array_equal(loop.present, batch.present)
+    np.testing.assert_allclose(loop.boxes, batch.boxes, atol=2e-3)
+    np.testing.assert_allclose(loop.score, batch.score, atol=1e-4)
+    assert loop.present[1] and not loop.present.all() and loop.present[-1]
