@@ -1,6 +1,7 @@
 """The shipped models: small SiamDFFs for tiny targets, on real thermal-infrared clips and simulated sequences.
 
-  scripts/simulate.py --out=runs/simulated --sequences=360 --frames=80 --seed=100 --sizes=320x256,320x256,640x512,640x480
+  scripts/simulate.py --out=runs/simulated --sequences=360 --frames=80 --seed=100 \
+      --sizes=320x256,320x256,640x512,640x480
   scripts/train.py --config configs/shipped.py:teacher --workdir runs/teacher \
       --config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
   scripts/train.py --config configs/shipped.py:r18 --workdir runs/r18 --config.teacher.checkpoint=runs/teacher \

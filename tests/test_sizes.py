@@ -8,6 +8,7 @@ import pytest
 from siamdff_jax.tracking import sizes
 
 CONFIG = sizes.default_config()
+CONFIG.update(drift=0.005, style=0.2, noise=0.3, first=0.15)
 
 
 def run(first, predicted, scores=None, config=CONFIG):
