@@ -70,6 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
           steps=10_000, batch_size=32, accumulate=1, ema_decay=0.998, max_bad_steps=20,
           log_every=20, checkpoint_every=500, validation_pairs=256,
           profile_steps=0,  # So many steps of this start are traced into WORKDIR/profile.
+          init_checkpoint="",  # Weights to start from: a workdir, a .safetensors file or a shipped model's name.
           init_backbone="",  # A PyTorch ResNet's state dict as .safetensors to start from; see export/torch_weights.py.
       ),
       layout=dict(kind="pmap", fsdp=False),  # "pmap" or "mesh"; fsdp shards parameters (mesh only).

@@ -57,6 +57,7 @@ def without_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
       source.root = ""
   config.data.records = ""
   config.teacher.checkpoint = ""
-  if "init_backbone" in config.train:
-    config.train.init_backbone = ""
+  for name in ("init_checkpoint", "init_backbone"):
+    if name in config.train:
+      config.train[name] = ""
   return config

@@ -14,7 +14,7 @@ from siamdff_jax import distillation
 from siamdff_jax.export import torch_weights
 from siamdff_jax.feeding import feeds
 from siamdff_jax.models.build import build
-from siamdff_jax.training import checkpoints, distributed, parallel, sources, throughput
+from siamdff_jax.training import checkpoints, distributed, parallel, sources, throughput, warm_start
 from siamdff_jax.training.evaluation import Evaluation
 from siamdff_jax.training.logging import RunLog
 from siamdff_jax.training.state import TrainState, optimizer
@@ -106,6 +106,8 @@ def assemble(config: ml_collections.ConfigDict, layout: parallel.Layout) -> tupl
   distiller = distillation.build(config.distiller) if teacher else None
   rule = optimizer(config.optimizer, config.train.steps)
   state = initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables))
+  if config.train.init_checkpoint:
+    state = warm_start.start_from(state, config.train.init_checkpoint)
   if config.train.init_backbone:
     state = torch_weights.start_from(state, config.train.init_backbone)
   step = make_step(model, rule, config, axis_name=layout.axis_name, distiller=distiller, teacher=teacher)
