@@ -2,7 +2,7 @@
 
 `init(variables, frame, box) -> state` and `step(variables, state, frame) -> (state, Output)`. Post-processing is the
 Siamese family's: a penalty on sudden changes of scale and aspect, a cosine window about the last position, a
-filtered size. There is no minimum size. When presence is low for some frames the target counts as lost: the cosine
+filtered size. There is no minimum size. When presence is low for some frames the target counts as lost: the
 window is off, and the target is taken up again only on a confident match of about its last size. It is looked for
 either in one window that grows from frame to frame until it covers the frame, or (`tiles`) in windows at the target's
 own scale about the places of the frame that look most like it. Absent is reported as absent.
@@ -18,7 +18,7 @@ import numpy as np
 
 from siamdff_jax import boxes, targets
 from siamdff_jax.models.siamdff import SiamDFF
-from siamdff_jax.tracking import egomotion, proposals, sizes
+from siamdff_jax.tracking import egomotion, motion, proposals, sizes
 from siamdff_jax.tracking.crops import crop, template_window
 
 
@@ -26,7 +26,8 @@ def default_config() -> ml_collections.ConfigDict:
   """What `config.tracker` may set; the defaults are our choice (docs/decisions.md)."""
   return ml_collections.ConfigDict(dict(
       scale_penalty=0.04,  # k in exp(-(r s - 1) k), r and s the changes of aspect and of size (SiamRPN).
-      window=0.3,  # Weight of the cosine window while tracking.
+      window=0.3,  # Weight of the window about the expected place while tracking.
+      motion=motion.default_config(),  # Which place is expected.
       size=sizes.default_config(),  # How the size follows the predictions.
       presence_scale=1.0, presence_bias=0.0,  # Presence is sigmoid(scale * logit + bias); see scripts/calibrate.py.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
@@ -56,6 +57,7 @@ class TrackerState:
     size: of the target, and the style of its box.
     absent_for: int32 [] frames since the target was last seen.
     age: int32 [] frames since the first.
+    motion: of the target's centre.
     candidate: [2] where a lost target was found last, to be confirmed,
     sightings: int32 [] in how many frames in a row.
     level: [] presence logit of the last frames in which the target was surely seen; 0 before the first.
@@ -69,6 +71,7 @@ class TrackerState:
   size: sizes.SizeState
   absent_for: jax.Array
   age: jax.Array
+  motion: motion.MotionState
   candidate: jax.Array
   sightings: jax.Array
   level: jax.Array
@@ -143,7 +146,8 @@ class Tracker:
     zero = jnp.zeros((), jnp.int32)
     return TrackerState(
         center_wh, encoded, sizes.init(center_wh[2:], config.size), absent_for=zero, age=zero,
-        candidate=center_wh[:2], sightings=zero, level=jnp.zeros(()), appearance=appearance,
+        motion=motion.init(), candidate=center_wh[:2], sightings=zero, level=jnp.zeros(()),
+        appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None,
         first_template=encoded if config.template_update else None)
 
@@ -248,7 +252,7 @@ class Tracker:
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
     consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
     quality = look.cell_score * penalty
-    near = quality * (1 - config.window) + _hann(quality.shape[-1]) * config.window
+    near = quality * (1 - config.window) + self._expected(state, look) * config.window
     presences = jax.nn.sigmoid(look.presence_logit)
     far = jnp.where(consistent, quality * presences[:, None, None], -1.0)
     best = jnp.where(lost, far, near).reshape(-1).argmax()
@@ -268,6 +272,7 @@ class Tracker:
     state = state.replace(
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
+        motion=self._next_motion(state, proposal[:2], present & ~lost),
         candidate=proposal[:2], sightings=jnp.where(present, 0, sightings),
         level=jnp.where(sure, self._next_level(state, look.presence_logit[window]), state.level),
         appearance=self._next_appearance(state, look, proposal, sure))
@@ -286,12 +291,22 @@ class Tracker:
     sightings = jnp.where(found, jnp.where(again, state.sightings, 0) + 1, 0)
     return sightings, found & (home | (sightings > self.config.confirm_frames))
 
+  def _expected(self, state, look) -> jax.Array:
+    """How near every cell [K, n, n] is to where the target is expected, 0..1."""
+    if not self.config.motion.deviation:
+      return jnp.broadcast_to(_hann(look.cell_score.shape[-1]), look.cell_score.shape)
+    return motion.nearness(state.motion, look.centre, *_place_and_size(state.center_wh), self.config.motion)
+
   def _at_least(self, presence, share, state) -> jax.Array:
     """The presence that a decision asks for: so much, and this share of the logit that the target has had."""
     return jnp.maximum(presence, jax.nn.sigmoid(share * state.level) * (share > 0))
 
   def _next_level(self, state, logit) -> jax.Array:
     return jnp.where(state.level > 0, state.level + self.config.level_rate * (logit - state.level), logit)
+
+  def _next_motion(self, state, place, seen) -> motion.MotionState:
+    last, size = _place_and_size(state.center_wh)
+    return motion.update(state.motion, place - last, size, seen, self.config.motion)
 
   def _next_appearance(self, state, look, center_wh, sure) -> proposals.Appearance | None:
     """What is surely seen is what to look for when it is lost."""
@@ -334,6 +349,11 @@ def _change_penalty(size: jax.Array, last: jax.Array, k: float) -> jax.Array:
 def _change(ratio: jax.Array) -> jax.Array:
   """A ratio or its inverse, whichever is larger."""
   return jnp.maximum(ratio, 1 / ratio)
+
+
+def _place_and_size(center_wh: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """[4] -> centre [2] and size []: the side of a square target, for others half of the template window's."""
+  return center_wh[:2], _padded_size(center_wh[2:]) / 2
 
 
 def _padded_size(wh: jax.Array) -> jax.Array:
