@@ -1,8 +1,8 @@
 """The tracker as pure functions over an explicit state.
 
 `init(variables, frame, box) -> state` and `step(variables, state, frame) -> (state, Output)`. Post-processing is the
-Siamese family's: a penalty on sudden changes of scale and aspect, a cosine window about the last position, a
-filtered size. There is no minimum size. When presence is low for some frames the target counts as lost: the
+Siamese family's: a penalty on sudden changes of scale and aspect, a window about the expected place, a filtered
+size. There is no minimum size. When presence is low for some frames the target counts as lost: the
 window is off, and the target is taken up again only on a confident match of about its last size. It is looked for
 either in one window that grows from frame to frame until it covers the frame, or (`tiles`) in windows at the target's
 own scale about the places of the frame that look most like it. Absent is reported as absent.
