@@ -6,7 +6,7 @@
       --config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
   scripts/train.py --config configs/shipped.py:r18 --workdir runs/r18 --config.teacher.checkpoint=runs/teacher \
       --config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
-  (and the same with `lite`)
+  (and the same with `lite`; the shipped one came without a teacher, and went on from its own weights: see its card)
 
 How far the shipped weights went, on which machine, and what they score: siamdff_jax/pretrained/README.md.
 """
@@ -19,7 +19,7 @@ from input_pipeline.errors import DataError
 # (blocks per stage, channels per stage, features, steps)
 _NETWORKS = {
     "teacher": ((2, 2, 2, 2), (32, 64, 96, 128), 128, 1800),
-    "r18": ((2, 2, 2, 2), (24, 48, 72, 96), 96, 2000),
+    "r18": ((2, 2, 2, 2), (24, 48, 72, 96), 96, 3000),
     "lite": ((1, 1, 1, 1), (16, 32, 48, 64), 64, 4500),
 }
 
