@@ -17,7 +17,8 @@ train() {  # train ROLE NAME [MORE FLAGS]
 evaluate() {  # evaluate FLAGS; trackers that have their results already are not run again
   python scripts/evaluate.py --format antiuav410 --root "$out/test" --out "$out/evaluation" --redo "$@"
 }
-others=(--checkpoint "$out/undistilled" --checkpoint "$out/teacher" --baselines KCF,CSRT)
+# `lite` comes with the project: what the same network does after longer training.
+others=(--checkpoint "$out/undistilled" --checkpoint "$out/teacher" --checkpoint lite --baselines KCF,CSRT)
 in_background() {  # in_background NAME COMMAND...: two cores, two jobs; XLA does not fill two with one small network.
   "${@:2}" >"$out/$1.log" 2>&1 &
   job=$!
