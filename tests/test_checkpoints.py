@@ -1,6 +1,7 @@
 """Checkpoints survive what happens to storage: half-written, damaged, full, vanished."""
 
 import gc
+import itertools
 import json
 import logging
 import os
@@ -177,6 +178,16 @@ def test_the_last_and_the_best_are_kept(tmp_path):
   assert names(tmp_path / checkpoints.FOLDER) == {"2", "4", "5"}
 
 
+def put_a_file_in_place_of(folder):
+  """Also where the folder is made anew by the save under way between the two steps."""
+  for attempt in itertools.count():
+    folder.rename(folder.with_name(f"{folder.name} moved away {attempt}"))  # Removing takes longer than writing.
+    try:
+      return folder.write_text("not a folder")
+    except IsADirectoryError:
+      continue
+
+
 def test_a_vanished_folder_costs_one_save(tmp_path, caplog):
   """It vanishes between saves, and while one is being written; and a file stands in its place for a while."""
   workdir = tmp_path / "run"
@@ -188,8 +199,7 @@ def test_a_vanished_folder_costs_one_save(tmp_path, caplog):
     saved.wait()
     assert names(workdir / checkpoints.FOLDER) == {"2"}
     saved.save(state(3, size=2000), small.config(), GOOD)
-    workdir.rename(tmp_path / "gone too")  # Removing takes longer than writing.
-    workdir.write_text("not a folder")
+    put_a_file_in_place_of(workdir)
     with pytest.raises(DataError, match="last save, of step 3, failed.*nothing of this run is saved"):
       saved.wait()
     saved.save(state(4), small.config(), GOOD)  # Goes on.
