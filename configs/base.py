@@ -50,6 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
               shift=1.0,  # Of the search window, in target sizes.
               scale=0.35,  # Of the search window: up to 1.35 times larger or smaller.
               template_scale=0.05,
+              jitter=0.0,  # Of the template's box, in shares of its sides: a first box is never exact.
               style=0.0,  # Boxes of a pair up to 1 + style times looser or tighter, alike.
           ),
           augment=dict(flip=0.5, polarity=0.2, crossover=0.0, fade=0.15, gain=0.4, blur=0.2, noise=0.3, stripes=0.15,

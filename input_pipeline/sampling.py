@@ -20,7 +20,8 @@ MAX_EXAMPLES = 2**32  # Of one stream: an index is 32 bits wide.
 
 # One random number for each, always drawn, so that no choice shifts another.
 _DRAWS = ("source", "sequence", "template", "search", "template_scale", "negative", "scale", "x", "y", "absent",
-          "absent_frame", "elsewhere", "other_sequence", "other_frame", "angle", "distance", "style", "style_aspect")
+          "absent_frame", "elsewhere", "other_sequence", "other_frame", "angle", "distance", "style", "style_aspect",
+          "jitter_x", "jitter_y", "jitter_w", "jitter_h")
 # An off-target window lies this far beyond touching the target, as a factor of the touching distance.
 _NEAREST, _FARTHEST = 1.05, 1.25
 
@@ -83,7 +84,7 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
   near = xp.searchsorted(tables.visible, earliest, side="left"), xp.searchsorted(tables.visible, latest, side="right")
   search = tables.visible[pick("search", *(n.astype(xp.int32) for n in near))]
   styled = lambda rows: _styled(tables.boxes[rows], signed, config, xp)
-  template_box, search_box = styled(template), styled(search)
+  template_box, search_box = _jittered(styled(template), signed, config, xp), styled(search)
   template_window_ = template_window(template_box, xp)
   template_factor = xp.exp(signed("template_scale") * np.float32(np.log1p(config.template_scale)))
 
@@ -129,6 +130,17 @@ def _styled(boxes, signed, config, xp):
   return xp.concatenate([boxes[:, :2] + (boxes[:, 2:] - wh) / 2, wh], -1)
 
 
+def _jittered(boxes, signed, config, xp):
+  """Boxes as a hasty hand draws them: off by up to `jitter` of their sides, each side as much longer or shorter.
+
+  Only the template's: what it is off by must not be learned as what the box of this target is like (our choice).
+  """
+  reach, pair = np.float32(config.jitter), lambda a, b: xp.stack([signed(a), signed(b)], -1)
+  wh = boxes[:, 2:] * xp.exp(pair("jitter_w", "jitter_h") * np.float32(np.log1p(config.jitter)))
+  moved = pair("jitter_x", "jitter_y") * reach * boxes[:, 2:]
+  return xp.concatenate([boxes[:, :2] + moved + (boxes[:, 2:] - wh) / 2, wh], -1)
+
+
 def _around(boxes, signed, config, ratio, xp):
   """The search window of a positive pair, a little off as a tracker's is. The target's centre stays inside it."""
   window = template_window(boxes, xp)
@@ -160,7 +172,7 @@ def needed_context(config: ml_collections.ConfigDict, ratio: float) -> float:
   # sqrt(wh) is at most 1/2 of the template window's side (square boxes), max(w, h) at most 1 / sqrt(3/4) (thin ones).
   around = ratio * (1 + config.scale) / 2 + min(0.5 * config.shift, 0.45 * ratio * (1 + config.scale))
   beside = ratio / 2 + _FARTHEST * (ratio + np.sqrt(4 / 3)) / 2
-  template = (1 + config.template_scale) / 2
+  template = (1 + config.template_scale) * (1 + config.jitter) / 2 + np.sqrt(4 / 3) * config.jitter
   looser = (1 + config.style) ** (4 / 3)  # At most, along one axis; windows beside a target have no style.
   return float(max(looser * around, beside if config.negative else 0.0, looser * template))
 

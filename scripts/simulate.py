@@ -8,6 +8,7 @@ DIR/contact_sheet.png shows twelve of the frames.
   scripts/simulate.py --out=DIR --sequences=60 --frames=300 --trajectories=camera_jumps
   scripts/simulate.py --out=DIR --sequences=300 --sizes=320x256,640x512,1280x1024
   scripts/simulate.py --out=DIR --sequences=22 --frames=300 --replay=antiuav:data/val
+  scripts/simulate.py --out=DIR --sequences=200 --backgrounds=antiuav:data/train
 
 With --beside, DIR/beside.jpg shows frames of it on the left and of a real data set on the right.
 """
@@ -32,6 +33,8 @@ _TRAJECTORIES = flags.DEFINE_enum(
     "trajectories", "drawn", ["drawn", "camera_jumps"],
     "With the measured statistics, or besides with several camera jumps of up to half the frame in every sequence.")
 _REPLAY = flags.DEFINE_string("replay", None, "FORMAT:ROOT of a data set whose boxes the targets follow.")
+_BACKGROUNDS = flags.DEFINE_string("backgrounds", None,
+                                   "FORMAT:ROOT of a data set whose frames, without their targets, are the scenes.")
 _BESIDE = flags.DEFINE_string("beside", None, "FORMAT:ROOT of a data set to put beside this one in a picture.")
 
 
@@ -56,7 +59,7 @@ def main(_):
   beside = _data_set(_BESIDE)
   sheet = write_dataset(_OUT.value, _SEQUENCES.value, _FRAMES.value, _SEED.value, _WIDTH.value, _HEIGHT.value,
                         sizes=_sizes(_SIZES.value), camera_jumps=_TRAJECTORIES.value == "camera_jumps",
-                        replay=_data_set(_REPLAY))
+                        replay=_data_set(_REPLAY), backgrounds=_data_set(_BACKGROUNDS))
   pictures = [sheet] if beside is None else [sheet, write_beside(_OUT.value, _SEQUENCES.value, *beside)]
   print(f"{_SEQUENCES.value} sequences in {_OUT.value}; look at {' and '.join(map(str, pictures))}")
 

@@ -104,6 +104,24 @@ def test_style_is_the_same_for_both_boxes_of_a_pair():
   assert 1 / 1.5 - 1e-5 <= min(sizes) < 0.72 and 1.4 < max(sizes) <= 1.5 + 1e-5
 
 
+def test_jitter_is_of_the_template_alone():
+  exact, jittered = sampler(negative=0.0), sampler(negative=0.0, jitter=0.1)
+  changes = []
+  for i in range(300):
+    a, b = exact(2, i), jittered(2, i)
+    assert np.array_equal(a.search_window, b.search_window) and np.array_equal(a.search_box, b.search_box)
+    np.testing.assert_allclose(  # The window goes with the box.
+        b.template_window[:2], b.template_box[:2] + b.template_box[2:] / 2, rtol=1e-5)
+    wh = a.template_box[2:]
+    moved = (b.template_box[:2] + b.template_box[2:] / 2 - a.template_box[:2] - wh / 2) / wh
+    changes.append([*moved, *np.log(b.template_box[2:] / wh)])
+  changes = np.array(changes)
+  reach = np.array([0.1, 0.1, np.log(1.1), np.log(1.1)])
+  assert (np.abs(changes) <= reach + 1e-3).all()
+  np.testing.assert_allclose(changes.std(0), reach / np.sqrt(3), rtol=0.15)  # Uniform.
+  assert np.abs(np.corrcoef(changes.T) - np.eye(4)).max() < 0.2  # And independent.
+
+
 def test_share_of_negatives():
   present = [sampler(negative=0.3)(0, i).present for i in range(1500)]
   assert np.mean(present) == pytest.approx(0.7, abs=0.04)

@@ -11,6 +11,7 @@ from input_pipeline.datasets import load
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ImageFiles
 from input_pipeline.sequences import Sequence, from_labels
+from input_pipeline.simulator.backgrounds import without_target
 from input_pipeline.simulator.contact_sheet import contact_sheet
 from input_pipeline.simulator.render import simulate
 from input_pipeline.simulator.streams import stream
@@ -21,7 +22,8 @@ SHEET_FILE, BESIDE_FILE = "contact_sheet.png", "beside.jpg"
 
 
 def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width: int, height: int, *,
-                  sizes=None, camera_jumps: bool = False, replay: tuple[str, str] | None = None) -> pathlib.Path:
+                  sizes=None, camera_jumps: bool = False, replay: tuple[str, str] | None = None,
+                  backgrounds: tuple[str, str] | None = None) -> pathlib.Path:
   """Simulates sequences 0..num_sequences-1 into a folder; complete ones that are there already are kept.
 
   Args:
@@ -34,6 +36,7 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
     camera_jumps: whether the camera jumps several times in every sequence.
     replay: (format, root) of a data set with frames. Sequence i follows the boxes of its sequence i (in the order of
       names, from the start again after the last) from the first visible one on, scaled to the frame's size.
+    backgrounds: (format, root) of a data set with frames. The scene of each sequence is made from a frame of it.
 
   Returns:
     The path of a picture of twelve of the frames.
@@ -49,18 +52,29 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
   if camera_jumps and replay:
     raise DataError("replayed trajectories cannot have camera jumps of the simulator's, expected one of the two")
   given = load(*replay) if replay else None
+  photographed = load(*backgrounds) if backgrounds else None
   sizes = [list(size) for size in sizes or [(width, height)]]
-  _claim(folder, {"seed": seed, "num_frames": num_frames, "sizes": sizes, "camera_jumps": camera_jumps,
-                  "replay": [str(part) for part in replay or ()]})
+  parameters = {"seed": seed, "num_frames": num_frames, "sizes": sizes, "camera_jumps": camera_jumps,
+                "replay": [str(part) for part in replay or ()]}
+  if backgrounds:  # Named only then, so that folders made before there were any can be continued.
+    parameters["backgrounds"] = [str(part) for part in backgrounds]
+  _claim(folder, parameters)
   missing = [index for index in range(num_sequences) if not is_complete(folder, f"sim_{index:06d}")]
   with tqdm(total=len(missing), unit="seq", desc=f"simulating into {folder}") as progress:
     for index in missing:
       size = sizes[stream(seed, index, "size").integers(len(sizes))]
       boxes = _trajectory(given[index % len(given)], num_frames, size) if given else None
       frames = num_frames if boxes is None else len(boxes)
-      write_sequence(simulate(seed, index, frames, *size, trajectory=boxes, camera_jumps=camera_jumps), folder)
+      background = _background(photographed, stream(seed, index, "background")) if photographed else None
+      write_sequence(simulate(seed, index, frames, *size, trajectory=boxes, camera_jumps=camera_jumps,
+                              background=background), folder)
       progress.update()
   return _write_sheet(folder, num_sequences)
+
+
+def _background(sequences, rng):
+  """A frame without its target, of any of the sequences."""
+  return without_target(sequences[int(rng.integers(len(sequences)))], rng)
 
 
 def _trajectory(sequence, num_frames, size):

@@ -9,6 +9,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator import attributes, motion, raster
+from input_pipeline.simulator.backgrounds import photographed_scene
 from input_pipeline.simulator.distractors import draw_distractors, paint_distractor
 from input_pipeline.simulator.scene import add_occluder, build_scene
 from input_pipeline.simulator.sensor import Sensor
@@ -22,7 +23,8 @@ _FIRST_CONTRAST = 20.0  # Display grey levels of a twin in the first frame, wher
 
 
 def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: int = 512,
-             trajectory: np.ndarray | None = None, camera_jumps: bool = False) -> Sequence:
+             trajectory: np.ndarray | None = None, camera_jumps: bool = False,
+             background: np.ndarray | None = None) -> Sequence:
   """A labelled thermal-infrared sequence; a pure function of its arguments.
 
   Labels: the box is the extent of the target's silhouette before all blur, clipped to the frame. In nearly half of the
@@ -37,6 +39,7 @@ def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: i
     width, height: of the frames in pixels, at least 32; sizes and motion scale with width / 640.
     trajectory: boxes to replay, [T, 4] xywh in pixels of the frame, all-zero rows where absent; None draws them.
     camera_jumps: whether the camera jumps several times, by up to half the view; not with a trajectory.
+    background: a real frame without target, uint8 [h, w], to make the scene from; None draws one.
 
   Returns:
     A Sequence with frames uint8 [T, H, W] held in memory, boxes float32 [T, 4], visible bool [T] and attributes.
@@ -53,7 +56,7 @@ def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: i
   else:
     plan = motion.replay_plan(rng, _checked(trajectory, num_frames, width, height), width)
   sensor = Sensor(stream(seed, index, "sensor"), stream(seed, index, "temporal_noise"), num_frames, width, height)
-  scene, views = _prepare_scene(stream(seed, index, "scene"), plan, width, height)
+  scene, views = _prepare_scene(stream(seed, index, "scene"), plan, width, height, background)
   scene.radiance = sensor.optics(scene.radiance, width)
   scene.occluders = cv2.GaussianBlur(scene.occluders, (0, 0), sensor.lens_sigma)
   target = draw_target(stream(seed, index, "target"), plan.boxes)
@@ -89,14 +92,16 @@ def _checked(trajectory, num_frames, width, height):
   return trajectory
 
 
-def _prepare_scene(rng, plan, width, height):
+def _prepare_scene(rng, plan, width, height, background):
   """The panorama, with an occluder for each planned occlusion, and each frame's view-to-panorama map [2, 3]."""
   view = np.array([width, height])
   roll_room = 0.02 * view
   zoom_room = view * max(1 / plan.camera[:, 3].min() - 1, 0) / 2
   moved = np.ptp(plan.camera[:, :2], axis=0)
   size = np.clip(view + 2 * (roll_room + zoom_room) + moved, _LEAST_PANORAMA * view, _LARGEST_PANORAMA * view)
-  scene = build_scene(rng, width, *np.ceil(size).astype(int))
+  columns, rows = np.ceil(size).astype(int)
+  scene = (build_scene(rng, width, columns, rows) if background is None
+           else photographed_scene(rng, background, width, columns, rows))
   low = roll_room + zoom_room
   high = np.ceil(size) - view - low
   # Where the panorama holds the camera's whole way, it starts where nothing has to be folded.

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-_PURPOSES = ("motion", "scene", "target", "distractors", "sensor", "temporal_noise", "size")
+_PURPOSES = ("motion", "scene", "target", "distractors", "sensor", "temporal_noise", "size",
+             "background")
 
 
 def stream(seed: int, index: int, purpose: str) -> np.random.Generator:
@@ -11,7 +12,8 @@ def stream(seed: int, index: int, purpose: str) -> np.random.Generator:
   Args:
     seed: of the data set, >= 0.
     index: of the sequence in the data set, >= 0.
-    purpose: one of "motion", "scene", "target", "distractors", "sensor", "temporal_noise", "size".
+    purpose: one of "motion", "scene", "target", "distractors", "sensor", "temporal_noise", "size",
+      "background".
 
   Raises:
     ValueError: an unknown purpose, or a negative seed or index.
