@@ -113,16 +113,16 @@ def test_absent_grows_the_search_window_and_keeps_the_box(tracker):
 
 
 def test_a_size_that_cannot_change_does_not(tracker):
-  """Without any doubt about the first box it is kept; with much doubt the size follows the (random) predictions."""
+  """With much play the first box is kept; with none the size follows the (random) predictions."""
   _, variables = tracker
   frames, boxes = moving_square(0, length=4)
   found = {}
-  for doubt in (1e-6, 10.0):
-    tied = Tracker(tracker[0].model, {"absent_below": 0.0, "size": {"first": doubt, "drift": 0.0}})
+  for play in (50.0, 0.0):
+    tied = Tracker(tracker[0].model, {"absent_below": 0.0, "size": {"play": play}})
     _, out = jax.jit(tied.chunk)(variables, tied.init(variables, frames[0], boxes[0]), frames[1:])
-    found[doubt] = np.asarray(out.box[:, 2:])
-  np.testing.assert_allclose(found[1e-6], np.tile(boxes[0, 2:], (3, 1)), atol=1e-3)
-  assert np.abs(found[10.0] - boxes[0, 2:]).max() > 0.1
+    found[play] = np.asarray(out.box[:, 2:])
+  np.testing.assert_allclose(found[50.0], np.tile(boxes[0, 2:], (3, 1)), atol=1e-3)
+  assert np.abs(found[0.0] - boxes[0, 2:]).max() > 0.1
 
 
 def test_size_penalty_by_hand(tracker):
@@ -139,3 +139,21 @@ def test_privileged_network_cannot_track():
   config.model.prior_channel = True
   with pytest.raises(ValueError, match="prior_channel"):
     Tracker(build(config.model))
+
+
+def test_a_larger_search_crop_looks_further_at_the_same_scale(tracker):
+  tracker, variables = tracker
+  wider = Tracker(tracker.model, {"absent_below": 0.0, "search_side": small.SEARCH_SIDE + 16})
+  frames, boxes = moving_square(0)
+  looks = []
+  for one in (tracker, wider):
+    state, size = one.init(variables, frames[0], boxes[0]), jnp.array([H, W])
+    window = one.search_window(state, size)
+    looks.append((window, one.look(variables, state, frames[0], size, window[None])))
+  (window, look), (wide_window, wide_look) = looks
+  assert wide_window[2] / window[2] == pytest.approx((small.SEARCH_SIDE + 16) / small.SEARCH_SIDE)
+  np.testing.assert_allclose(wide_look.images[:, 8:-8, 8:-8], look.images, atol=0.02)
+  assert wide_look.cell_score.shape[1] == look.cell_score.shape[1] + 2  # A cell of stride 8 more on every side.
+  for side in (small.SEARCH_SIDE + 3, small.SEARCH_SIDE - 8):
+    with pytest.raises(ValueError, match="search_side"):
+      Tracker(tracker.model, {"search_side": side})

@@ -1,9 +1,12 @@
-"""The size of the target over time, and the style of its box.
+"""The size of the target over time: that of the first box, until the predictions leave no doubt that it changed.
 
-What a box includes differs between annotators (and users): some are loose, some tight, and a network has a style of its
-own. The first box shows the wanted one. So the predicted size is modelled as size times style, both unknown: at first a
-prediction that differs from the first box tells about the style, and only what changes later about the size. With
-logarithms that is a Kalman filter with two states, a size that drifts and a style that does not (our choice).
+What a box includes differs between annotators (and users), and the first one shows what is wanted here. A network has a
+style of its own, and its predictions of a tiny target scatter by a tenth. So a size has play, as worn gears have: the
+predictions move it only when they are further from it than that, and then it keeps that distance behind them (our
+choice; what else was tried: docs/decisions.md).
+
+A predicted size also leans towards the search window's, which shows a target of the size found last. That share of
+the window in it is taken out first; with it a size that is wrong would confirm itself.
 """
 
 import flax
@@ -13,12 +16,11 @@ import ml_collections
 
 
 def default_config() -> ml_collections.ConfigDict:
-  """What `config.tracker.size` may set: standard deviations of logarithms (docs/decisions.md)."""
+  """What `config.tracker.size` may set (docs/decisions.md)."""
   return ml_collections.ConfigDict(dict(
-      drift=0.004,  # Of the size, per frame.
-      style=0.2,  # Of the predicted by the wanted size.
-      noise=1.0,  # Of a prediction, at a score of 1.
-      first=0.15,  # Of the first box.
+      play=0.3,  # Of the logarithms of width and height.
+      rate=0.6,  # How fast the mean of the predictions follows, per frame, at a score of 1.
+      window_share=0.3,  # Of the search window's logarithm in that of a predicted size.
   ))
 
 
@@ -26,14 +28,12 @@ def default_config() -> ml_collections.ConfigDict:
 class SizeState:
   """Attributes:
 
-    log_wh: [2] logarithms of width and height in frame pixels, in the style of the first box.
-    log_style: [2] logarithms of what predictions are larger by.
-    covariance: [2, 2] of (log_wh, log_style), the same for both axes.
+    log_wh: [2] logarithms of width and height in frame pixels.
+    predicted: [2] the running mean of what the network says they are.
   """
 
   log_wh: jax.Array
-  log_style: jax.Array
-  covariance: jax.Array
+  predicted: jax.Array
 
   @property
   def wh(self) -> jax.Array:
@@ -41,25 +41,25 @@ class SizeState:
     return jnp.exp(self.log_wh)
 
 
-def init(wh: jax.Array, config: ml_collections.ConfigDict) -> SizeState:
+def init(wh: jax.Array) -> SizeState:
   """From the first box's width and height [2], frame pixels."""
-  covariance = jnp.diag(jnp.array([config.first, config.style], jnp.float32) ** 2)
-  return SizeState(jnp.log(wh), jnp.zeros(2), covariance)
+  return SizeState(jnp.log(wh), jnp.log(wh))
 
 
-def update(state: SizeState, predicted_wh: jax.Array, score: jax.Array, config: ml_collections.ConfigDict) -> SizeState:
+def update(state: SizeState, predicted_wh: jax.Array, score: jax.Array, window_scale: jax.Array,
+           config: ml_collections.ConfigDict) -> SizeState:
   """One frame further.
 
   Args:
     state: of the frame before.
     predicted_wh: [2] the network's size of the target, frame pixels.
-    score: [] 0..1; the variance of a prediction is that of a sure one divided by it.
+    score: [] 0..1, how much the prediction counts.
+    window_scale: [] how many times larger the search window was than that of a target of the size of `state`.
     config: as `default_config`.
   """
-  prior = state.covariance + jnp.diag(jnp.array([config.drift**2, 0.0], jnp.float32))
-  # A prediction measures the sum of both states.
-  common = prior.sum(1)  # [2] Covariance of either state with their sum.
-  gain = common / (common.sum() + config.noise**2 / jnp.maximum(score, 1e-3))
-  surprise = jnp.log(predicted_wh) - state.log_wh - state.log_style
-  return SizeState(state.log_wh + gain[0] * surprise, state.log_style + gain[1] * surprise,
-                   prior - gain[:, None] * common)
+  predicted = jnp.log(predicted_wh)
+  off_the_window = (predicted - state.log_wh).mean() - jnp.log(window_scale)
+  predicted += off_the_window * config.window_share / (1 - config.window_share)
+  mean = state.predicted + jnp.minimum(config.rate * score, 1) * (predicted - state.predicted)
+  ahead = mean - state.log_wh
+  return SizeState(state.log_wh + (ahead - jnp.clip(ahead, -config.play, config.play)), mean)

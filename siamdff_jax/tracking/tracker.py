@@ -1,8 +1,8 @@
 """The tracker as pure functions over an explicit state.
 
 `init(variables, frame, box) -> state` and `step(variables, state, frame) -> (state, Output)`. Post-processing is the
-Siamese family's: a penalty on sudden changes of scale and aspect, a window about the expected place, a filtered
-size. There is no minimum size. When presence is low for some frames the target counts as lost: the
+Siamese family's: a penalty on sudden changes of scale and aspect, a window about the expected place, a size that
+follows slowly. There is no minimum size. When presence is low for some frames the target counts as lost: the
 window is off, and the target is taken up again only on a confident match of about its last size. It is looked for
 either in one window that grows from frame to frame until it covers the frame, or (`tiles`) in windows at the target's
 own scale about the places of the frame that look most like it. Absent is reported as absent.
@@ -25,6 +25,7 @@ from siamdff_jax.tracking.crops import crop, template_window
 def default_config() -> ml_collections.ConfigDict:
   """What `config.tracker` may set; the defaults are our choice (docs/decisions.md)."""
   return ml_collections.ConfigDict(dict(
+      search_side=0,  # Pixels of the search crop, 8 n + 7; 0: as trained. More look further at the same scale.
       scale_penalty=0.04,  # k in exp(-(r s - 1) k), r and s the changes of aspect and of size (SiamRPN).
       window=0.3,  # Weight of the window about the expected place while tracking.
       motion=motion.default_config(),  # Which place is expected.
@@ -54,7 +55,7 @@ class TrackerState:
     center_wh: [4] last known centre and size, frame pixels.
     template: what `SiamDFF.encode_template` returned, leading axis 1, without "backbone"; of the first frame, or
       mixed with a recent one's.
-    size: of the target, and the style of its box.
+    size: of the target, and what the network says it is.
     absent_for: int32 [] frames since the target was last seen.
     age: int32 [] frames since the first.
     motion: of the target's centre.
@@ -124,12 +125,17 @@ class Tracker:
     """`config`: values that differ from `default_config()`.
 
     Raises:
-      ValueError: a privileged network, which needs the answer as an input; `template_update` outside of 0..0.5.
+      ValueError: a privileged network, which needs the answer as an input; `template_update` outside of 0..0.5; a
+        `search_side` that the network cannot see.
     """
     if model.prior_channel:
       raise ValueError("a network with prior_channel sees the target's box as an input and cannot track")
     self.model, self.config = model, default_config()
     self.config.update(config or {})
+    self.search_side = self.config.search_side or model.search_side
+    if self.search_side % 8 != 7 or self.search_side < model.search_side:
+      raise ValueError(f"tracker.search_side is {self.search_side}, expected 8 n + 7 and at least the "
+                       f"{model.search_side} that the network was trained with, or 0 for these")
     if not 0 <= self.config.template_update <= 0.5:
       raise ValueError(f"tracker.template_update is {self.config.template_update}, expected 0 to 0.5: the first "
                        "template must stay the larger part")
@@ -145,7 +151,7 @@ class Tracker:
       appearance = proposals.Appearance(first, first)
     zero = jnp.zeros((), jnp.int32)
     return TrackerState(
-        center_wh, encoded, sizes.init(center_wh[2:], config.size), absent_for=zero, age=zero,
+        center_wh, encoded, sizes.init(center_wh[2:]), absent_for=zero, age=zero,
         motion=motion.init(), candidate=center_wh[:2], sightings=zero, level=jnp.zeros(()),
         appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None,
@@ -197,7 +203,7 @@ class Tracker:
 
   def look(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array, windows: jax.Array) -> Look:
     """What the network sees in windows [K, 3] (centre and side, frame pixels) of a frame; `size` as everywhere."""
-    side, count = self.model.search_side, len(windows)
+    side, count = self.search_side, len(windows)
     scale = (side / windows[:, 2])[:, None, None, None]  # Crop pixels per frame pixel.
     images = jax.vmap(crop, (None, 0, None, None))(jnp.asarray(frame), windows, side, size)
     template = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), state.template)
@@ -228,7 +234,7 @@ class Tracker:
 
   def _side(self, center_wh) -> jax.Array:
     """[] of the search window about a target [4], frame pixels."""
-    return template_window(center_wh)[2] * self.model.search_side / self.model.template_side
+    return template_window(center_wh)[2] * self.search_side / self.model.template_side
 
   def search_window(self, state, frame_size) -> jax.Array:
     """[3]: about the last place, or about the one to be confirmed. Without tiles it grows while the target is lost,
@@ -261,7 +267,8 @@ class Tracker:
     presence = presences[window]
 
     limit = frame_size[::-1].astype(jnp.float32)
-    next_size = sizes.update(state.size, pick(look.wh), pick(quality), config.size)
+    scale = look.windows[window, 2] / self._side(state.center_wh)
+    next_size = sizes.update(state.size, pick(look.wh), pick(quality), scale, config.size)
     proposal = jnp.concatenate([jnp.clip(pick(look.centre), 0, limit), jnp.minimum(next_size.wh, limit)])
     sightings, found = self._found_again(state, proposal[:2], presence, lost & pick(consistent))
     present = jnp.where(lost, found, presence >= self._at_least(config.absent_below, config.absent_share, state))
