@@ -1,12 +1,15 @@
-"""The shipped models: small SiamDFFs for tiny targets, on real thermal-infrared clips and simulated sequences.
+"""The shipped models: small SiamDFFs for tiny targets, on real clips, simulated and semi-real sequences.
 
   scripts/simulate.py --out=runs/simulated --sequences=360 --frames=80 --seed=100 \
       --sizes=320x256,320x256,640x512,640x480
-  scripts/train.py --config configs/shipped.py:teacher --workdir runs/teacher \
-      --config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
-  scripts/train.py --config configs/shipped.py:r18 --workdir runs/r18 --config.teacher.checkpoint=runs/teacher \
-      --config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
-  (and the same with `lite`; the shipped one came without a teacher, and went on from its own weights: see its card)
+  scripts/simulate.py --out=runs/semireal --sequences=360 --frames=80 --seed=300 \
+      --sizes=320x256,320x256,640x512,640x480 --backgrounds=antiuav:DATA/svanstrom_ir/train
+  DATA_FLAGS="--config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
+              --config.data.train.semireal.root=runs/semireal"
+  scripts/train.py --config configs/shipped.py:teacher --workdir runs/teacher $DATA_FLAGS
+  scripts/train.py --config configs/shipped.py:r18 --workdir runs/r18 $DATA_FLAGS \
+      --config.teacher.checkpoint=runs/teacher
+  (and the same with `lite`; the shipped ones came without a teacher, `--config.distiller.kind=none`: see their cards)
 
 How far the shipped weights went, on which machine, and what they score: siamdff_jax/pretrained/README.md.
 """
