@@ -92,7 +92,7 @@ def _checked(trajectory, num_frames, width, height):
   return trajectory
 
 
-def _prepare_scene(rng, plan, width, height, background):
+def _prepare_scene(rng, plan, width, height, background=None):
   """The panorama, with an occluder for each planned occlusion, and each frame's view-to-panorama map [2, 3]."""
   view = np.array([width, height])
   roll_room = 0.02 * view
