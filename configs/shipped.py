@@ -40,8 +40,8 @@ def get_config(role: str = "lite") -> ml_collections.ConfigDict:
   config.data.train.clips = dict(format="antiuav", root="", weight=1.0)
   config.data.train.simulated = dict(format="antiuav410", root="", weight=1.0)
   config.data.train.semireal = dict(format="antiuav410", root="", weight=1.0)  # Simulated targets, real backgrounds.
-  config.data.pairs.update(max_gap=150, shift=1.6, scale=0.5, style=0.4, jitter=0.08)
-  config.data.augment.update(polarity=0.3, crossover=0.08, fade=0.2, blur=0.25, noise=0.35, stripes=0.2)
+  config.data.pairs.update(max_gap=150, shift=1.6, scale=0.5, style=0.4, jitter=0.08, negative=0.3, impostor=0.35)
+  config.data.augment.update(polarity=0.3, crossover=0.2, fade=0.2, blur=0.25, noise=0.35, stripes=0.2)
   config.train.update(steps=steps, batch_size=32, checkpoint_every=400)
   # A lost target is looked for in the whole frame; chosen on simulated sequences (docs/decisions.md).
   config.tracker = dict(tiles=8, growth=1.5, lost_after=3, found_far_above=0.9, absent_share=0.3, found_share=0.7,

@@ -21,7 +21,7 @@ MAX_EXAMPLES = 2**32  # Of one stream: an index is 32 bits wide.
 # One random number for each, always drawn, so that no choice shifts another.
 _DRAWS = ("source", "sequence", "template", "search", "template_scale", "negative", "scale", "x", "y", "absent",
           "absent_frame", "elsewhere", "other_sequence", "other_frame", "angle", "distance", "style", "style_aspect",
-          "jitter_x", "jitter_y", "jitter_w", "jitter_h")
+          "jitter_x", "jitter_y", "jitter_w", "jitter_h", "impostor")
 # An off-target window lies this far beyond touching the target, as a factor of the touching distance.
 _NEAREST, _FARTHEST = 1.05, 1.25
 
@@ -90,22 +90,29 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
 
   present = u["negative"] >= np.float32(config.negative)
   windows = [_around(search_box, signed, config, ratio, xp)]
-  # A negative pair: a frame without the target, where it was last seen; or a window beside a target.
+  # A negative pair: another sequence's target; or a frame without the target, where it was last seen; or a window
+  # beside a target.
   first_absent, end_absent = tables.absent_start[sequence], tables.absent_start[sequence + 1]
-  use_absent = (end_absent > first_absent) & (u["absent"] < 0.5)
+  absent_chosen = (end_absent > first_absent) & (u["absent"] < 0.5)
   absent = tables.absent[xp.minimum(pick("absent_frame", first_absent, end_absent), len(tables.absent) - 1)]
   own = template_window(tables.anchors[absent], xp)
   windows.append(xp.concatenate([own[:, :2], own[:, 2:] * np.float32(ratio)], -1))
   everywhere = xp.zeros_like(sequence)
-  other = pick("other_sequence", everywhere, everywhere + (len(tables.start) - 1))
-  other = tables.visible[pick("other_frame", tables.visible_start[other], tables.visible_start[other + 1])]
+  other_sequence = pick("other_sequence", everywhere, everywhere + (len(tables.start) - 1))
+  other = tables.visible[
+      pick("other_frame", tables.visible_start[other_sequence], tables.visible_start[other_sequence + 1])]
   beside = xp.where(u["elsewhere"] < 0.5, other, search)
   windows.append(_beside(tables.boxes[beside], u, config, ratio, xp))
+  impostor = (u["impostor"] < np.float32(config.impostor)) & (other_sequence != sequence)
+  windows.append(_around(tables.boxes[other], signed, config, ratio, xp))
 
-  choose = lambda a, b, c: xp.where(_like(present, a), a, xp.where(_like(use_absent, a), b, c))
+  def choose(positive, absent, beside, other):
+    negative = xp.where(_like(absent_chosen, absent), absent, beside)
+    return xp.where(_like(present, positive), positive, xp.where(_like(impostor, other), other, negative))
+
   return {
       "template_frame": template,
-      "search_frame": choose(search, absent, beside),
+      "search_frame": choose(search, absent, beside, other),
       "template_window": xp.concatenate(
           [template_window_[:, :2], template_window_[:, 2:] * template_factor[:, None]], -1),
       "search_window": choose(*windows),

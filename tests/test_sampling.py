@@ -150,6 +150,23 @@ def test_negative_windows_hold_no_part_of_a_target():
   assert absent > 100 and other > 100
 
 
+def test_impostors_are_other_sequences_targets():
+  """Seen as a target is; the rest of the negative pairs stays what it is without impostors."""
+  plain, drawn = (sampler(negative=1.0, impostor=share) for share in (0.0, 0.4))
+  impostors = 0
+  for i in range(1500):
+    pair = drawn(3, i)
+    assert not pair.present and not pair.search_box.any()
+    (s, u), (x, y, side) = pair.search, pair.search_window
+    left, top, w, h = drawn.sequences[s].boxes[u]
+    if max(abs(left + w / 2 - x), abs(top + h / 2 - y)) > side / 2 or not drawn.sequences[s].visible[u]:
+      assert as_tuple(pair) == as_tuple(plain(3, i))
+    else:
+      impostors += 1
+      assert s != pair.template[0]
+  np.testing.assert_allclose(impostors / 1500, 0.4 * 3 / 4, atol=0.04)  # One sequence in four is the own one.
+
+
 def test_absent_frames_are_searched_where_the_target_was_last_seen():
   drawn = sampler(negative=1.0)
   found = 0
