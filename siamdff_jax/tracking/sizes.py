@@ -18,7 +18,7 @@ import ml_collections
 def default_config() -> ml_collections.ConfigDict:
   """What `config.tracker.size` may set (docs/decisions.md)."""
   return ml_collections.ConfigDict(dict(
-      play=0.3,  # Of the logarithms of width and height.
+      play=0.2,  # Of the logarithms of width and height.
       rate=0.6,  # How fast the mean of the predictions follows, per frame, at a score of 1.
   ))
 
