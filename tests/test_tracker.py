@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from spots import Spots
 
 import small
-from spots import Spots
 from input_pipeline import crops as host_crops
 from siamdff_jax.models.build import build
 from siamdff_jax.tracking import crops
