@@ -3,17 +3,18 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from siamdff_jax.tracking import sizes
 
 CONFIG = sizes.default_config()
-CONFIG.update(play=0.3, rate=0.5)
+CONFIG.update(play=0.3, rate=0.5, window_share=0.0)
 
 
-def run(first, predicted, scores=None, config=CONFIG):
+def run(first, predicted, scores=None, config=CONFIG, window_scale=1.0):
   """States after each prediction [T, 2]."""
   state, states = sizes.init(jnp.asarray(first, jnp.float32)), []
-  step = jax.jit(lambda s, wh, score: sizes.update(s, wh, score, config))
+  step = jax.jit(lambda s, wh, score: sizes.update(s, wh, score, window_scale, config))
   for i, wh in enumerate(np.asarray(predicted, np.float32)):
     state = step(state, wh, 1.0 if scores is None else scores[i])
     states.append(state)
@@ -48,6 +49,19 @@ def test_turning_back_takes_up_the_play_first():
 def test_width_and_height_have_play_of_their_own():
   wh = run([20.0, 20.0], np.tile([60.0, 20.0], (60, 1)))[-1].wh
   np.testing.assert_allclose(wh, [60 * np.exp(-0.3), 20], rtol=1e-3)
+
+
+@pytest.mark.parametrize("window_scale", [0.7, 1.0, 1.5])
+def test_the_share_of_the_window_is_taken_out(window_scale):
+  """A network whose log size is 0.3 of the window's and 0.7 of the truth's: the truth is found from any window."""
+  first, truth, config = 20.0, 50.0, CONFIG.copy_and_resolve_references()
+  config.update(window_share=0.3, play=0.0, rate=1.0)
+  state = sizes.init(jnp.array([first, first]))
+  for _ in range(5):
+    window = np.log(float(state.wh[0]) * window_scale)
+    said = np.exp(0.3 * window + 0.7 * np.log(truth))
+    state = sizes.update(state, jnp.array([said, said]), 1.0, window_scale, config)
+    np.testing.assert_allclose(state.wh, [truth, truth], rtol=1e-4)
 
 
 def test_a_prediction_without_a_score_changes_nothing():

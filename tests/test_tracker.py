@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from spots import Spots
 
 import small
 from input_pipeline import crops as host_crops
@@ -124,28 +123,6 @@ def test_a_size_that_cannot_change_does_not(tracker):
     found[play] = np.asarray(out.box[:, 2:])
   np.testing.assert_allclose(found[50.0], np.tile(boxes[0, 2:], (3, 1)), atol=1e-3)
   assert np.abs(found[0.0] - boxes[0, 2:]).max() > 0.1
-
-
-class ShortSighted(Spots):
-  """Measures a bright square, but no size further than a quarter from what its window is laid out for."""
-
-  def _track(self, encoded, images):
-    out = super()._track(encoded, images)
-    side = jnp.sqrt((images[..., 0] > 0.7).sum((1, 2)) / (encoded["wh"][:, 0] * encoded["wh"][:, 1]))
-    return out | {"ltrb": out["ltrb"] * jnp.clip(side, 0.8, 1.25)[:, None, None, None]}
-
-
-def test_a_size_beyond_what_the_network_can_say_is_followed():
-  """The window follows what the network says while the box still has play, so the next frame is in its range."""
-  sides = np.round(16 * np.exp(np.linspace(0, np.log(3), 50))).astype(int)
-  frames = np.full((len(sides), 160, 224), 90, np.uint8)
-  for frame, side in zip(frames, sides):
-    frame[80 - side // 2:80 - side // 2 + side, 112 - side // 2:112 - side // 2 + side] = 255
-  tracker = Tracker(ShortSighted(), {"size": {"play": 0.3}})
-  state, out = jax.jit(tracker.chunk)({}, tracker.init({}, frames[0], jnp.array([104.0, 72, 16, 16])), frames[1:])
-  assert out.present.all()
-  np.testing.assert_allclose(out.box[-1, 2:], 48 * np.exp(-0.3), rtol=0.1)  # Behind by the play.
-  np.testing.assert_allclose(tracker.search_window(state, jnp.array([160, 224]))[2], 4 * 48, rtol=0.1)
 
 
 def test_size_penalty_by_hand(tracker):

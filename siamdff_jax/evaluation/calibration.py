@@ -15,7 +15,7 @@ from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from siamdff_jax.models.load import load_tracker
-from siamdff_jax.tracking import proposals, sizes
+from siamdff_jax.tracking import proposals
 from siamdff_jax.tracking.reading import canvas
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
@@ -88,7 +88,7 @@ def _last_seen(sequence, t) -> np.ndarray:
 
 def _look(tracker, variables, state, frame, size, center_wh):
   """([1 + _PLACES, 3] windows, their logits): about `center_wh`, and about what looks like the target."""
-  state = state.replace(center_wh=center_wh, size=sizes.init(center_wh[2:]))
+  state = state.replace(center_wh=center_wh)
   window = tracker.search_window(state, size)
   places = proposals.propose(frame, size, state.appearance, center_wh, jnp.inf, window[2] / 4, jnp.int32(0), _PLACES)
   windows = jnp.concatenate([window[None], jnp.concatenate([places, jnp.full((_PLACES, 1), window[2])], 1)])

@@ -5,8 +5,8 @@ style of its own, and its predictions of a tiny target scatter by a tenth. So a 
 predictions move it only when they are further from it than that, and then it keeps that distance behind them (our
 choice; what else was tried: docs/decisions.md).
 
-The search window follows the predictions themselves (`SizeState.seen_wh`). A predicted size leans towards the window's
-and never leaves the range that the training showed; in a window that kept a wrong size, it would confirm itself.
+A predicted size also leans towards the search window's, which shows a target of the size found last. That share of
+the window in it is taken out first; with it a size that is wrong would confirm itself.
 """
 
 import flax
@@ -18,8 +18,9 @@ import ml_collections
 def default_config() -> ml_collections.ConfigDict:
   """What `config.tracker.size` may set (docs/decisions.md)."""
   return ml_collections.ConfigDict(dict(
-      play=0.2,  # Of the logarithms of width and height.
+      play=0.3,  # Of the logarithms of width and height.
       rate=0.6,  # How fast the mean of the predictions follows, per frame, at a score of 1.
+      window_share=0.3,  # Of the search window's logarithm in that of a predicted size.
   ))
 
 
@@ -39,18 +40,13 @@ class SizeState:
     """[2] width and height in frame pixels."""
     return jnp.exp(self.log_wh)
 
-  @property
-  def seen_wh(self) -> jax.Array:
-    """[2] the network's own width and height, frame pixels: what its windows are laid out for."""
-    return jnp.exp(self.predicted)
-
 
 def init(wh: jax.Array) -> SizeState:
   """From the first box's width and height [2], frame pixels."""
   return SizeState(jnp.log(wh), jnp.log(wh))
 
 
-def update(state: SizeState, predicted_wh: jax.Array, score: jax.Array,
+def update(state: SizeState, predicted_wh: jax.Array, score: jax.Array, window_scale: jax.Array,
            config: ml_collections.ConfigDict) -> SizeState:
   """One frame further.
 
@@ -58,8 +54,12 @@ def update(state: SizeState, predicted_wh: jax.Array, score: jax.Array,
     state: of the frame before.
     predicted_wh: [2] the network's size of the target, frame pixels.
     score: [] 0..1, how much the prediction counts.
+    window_scale: [] how many times larger the search window was than that of a target of the size of `state`.
     config: as `default_config`.
   """
-  mean = state.predicted + jnp.minimum(config.rate * score, 1) * (jnp.log(predicted_wh) - state.predicted)
+  predicted = jnp.log(predicted_wh)
+  off_the_window = (predicted - state.log_wh).mean() - jnp.log(window_scale)
+  predicted += off_the_window * config.window_share / (1 - config.window_share)
+  mean = state.predicted + jnp.minimum(config.rate * score, 1) * (predicted - state.predicted)
   ahead = mean - state.log_wh
   return SizeState(state.log_wh + (ahead - jnp.clip(ahead, -config.play, config.play)), mean)

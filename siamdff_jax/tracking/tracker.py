@@ -226,21 +226,21 @@ class Tracker:
       return state
     thumbnail = egomotion.thumbnail(frame, size)
     moved = egomotion.shift(state.thumbnail, thumbnail) * size[::-1] / egomotion.SIDE
-    out_of_sight = jnp.abs(moved).max() > self._side(state) / 4
+    out_of_sight = jnp.abs(moved).max() > self._side(state.center_wh) / 4
     moved = jnp.where((state.absent_for > 0) | out_of_sight, moved, 0.0)
     centre = jnp.clip(state.center_wh[:2] + moved, 0, size[::-1])
     return state.replace(center_wh=jnp.concatenate([centre, state.center_wh[2:]]), candidate=state.candidate + moved,
                          thumbnail=thumbnail)
 
-  def _side(self, state) -> jax.Array:
-    """[] of the search window, frame pixels."""
-    return _padded_size(state.size.seen_wh) * self.search_side / self.model.template_side
+  def _side(self, center_wh) -> jax.Array:
+    """[] of the search window about a target [4], frame pixels."""
+    return template_window(center_wh)[2] * self.search_side / self.model.template_side
 
   def search_window(self, state, frame_size) -> jax.Array:
     """[3]: about the last place, or about the one to be confirmed. Without tiles it grows while the target is lost,
     until it covers the frame from wherever the centre is.
     """
-    side, pending = self._side(state), state.sightings > 0
+    side, pending = self._side(state.center_wh), state.sightings > 0
     centre = jnp.where(pending, state.candidate, state.center_wh[:2])
     if not self.config.tiles:
       grown = side * self.config.growth ** self._lost_for(state).astype(jnp.float32)
@@ -253,7 +253,7 @@ class Tracker:
 
     Also returns whether the target is surely seen, as it was in the frame before.
     """
-    config, lost, last_wh = self.config, self.is_lost(state), state.size.seen_wh
+    config, lost, last_wh = self.config, self.is_lost(state), state.center_wh[2:]
     penalty = _change_penalty(look.wh, last_wh, config.scale_penalty)
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
     consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
@@ -267,7 +267,8 @@ class Tracker:
     presence = presences[window]
 
     limit = frame_size[::-1].astype(jnp.float32)
-    next_size = sizes.update(state.size, pick(look.wh), pick(quality), config.size)
+    scale = look.windows[window, 2] / self._side(state.center_wh)
+    next_size = sizes.update(state.size, pick(look.wh), pick(quality), scale, config.size)
     proposal = jnp.concatenate([jnp.clip(pick(look.centre), 0, limit), jnp.minimum(next_size.wh, limit)])
     sightings, found = self._found_again(state, proposal[:2], presence, lost & pick(consistent))
     present = jnp.where(lost, found, presence >= self._at_least(config.absent_below, config.absent_share, state))
@@ -290,7 +291,7 @@ class Tracker:
     A target that is back in the window where it was last seen needs less presence and no confirmation.
     """
     apart = lambda other: jnp.abs(place - other).max()
-    home = apart(state.center_wh[:2]) <= self._side(state) / 2
+    home = apart(state.center_wh[:2]) <= self._side(state.center_wh) / 2
     least = jnp.where(home, self.config.found_above, self.config.found_far_above)
     found = may_be & (presence >= self._at_least(least, self.config.found_share, state))
     again = (state.sightings > 0) & (apart(state.candidate) <= template_window(state.center_wh)[2] / 2)
