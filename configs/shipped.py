@@ -1,8 +1,8 @@
 """The shipped models: small SiamDFFs for tiny targets, on real clips, simulated and semi-real sequences.
 
-  scripts/simulate.py --out=runs/simulated --sequences=360 --frames=80 --seed=100 \
+  scripts/simulate.py --out=runs/simulated --sequences=1000 --frames=80 --seed=100 \
       --sizes=320x256,320x256,640x512,640x480
-  scripts/simulate.py --out=runs/semireal --sequences=360 --frames=80 --seed=300 \
+  scripts/simulate.py --out=runs/semireal --sequences=800 --frames=80 --seed=300 \
       --sizes=320x256,320x256,640x512,640x480 --backgrounds=antiuav:DATA/svanstrom_ir/train
   DATA_FLAGS="--config.data.train.clips.root=DATA/svanstrom_ir/train --config.data.train.simulated.root=runs/simulated
               --config.data.train.semireal.root=runs/semireal"
