@@ -47,7 +47,8 @@ def get_config() -> ml_collections.ConfigDict:
           pairs=dict(
               max_gap=100,  # Frames between template and search at most.
               negative=0.15,  # Share of pairs without the target in the search crop.
-              impostor=0.0,  # Share of those that show the target of another sequence.
+              lookalike=0.0,  # Share of those that show a look-alike of the same sequence, where one is labelled.
+              impostor=0.0,  # Share of the others that show the target of another sequence.
               shift=1.0,  # Of the search window, in target sizes.
               scale=0.35,  # Of the search window: up to 1.35 times larger or smaller.
               template_scale=0.05,

@@ -21,14 +21,13 @@ from input_pipeline.errors import DataError
 
 # (blocks per stage, channels per stage, features, steps)
 _NETWORKS = {
-    "teacher": ((2, 2, 2, 2), (32, 64, 96, 128), 128, 1800),
-    "r18": ((2, 2, 2, 2), (24, 48, 72, 96), 96, 3000),
-    "lite": ((1, 1, 1, 1), (16, 32, 48, 64), 64, 4500),
+    "r18": ((2, 2, 2, 2), (32, 64, 96, 128), 128, 10_000),
+    "lite": ((1, 1, 1, 1), (16, 32, 48, 64), 64, 10_000),
 }
 
 
 def get_config(role: str = "lite") -> ml_collections.ConfigDict:
-  """`role`: "teacher", "r18" or "lite"."""
+  """`role`: "r18", the teacher, or "lite"."""
   if role not in _NETWORKS:
     raise DataError(f"configs/shipped.py:{role}: expected one of {', '.join(_NETWORKS)}")
   blocks, widths, features, steps = _NETWORKS[role]
@@ -36,13 +35,15 @@ def get_config(role: str = "lite") -> ml_collections.ConfigDict:
   config.model.update(template_side=63, search_side=127, features=features, heads=4, tower_depth=2, norm="group",
                       mean=0.4, std=0.2, correlation_padding=2)
   config.model.backbone.update(blocks=blocks, widths=widths, stem_kernel=3)
-  config.distiller.kind = "none" if role == "teacher" else "contextual"
+  config.distiller.kind = "none" if role == "r18" else "contextual"
   config.data.train.clips = dict(format="antiuav", root="", weight=1.0)
   config.data.train.simulated = dict(format="antiuav410", root="", weight=1.0)
   config.data.train.semireal = dict(format="antiuav410", root="", weight=1.0)  # Simulated targets, real backgrounds.
-  config.data.pairs.update(max_gap=150, shift=1.6, scale=0.5, style=0.4, jitter=0.08, negative=0.3, impostor=0.35)
+  config.data.pairs.update(max_gap=150, shift=1.6, scale=0.8, style=0.4, jitter=0.08, negative=0.3, lookalike=0.4,
+                           impostor=0.1)
   config.data.augment.update(polarity=0.3, crossover=0.2, fade=0.2, blur=0.25, noise=0.35, stripes=0.2)
-  config.train.update(steps=steps, batch_size=32, checkpoint_every=400)
+  config.optimizer.learning_rate = 1.5e-3
+  config.train.update(steps=steps, batch_size=128, checkpoint_every=1000)
   # A lost target is looked for in the whole frame; chosen on simulated sequences (docs/decisions.md).
   config.tracker = dict(tiles=8, growth=1.5, lost_after=3, found_far_above=0.9, absent_share=0.3, found_share=0.7,
                         camera_compensation=True)

@@ -21,9 +21,10 @@ MAX_EXAMPLES = 2**32  # Of one stream: an index is 32 bits wide.
 # One random number for each, always drawn, so that no choice shifts another.
 _DRAWS = ("source", "sequence", "template", "search", "template_scale", "negative", "scale", "x", "y", "absent",
           "absent_frame", "elsewhere", "other_sequence", "other_frame", "angle", "distance", "style", "style_aspect",
-          "jitter_x", "jitter_y", "jitter_w", "jitter_h", "impostor")
+          "jitter_x", "jitter_y", "jitter_w", "jitter_h", "impostor", "lookalike", "which_lookalike")
 # An off-target window lies this far beyond touching the target, as a factor of the touching distance.
 _NEAREST, _FARTHEST = 1.05, 1.25
+_OFF = 0.5  # Of a look-alike from the middle of its window at most, in its sizes.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Tables:
     visible: int32 [V], the frames that show the target, ascending.
     visible_start: int32 [S + 1], where each sequence's part of `visible` begins.
     absent, absent_start: the same for the other frames; `absent` has at least one (unused) entry.
+    lookalike_frame: int32 [L], the frames of look-alikes that can be shown without the target, see `_shown_alone`.
+    lookalike_box: float32 [L, 4] xywh. Both have one (unused) entry more than there are.
+    lookalike_start: int32 [S + 1], where each sequence's part of them begins.
     source_start: int32 [D + 1], the first sequence of every source.
     cumulative: float32 [D], the running sum of the sources' weights, ending at 1.
   """
@@ -48,6 +52,9 @@ class Tables:
   visible_start: np.ndarray
   absent: np.ndarray
   absent_start: np.ndarray
+  lookalike_frame: np.ndarray
+  lookalike_box: np.ndarray
+  lookalike_start: np.ndarray
   source_start: np.ndarray
   cumulative: np.ndarray
 
@@ -90,8 +97,8 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
 
   present = u["negative"] >= np.float32(config.negative)
   windows = [_around(search_box, signed, config, ratio, xp)]
-  # A negative pair: another sequence's target; or a frame without the target, where it was last seen; or a window
-  # beside a target.
+  # A negative pair: a look-alike of the same sequence; or another sequence's target; or a frame without the target, where
+  # it was last seen; or a window beside a target.
   first_absent, end_absent = tables.absent_start[sequence], tables.absent_start[sequence + 1]
   absent_chosen = (end_absent > first_absent) & (u["absent"] < 0.5)
   absent = tables.absent[xp.minimum(pick("absent_frame", first_absent, end_absent), len(tables.absent) - 1)]
@@ -105,14 +112,20 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
   windows.append(_beside(tables.boxes[beside], u, config, ratio, xp))
   impostor = (u["impostor"] < np.float32(config.impostor)) & (other_sequence != sequence)
   windows.append(_around(tables.boxes[other], signed, config, ratio, xp))
+  first, end = tables.lookalike_start[sequence], tables.lookalike_start[sequence + 1]
+  lookalike = (end > first) & (u["lookalike"] < np.float32(config.lookalike))
+  row = xp.minimum(pick("which_lookalike", first, end), len(tables.lookalike_frame) - 1)
+  windows.append(_on_lookalike(tables.lookalike_box[row], u, signed, config, ratio, xp))
 
-  def choose(positive, absent, beside, other):
+  def choose(positive, absent, beside, other, alike):
     negative = xp.where(_like(absent_chosen, absent), absent, beside)
-    return xp.where(_like(present, positive), positive, xp.where(_like(impostor, other), other, negative))
+    negative = xp.where(_like(impostor, other), other, negative)
+    negative = xp.where(_like(lookalike, alike), alike, negative)
+    return xp.where(_like(present, positive), positive, negative)
 
   return {
       "template_frame": template,
-      "search_frame": choose(search, absent, beside, other),
+      "search_frame": choose(search, absent, beside, other, tables.lookalike_frame[row]),
       "template_window": xp.concatenate(
           [template_window_[:, :2], template_window_[:, 2:] * template_factor[:, None]], -1),
       "search_window": choose(*windows),
@@ -167,6 +180,24 @@ def _beside(boxes, u, config, ratio, xp):
   x, y = xp.cos(angle), xp.sin(angle)
   longest = xp.maximum(xp.abs(x), xp.abs(y))  # On the square around the target, not the circle: never overlapping it.
   return xp.stack([window[:, 0] + reach * x / longest, window[:, 1] + reach * y / longest, side], -1)
+
+
+def _on_lookalike(boxes, u, signed, config, ratio, xp):
+  """A window of at most the nominal size with a look-alike up to `_OFF` of its sizes beside the middle."""
+  window = template_window(boxes, xp)
+  side = window[:, 2] * np.float32(ratio) * xp.exp(-u["scale"] * np.float32(np.log1p(config.scale)))
+  reach = np.float32(_OFF) * xp.sqrt(boxes[:, 2] * boxes[:, 3])
+  return xp.stack([window[:, 0] + signed("x") * reach, window[:, 1] + signed("y") * reach, side], -1)
+
+
+def _shown_alone(sequence: Sequence, context: float, ratio: float) -> np.ndarray:
+  """Rows of `sequence.lookalikes` whose windows hold nothing of the target and lie within `context` of its anchor."""
+  frames, boxes = sequence.lookalikes[:, 0].astype(int), sequence.lookalikes[:, 1:]
+  around, window = anchors(sequence)[frames], template_window(boxes)
+  half = window[:, 2] * ratio / 2 + _OFF * np.sqrt(boxes[:, 2] * boxes[:, 3])
+  off = np.abs(window[:, :2] - (around[:, :2] + around[:, 2:] / 2))
+  clear = ~sequence.visible[frames] | (off > half[:, None] + around[:, 2:] / 2).any(-1)
+  return np.flatnonzero(clear & (off.max(-1) + half <= context * template_window(around)[:, 2]))
 
 
 def needed_context(config: ml_collections.ConfigDict, ratio: float) -> float:
@@ -235,7 +266,7 @@ class PairSampler:
     self.sequences = [sequence for source in kept for sequence in source]
     self.ratio = search_side / template_side
     self._config = config
-    self.tables = _tables(kept, weights)
+    self.tables = _tables(kept, weights, needed_context(config, self.ratio), self.ratio)
 
   def plan(self, seed: int, index) -> dict[str, np.ndarray]:
     """`draw` for the examples `index` (integers in [0, 2**32), [n]) of the stream `seed`."""
@@ -263,17 +294,23 @@ def anchors(sequence: Sequence) -> np.ndarray:
   return sequence.boxes[seen[np.maximum(last, 0)]]
 
 
-def _tables(sources: list[list[Sequence]], weights: Seq[float]) -> Tables:
+def _tables(sources: list[list[Sequence]], weights: Seq[float], context: float, ratio: float) -> Tables:
   sequences = [sequence for source in sources for sequence in source]
   running = lambda counts: np.cumsum([0, *counts]).astype(np.int32)
   visible = np.concatenate([s.visible for s in sequences])
+  start = running(len(s) for s in sequences)
+  alone = [s.lookalikes[_shown_alone(s, context, ratio)] for s in sequences]
+  lookalikes = np.concatenate([*alone, np.zeros((1, 5), np.float32)])
   return Tables(
-      start=running(len(s) for s in sequences),
+      start=start,
       boxes=np.concatenate([s.boxes for s in sequences]),
       anchors=np.concatenate([anchors(s) for s in sequences]),
       visible=np.flatnonzero(visible).astype(np.int32),
       visible_start=running(s.visible.sum() for s in sequences),
       absent=np.append(np.flatnonzero(~visible), 0).astype(np.int32),
       absent_start=running((~s.visible).sum() for s in sequences),
+      lookalike_frame=(lookalikes[:, 0] + np.append(np.repeat(start[:-1], [len(a) for a in alone]), 0)).astype(np.int32),
+      lookalike_box=np.ascontiguousarray(lookalikes[:, 1:]),
+      lookalike_start=running(len(a) for a in alone),
       source_start=running(len(source) for source in sources),
       cumulative=(np.cumsum(np.asarray(weights, np.float64)) / sum(weights)).astype(np.float32))

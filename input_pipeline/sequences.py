@@ -23,6 +23,8 @@ class Sequence:
     size: (width, height) of the frames in pixels; None when neither the frames nor the labels tell it.
     frame_labels: a benchmark's further labels by name, int [T] each: "absence", "cover" (GOT-10k, 0..8),
       "cut_by_image", "full_occlusion", "out_of_view", "absent" (LaSOT's toolkit: either); the others are 0 or 1.
+    lookalikes: float32 [M, 5], boxes of what is not the target but may look like it: frame, x, y, w, h; several or none
+      per frame. Only our simulator writes them.
   """
 
   name: str
@@ -33,12 +35,14 @@ class Sequence:
   mended: Mapping[str, int] = dataclasses.field(default_factory=dict)
   size: tuple[int, int] | None = None
   frame_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  lookalikes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 5), np.float32))
 
   def __len__(self) -> int:
     return len(self.boxes)
 
 
-def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, frame_labels=None) -> Sequence:
+def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, frame_labels=None,
+                lookalikes=()) -> Sequence:
   """Checks and mends labels, the same way for every format.
 
   The rule (our choice, FIELD.md lists what occurs): a frame is visible when its flag says so *and* its box has
@@ -53,9 +57,11 @@ def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, f
     attributes: attribute names.
     size: (width, height) of the frames in pixels, or None.
     frame_labels: further labels by name, [T] each.
+    lookalikes: [M, 5], see `Sequence`.
 
   Raises:
-    DataError: box and frame (or flag, or label) counts that differ, infinite or negative sizes, an empty annotation.
+    DataError: box and frame (or flag, or label) counts that differ, infinite or negative sizes, an empty annotation,
+      look-alikes in frames that are not there.
   """
   boxes = np.array(boxes, np.float64).reshape(-1, 4)
   if not len(boxes):
@@ -82,7 +88,13 @@ def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, f
       "visible frame with a zero box, taken as absent": int((flags & ~positive).sum()),
       "absent frame with a real box, box dropped": int((~flags & positive).sum()),
   }
+  lookalikes = np.array(lookalikes, np.float32).reshape(-1, 5)
+  right = (lookalikes[:, 0] >= 0) & (lookalikes[:, 0] < len(boxes)) & (lookalikes[:, 0] % 1 == 0)
+  right &= np.isfinite(lookalikes).all(axis=1) & (lookalikes[:, 3:] > 0).all(axis=1)
+  if not right.all():
+    raise DataError(f"{where}: a look-alike {lookalikes[np.argmin(right)].tolist()}, expected frame,x,y,w,h with a frame "
+                    f"from 0 to {len(boxes) - 1} and w,h > 0")
   seen = flags & positive
   boxes = np.where(seen[:, None], boxes, 0).astype(np.float32)
   mended = {what: count for what, count in mended.items() if count}
-  return Sequence(name, frames, boxes, seen, tuple(attributes), mended, size, dict(frame_labels or {}))
+  return Sequence(name, frames, boxes, seen, tuple(attributes), mended, size, dict(frame_labels or {}), lookalikes)

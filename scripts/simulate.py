@@ -25,6 +25,7 @@ from siamdff_jax import cli
 _OUT = flags.DEFINE_string("out", None, "Folder to write to; made when it is not there.", required=True)
 _SEQUENCES = flags.DEFINE_integer("sequences", 20, "How many sequences.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", 100, "Frames per sequence; at most so many with --replay.", lower_bound=1)
+_WORKERS = flags.DEFINE_integer("workers", 1, "Processes; what is written does not depend on it.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the data set.", lower_bound=0)
 _WIDTH = flags.DEFINE_integer("width", 640, "Width of the frames in pixels.", lower_bound=32)
 _HEIGHT = flags.DEFINE_integer("height", 512, "Height of the frames in pixels.", lower_bound=32)
@@ -59,7 +60,7 @@ def main(_):
   beside = _data_set(_BESIDE)
   sheet = write_dataset(_OUT.value, _SEQUENCES.value, _FRAMES.value, _SEED.value, _WIDTH.value, _HEIGHT.value,
                         sizes=_sizes(_SIZES.value), camera_jumps=_TRAJECTORIES.value == "camera_jumps",
-                        replay=_data_set(_REPLAY), backgrounds=_data_set(_BACKGROUNDS))
+                        replay=_data_set(_REPLAY), backgrounds=_data_set(_BACKGROUNDS), workers=_WORKERS.value)
   pictures = [sheet] if beside is None else [sheet, write_beside(_OUT.value, _SEQUENCES.value, *beside)]
   print(f"{_SEQUENCES.value} sequences in {_OUT.value}; look at {' and '.join(map(str, pictures))}")
 

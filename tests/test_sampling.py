@@ -6,7 +6,7 @@ import pytest
 import small
 from input_pipeline import crops
 from input_pipeline.errors import DataError
-from input_pipeline.sampling import PairSampler
+from input_pipeline.sampling import PairSampler, needed_context
 from input_pipeline.sequences import from_labels
 
 RATIO = small.SEARCH_SIDE / small.TEMPLATE_SIDE
@@ -165,6 +165,36 @@ def test_impostors_are_other_sequences_targets():
       impostors += 1
       assert s != pair.template[0]
   np.testing.assert_allclose(impostors / 1500, 0.4 * 3 / 4, atol=0.04)  # One sequence in four is the own one.
+
+
+def test_look_alikes_are_shown_without_the_target():
+  """Of the template's own sequence, wholly inside the window, nothing of the target in it, and all within reach."""
+  length, size = 40, 20.0
+  boxes = np.tile(np.float32([300, 200, size, size]), (length, 1))
+  visible = np.arange(length) != 7
+  around = [[t, 310 + 5.0 * t - 8, 210 + 3.0 * t - 8, 16, 16] for t in range(length)]  # From on top of it to far away.
+  around += [[7, 303, 202, 16, 16], [11, 250, 900, 16, 16]]  # In front of the absent target; out of reach.
+  config = small.config().data.pairs
+  config.update(negative=1.0, lookalike=1.0, shift=1.6, scale=0.5)
+  sequences = [sequence("a"), from_labels("b", None, boxes, visible, "b", lookalikes=around)]
+  drawn = PairSampler([sequences], [1.0], config, template_side=small.TEMPLATE_SIDE, search_side=small.SEARCH_SIDE)
+  context = needed_context(config, RATIO) * crops.template_window(boxes[0])[2]
+  shown = set()
+  for i in range(1000):
+    pair = drawn(5, i)
+    if pair.template[0] != 1:
+      continue
+    (s, t), (x, y, side) = pair.search, pair.search_window
+    inside = [row for row in around if row[0] == t and abs(row[1] + 8 - x) <= side / 2 - 8
+              and abs(row[2] + 8 - y) <= side / 2 - 8]
+    assert s == 1 and not pair.present and len(inside) == 1
+    assert t == 7 or max(abs(x - 310), abs(y - 210)) >= (side + size) / 2
+    assert max(abs(x - 310), abs(y - 210)) + side / 2 <= context
+    shown.add(tuple(inside[0][:2]))
+  # Side 4 * 16 at most: free of the target from 32 + 8 + 10 pixels on, and in reach for a while.
+  frames = sorted({t for t, _ in shown})
+  assert frames[0] == 7 and frames[1] == 11 and frames[-1] < length - 1 and (11, 250) not in shown
+  assert len(shown) == len(frames) + 1  # Two of them in frame 7, in which the target is absent.
 
 
 def test_absent_frames_are_searched_where_the_target_was_last_seen():

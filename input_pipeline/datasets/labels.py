@@ -32,6 +32,7 @@ class Labels:
     attributes: attribute names.
     size: (width, height) of the frames in pixels, where the labels tell it.
     frame_labels: as in `Sequence.frame_labels`, [T''] each.
+    lookalikes: as in `Sequence.lookalikes`, [M, 5].
   """
 
   boxes: np.ndarray
@@ -40,6 +41,7 @@ class Labels:
   attributes: tuple[str, ...] = ()
   size: tuple[int, int] | None = None
   frame_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  lookalikes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 5), np.float32))
 
 
 def read_bytes(path) -> bytes:
@@ -55,7 +57,7 @@ def read_json(path) -> Labels:
   """Reads `{"gt_rect": [[x,y,w,h], ...], "exist": [0/1, ...], "attributes": ["TC", ...]}`.
 
   The boxes can also stand under `gt` (CST Anti-UAV); an absent target is `[]`, `null`, NaN or `[0,0,0,0]`; `exist`
-  and `attributes` can be missing.
+  and `attributes` can be missing. Our simulator adds `"lookalikes": [[frame, x, y, w, h], ...]`.
 
   Raises:
     DataError: unreadable, not JSON, or another structure than the one above.
@@ -70,7 +72,8 @@ def read_json(path) -> Labels:
     raise DataError(f'{where}: expected an object with a list of boxes [x,y,w,h] under the key "gt_rect" or "gt"')
   rows = [_json_row(where, t, row) for t, row in enumerate(data[keys[0]])]
   boxes = np.array(rows, np.float32).reshape(-1, 4)
-  return Labels(boxes, _json_flags(where, data.get("exist")), where, _json_attributes(where, data.get("attributes")))
+  return Labels(boxes, _json_flags(where, data.get("exist")), where, _json_attributes(where, data.get("attributes")),
+                lookalikes=_json_lookalikes(where, data.get("lookalikes", [])))
 
 
 def read_text(path) -> Labels:
@@ -176,6 +179,16 @@ def _json_attributes(where, names) -> tuple[str, ...]:
   if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
     raise DataError(f'{where}: expected a list of names under the key "attributes"')
   return tuple(names)
+
+
+def _json_lookalikes(where, rows) -> np.ndarray:
+  if not isinstance(rows, list):
+    raise DataError(f'{where}: expected a list of [frame,x,y,w,h] under the key "lookalikes"')
+  for row in rows:
+    if not isinstance(row, list) or len(row) != 5 or not all(_is_number(value) for value in row):
+      raise DataError(f"{where}: a look-alike {grammar.short(row)}, expected [frame,x,y,w,h]")
+    _in_range(row, f"{where}: a look-alike")
+  return np.array(rows, np.float32).reshape(-1, 5)
 
 
 def _is_number(value, bools=False) -> bool:

@@ -64,7 +64,7 @@ def _load_one(source, name, path, frames) -> Sequence:
   found = source.read_labels(path)
   opened, size = open_media(source.find_media(path), len(found.boxes)) if frames else (None, found.size)
   sequence = from_labels(name, opened, found.boxes, found.visible, found.where, found.attributes, size,
-                         found.frame_labels)
+                         found.frame_labels, found.lookalikes)
   if frames:
     check_size(found, size)
     outside = np.flatnonzero(sequence.visible & is_outside(sequence.boxes, size))

@@ -68,6 +68,7 @@ def fingerprint(sequences: list[Sequence], context: float) -> str:
   for sequence in sequences:
     digest.update(f"{sequence.name} {len(sequence)} ".encode())
     digest.update(np.ascontiguousarray(sequence.boxes).tobytes())
+    digest.update(np.ascontiguousarray(sequence.lookalikes).tobytes())
     files = {ImageFiles: lambda f: f.paths, VideoFile: lambda f: [f.path]}.get(type(sequence.frames), lambda f: [])
     for path in files(sequence.frames):
       digest.update(f"{os.stat(path).st_size} ".encode())

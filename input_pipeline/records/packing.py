@@ -85,6 +85,7 @@ def verify(sequences: list[Sequence], root: str, frames: int | None = 200) -> tu
     raise DataError(f"{root}: holds other sequences than the source; delete it and pack again")
   for sequence in packed:
     same = np.array_equal(sequence.boxes, source[sequence.name].boxes)
+    same &= np.array_equal(sequence.lookalikes, source[sequence.name].lookalikes)
     if not same or not np.array_equal(sequence.visible, source[sequence.name].visible):
       raise DataError(f"{root}: the labels of {sequence.name} differ from the source's; delete it and pack again")
   places = [(s, t) for s in packed for t in range(len(s))]
@@ -179,6 +180,8 @@ def _write(sequences, folder, root, mark, context, shards):
              lengths=[len(s) for s in sequences], attributes=[json.dumps(s.attributes) for s in sequences],
              boxes=np.concatenate([s.boxes for s in sequences]),
              visible=np.concatenate([s.visible for s in sequences]),
+             lookalikes=np.concatenate([s.lookalikes for s in sequences]),
+             lookalike_counts=[len(s.lookalikes) for s in sequences],
              rectangles=np.concatenate([p.rectangles for p in parts]), means=np.concatenate([p.means for p in parts]))
   os.replace(path + ".partial", path)
 

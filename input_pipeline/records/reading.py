@@ -61,11 +61,14 @@ def load(root: str) -> list[Sequence]:
     raise DataError(f"{root}: holds {len(source)} frames, its index {len(index['boxes'])}; delete the folder and pack "
                     "again")
   sequences, start = [], 0
-  for name, length, attributes in zip(index["names"], index["lengths"], index["attributes"]):
+  # Not in what was packed before there were any.
+  counts = index.get("lookalike_counts", np.zeros(len(index["names"]), int))
+  lookalikes = np.split(index.get("lookalikes", np.zeros((0, 5), np.float32)), np.cumsum(counts)[:-1])
+  for name, length, attributes, others in zip(index["names"], index["lengths"], index["attributes"], lookalikes):
     rows = slice(start, start + int(length))
     frames = PackedCrops(lambda n: builder.image_of(source[n]), rows, index, root)
     sequences.append(Sequence(str(name), frames, index["boxes"][rows], index["visible"][rows],
-                              tuple(json.loads(str(attributes)))))
+                              tuple(json.loads(str(attributes))), lookalikes=others))
     start = rows.stop
   return sequences
 

@@ -1,6 +1,9 @@
 """A folder of simulated sequences that can be continued after an interruption."""
 
+import contextlib
+import functools
 import json
+import multiprocessing
 import pathlib
 
 import cv2
@@ -23,7 +26,7 @@ SHEET_FILE, BESIDE_FILE = "contact_sheet.png", "beside.jpg"
 
 def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width: int, height: int, *,
                   sizes=None, camera_jumps: bool = False, replay: tuple[str, str] | None = None,
-                  backgrounds: tuple[str, str] | None = None) -> pathlib.Path:
+                  backgrounds: tuple[str, str] | None = None, workers: int = 1) -> pathlib.Path:
   """Simulates sequences 0..num_sequences-1 into a folder; complete ones that are there already are kept.
 
   Args:
@@ -37,6 +40,7 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
     replay: (format, root) of a data set with frames. Sequence i follows the boxes of its sequence i (in the order of
       names, from the start again after the last) from the first visible one on, scaled to the frame's size.
     backgrounds: (format, root) of a data set with frames. The scene of each sequence is made from a frame of it.
+    workers: processes; what is written does not depend on it.
 
   Returns:
     The path of a picture of twelve of the frames.
@@ -51,8 +55,8 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
                     "a seed >= 0")
   if camera_jumps and replay:
     raise DataError("replayed trajectories cannot have camera jumps of the simulator's, expected one of the two")
-  given = load(*replay) if replay else None
-  photographed = load(*backgrounds) if backgrounds else None
+  for source in filter(None, (replay, backgrounds)):
+    _load_once(*map(str, source))  # What cannot be read is said before anything is written.
   sizes = [list(size) for size in sizes or [(width, height)]]
   parameters = {"seed": seed, "num_frames": num_frames, "sizes": sizes, "camera_jumps": camera_jumps,
                 "replay": [str(part) for part in replay or ()]}
@@ -60,21 +64,35 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
     parameters["backgrounds"] = [str(part) for part in backgrounds]
   _claim(folder, parameters)
   missing = [index for index in range(num_sequences) if not is_complete(folder, f"sim_{index:06d}")]
-  with tqdm(total=len(missing), unit="seq", desc=f"simulating into {folder}") as progress:
-    for index in missing:
-      size = sizes[stream(seed, index, "size").integers(len(sizes))]
-      boxes = _trajectory(given[index % len(given)], num_frames, size) if given else None
-      frames = num_frames if boxes is None else len(boxes)
-      background = _background(photographed, stream(seed, index, "background")) if photographed else None
-      write_sequence(simulate(seed, index, frames, *size, trajectory=boxes, camera_jumps=camera_jumps,
-                              background=background), folder)
+  make = functools.partial(_write_one, folder, parameters)
+  with contextlib.ExitStack() as stack:
+    progress = stack.enter_context(tqdm(total=len(missing), unit="seq", desc=f"simulating into {folder}"))
+    made = map(make, missing)
+    if workers > 1:
+      pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
+      made = pool.imap_unordered(make, missing)
+    for _ in made:
       progress.update()
   return _write_sheet(folder, num_sequences)
 
 
-def _background(sequences, rng):
-  """A frame without its target, of any of the sequences."""
-  return without_target(sequences[int(rng.integers(len(sequences)))], rng)
+def _write_one(folder, parameters, index):
+  """Simulates and writes sequence `index` of the folder that has these parameters."""
+  seed, frames = parameters["seed"], parameters["num_frames"]
+  size = parameters["sizes"][stream(seed, index, "size").integers(len(parameters["sizes"]))]
+  boxes = background = None
+  if parameters["replay"]:
+    given = _load_once(*parameters["replay"])
+    boxes = _trajectory(given[index % len(given)], frames, size)
+    frames = len(boxes)
+  if "backgrounds" in parameters:
+    rng, photographed = stream(seed, index, "background"), _load_once(*parameters["backgrounds"])
+    background = without_target(photographed[int(rng.integers(len(photographed)))], rng)
+  write_sequence(simulate(seed, index, frames, *size, trajectory=boxes, camera_jumps=parameters["camera_jumps"],
+                          background=background), folder)
+
+
+_load_once = functools.lru_cache(2)(load)  # Once in every process.
 
 
 def _trajectory(sequence, num_frames, size):

@@ -118,3 +118,16 @@ def paint_distractor(distractor: Distractor, t: int, radiance: np.ndarray, lens_
   if distractor.twin:
     contrast *= target_contrast / patch.mean_heat
   area += patch.opacity[own] * (area.mean() - area) + patch.heat[own] * np.float32(contrast)
+
+
+def distractor_boxes(distractors: list[Distractor], num_frames: int, width: int, height: int) -> np.ndarray:
+  """Where they are to be seen, at least half of each: float32 [M, 5], frame and xywh clipped to the view, by frame."""
+  rows = []
+  for t in range(num_frames):
+    for distractor in distractors:
+      middle, shape = distractor.centres[t], distractor.shapes[t]
+      low, high = np.maximum(middle - shape / 2, 0), np.minimum(middle + shape / 2, [width, height])
+      inside = high - low
+      if (inside > 0).all() and inside.prod() >= 0.5 * shape.prod():
+        rows.append([t, *low, *inside])
+  return np.array(rows, np.float32).reshape(-1, 5)

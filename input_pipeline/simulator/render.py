@@ -10,7 +10,7 @@ from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator import attributes, motion, raster
 from input_pipeline.simulator.backgrounds import photographed_scene
-from input_pipeline.simulator.distractors import draw_distractors, paint_distractor
+from input_pipeline.simulator.distractors import distractor_boxes, draw_distractors, paint_distractor
 from input_pipeline.simulator.scene import add_occluder, build_scene
 from input_pipeline.simulator.sensor import Sensor
 from input_pipeline.simulator.streams import stream
@@ -42,7 +42,8 @@ def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: i
     background: a real frame without target, uint8 [h, w], to make the scene from; None draws one.
 
   Returns:
-    A Sequence with frames uint8 [T, H, W] held in memory, boxes float32 [T, 4], visible bool [T] and attributes.
+    A Sequence with frames uint8 [T, H, W] held in memory, boxes float32 [T, 4], visible bool [T], attributes and
+    look-alikes.
 
   Raises:
     DataError: a frame or sequence too small, a trajectory of another length or without the target in its first frame.
@@ -78,7 +79,8 @@ def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: i
     frames[t] = sensor.expose(radiance)
   boxes, visible = _labels(plan, events, width, height, replayed=trajectory is not None)
   names = attributes.sequence_attributes(boxes, visible, events, plan.camera, width)
-  return Sequence(f"sim_{index:06d}", ArrayFrames(frames), boxes, visible, names)
+  return Sequence(f"sim_{index:06d}", ArrayFrames(frames), boxes, visible, names,
+                  lookalikes=distractor_boxes(others, num_frames, width, height))
 
 
 def _checked(trajectory, num_frames, width, height):

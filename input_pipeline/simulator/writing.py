@@ -30,7 +30,9 @@ def write_sequence(sequence: Sequence, folder) -> pathlib.Path:
   """
   target = pathlib.Path(folder) / sequence.name
   rows = [[round(float(v), 3) for v in box] if seen else [] for box, seen in zip(sequence.boxes, sequence.visible)]
-  label = {"exist": [int(v) for v in sequence.visible], "gt_rect": rows, "attributes": list(sequence.attributes)}
+  others = [[int(row[0]), *(round(float(v), 3) for v in row[1:])] for row in sequence.lookalikes]
+  label = {"exist": [int(v) for v in sequence.visible], "gt_rect": rows, "attributes": list(sequence.attributes),
+           "lookalikes": others}
   try:
     target.mkdir(parents=True, exist_ok=True)
     for t, frame in enumerate(sequence.frames, start=1):

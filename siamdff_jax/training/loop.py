@@ -1,5 +1,6 @@
 """The training loop: state and data position from the last checkpoint, then step after step."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -120,7 +121,9 @@ def _meter(config) -> throughput.Meter:
   flops = None
   if peak:
     teacher = checkpoints.load_config(config.teacher.checkpoint) if config.distiller.kind != "none" else None
-    flops, peak = throughput.model_flops(config, teacher), peak * jax.device_count()
+    with contextlib.suppress(RuntimeError):  # Without a CPU backend beside the accelerator's nothing counts them.
+      flops = throughput.model_flops(config, teacher)
+    peak *= jax.device_count()
   return throughput.Meter(config.train.batch_size, flops, peak)
 
 

@@ -70,6 +70,9 @@ def forward_flops(config: ml_collections.ConfigDict) -> float:
 
   Args:
     config: `config.model`.
+
+  Raises:
+    RuntimeError: there is no CPU backend to count with (JAX_PLATFORMS=cuda; "cuda,cpu" has one).
   """
   model = build(config)
   channels = 2 if model.prior_channel else 1
@@ -79,9 +82,11 @@ def forward_flops(config: ml_collections.ConfigDict) -> float:
     out = model.apply(variables, template, wh, search)
     return {key: out[key] for key in ("class_logit", "quality_logit", "ltrb", "presence_logit")}
 
-  lowered = jax.jit(forward).lower(abstract_variables(model), image(model.template_side),
-                                   jax.ShapeDtypeStruct((1, 2), jnp.float32), image(model.search_side))
-  return float(lowered.cost_analysis()["flops"])
+  # Counted by the CPU's backend: plugins (CUDA, TPU) do not count what is not compiled.
+  with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    lowered = jax.jit(forward).lower(abstract_variables(model), image(model.template_side),
+                                     jax.ShapeDtypeStruct((1, 2), jnp.float32), image(model.search_side))
+    return float(lowered.cost_analysis()["flops"])
 
 
 def model_flops(config: ml_collections.ConfigDict, teacher_config: ml_collections.ConfigDict | None = None) -> float:
