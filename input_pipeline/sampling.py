@@ -97,8 +97,8 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
 
   present = u["negative"] >= np.float32(config.negative)
   windows = [_around(search_box, signed, config, ratio, xp)]
-  # A negative pair: a look-alike of the same sequence; or another sequence's target; or a frame without the target, where
-  # it was last seen; or a window beside a target.
+  # A negative pair: a look-alike of the same sequence; or another sequence's target; or a frame without the target,
+  # where it was last seen; or a window beside a target.
   first_absent, end_absent = tables.absent_start[sequence], tables.absent_start[sequence + 1]
   absent_chosen = (end_absent > first_absent) & (u["absent"] < 0.5)
   absent = tables.absent[xp.minimum(pick("absent_frame", first_absent, end_absent), len(tables.absent) - 1)]
@@ -301,6 +301,7 @@ def _tables(sources: list[list[Sequence]], weights: Seq[float], context: float, 
   start = running(len(s) for s in sequences)
   alone = [s.lookalikes[_shown_alone(s, context, ratio)] for s in sequences]
   lookalikes = np.concatenate([*alone, np.zeros((1, 5), np.float32)])
+  first = np.append(np.repeat(start[:-1], [len(a) for a in alone]), 0)
   return Tables(
       start=start,
       boxes=np.concatenate([s.boxes for s in sequences]),
@@ -309,7 +310,7 @@ def _tables(sources: list[list[Sequence]], weights: Seq[float], context: float, 
       visible_start=running(s.visible.sum() for s in sequences),
       absent=np.append(np.flatnonzero(~visible), 0).astype(np.int32),
       absent_start=running((~s.visible).sum() for s in sequences),
-      lookalike_frame=(lookalikes[:, 0] + np.append(np.repeat(start[:-1], [len(a) for a in alone]), 0)).astype(np.int32),
+      lookalike_frame=first.astype(np.int32) + lookalikes[:, 0].astype(np.int32),
       lookalike_box=np.ascontiguousarray(lookalikes[:, 1:]),
       lookalike_start=running(len(a) for a in alone),
       source_start=running(len(source) for source in sources),

@@ -92,8 +92,8 @@ def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, f
   right = (lookalikes[:, 0] >= 0) & (lookalikes[:, 0] < len(boxes)) & (lookalikes[:, 0] % 1 == 0)
   right &= np.isfinite(lookalikes).all(axis=1) & (lookalikes[:, 3:] > 0).all(axis=1)
   if not right.all():
-    raise DataError(f"{where}: a look-alike {lookalikes[np.argmin(right)].tolist()}, expected frame,x,y,w,h with a frame "
-                    f"from 0 to {len(boxes) - 1} and w,h > 0")
+    raise DataError(f"{where}: a look-alike {lookalikes[np.argmin(right)].tolist()}, expected frame,x,y,w,h with a "
+                    f"frame from 0 to {len(boxes) - 1} and w,h > 0")
   seen = flags & positive
   boxes = np.where(seen[:, None], boxes, 0).astype(np.float32)
   mended = {what: count for what, count in mended.items() if count}

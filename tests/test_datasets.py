@@ -95,6 +95,14 @@ def test_two_infrared_videos(tmp_path):
     (b'{"gt_rect": [[1, 2, 3, 4]], "exist": [2]}', "exist"),
     (b'{"gt_rect": [[1, 2, 3, 4]], "exist": 1}', "exist"),
     (b'{"gt_rect": [[1, 2, 3, 4]], "attributes": "TS"}', "attributes"),
+    (b'{"gt_rect": [[1, 2, 3, 4]], "lookalikes": {}}', "lookalikes"),
+    (b'{"gt_rect": [[1, 2, 3, 4]], "lookalikes": [[1, 2, 3, 4]]}', "a look-alike"),
+    (b'{"gt_rect": [[1, 2, 3, 4]], "lookalikes": [[0, 2, 3, 4, "5"]]}', "a look-alike"),
+    (b'{"gt_rect": [[1, 2, 3, 4]], "lookalikes": [[1, 2, 3, 4, 5]]}', "a frame from 0 to 0"),
+    (b'{"gt_rect": [[1, 2, 3, 4]], "lookalikes": [[0.5, 2, 3, 4, 5]]}', "a frame from 0 to 0"),
+    (b'{"gt_rect": [[1, 2, 3, 4]], "lookalikes": [[0, 2, 3, 4, 0]]}', "w,h > 0"),
+    (b'{"gt_rect": [[1, 2, 3, 4]], "lookalikes": [[0, NaN, 3, 4, 5]]}', "w,h > 0"),
+    (b'{"gt_rect": [[1, 2, 3, 4]], "lookalikes": [[0, 2, 3, 4, 1e300]]}', "pixel coordinates"),
 ])
 def test_bad_json(tmp_path, content, problem):
   write_text(tmp_path / "s" / "infrared.json", content)

@@ -39,7 +39,8 @@ def source():
     frames = np.stack([np.roll(texture(n), 7 * t, axis=1) for t in range(length)])
     boxes = [[5 + 30 * t, 4 + 25 * t, 10 + t, 8] for t in range(length)]
     visible = np.isin(np.arange(length), [0, 4, length - 1], invert=True)
-    sequences.append(from_labels(name, ArrayFrames(frames), boxes, visible, name, ("TS",)))
+    lookalikes = [[t, 40 + 30 * t, 4 + 25 * t, 9, 8] for t in range(n, 5)]
+    sequences.append(from_labels(name, ArrayFrames(frames), boxes, visible, name, ("TS",), lookalikes=lookalikes))
   return sequences
 
 
@@ -55,6 +56,7 @@ def test_labels_come_back_as_they_were(source, root):
     assert copy.name == original.name and copy.attributes == ("TS",) and len(copy) == len(original)
     np.testing.assert_array_equal(copy.boxes, original.boxes)
     np.testing.assert_array_equal(copy.visible, original.visible)
+    np.testing.assert_array_equal(copy.lookalikes, original.lookalikes)
 
 
 def test_what_is_stored_is_the_surroundings_of_the_target(source, root):

@@ -15,6 +15,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.simulator import attributes, flyers, render, sensor, simulate, target, write_sequence
 from input_pipeline.simulator.codec import Codec
 from input_pipeline.simulator.dataset import write_beside, write_dataset
+from input_pipeline.simulator.distractors import Distractor, distractor_boxes, paint_distractor
 from input_pipeline.simulator.motion import draw_plan
 from input_pipeline.simulator.multirotor import draw_multirotor, project
 from input_pipeline.simulator.raster import render_polygons
@@ -297,6 +298,8 @@ def test_written_sequence_reads_back(tmp_path):
   for row, box, seen in zip(label["gt_rect"], sequence.boxes, sequence.visible):
     assert row == [] if not seen else np.allclose(row, box, atol=1e-3)
   assert tuple(label["attributes"]) == sequence.attributes
+  (read,) = datasets.load("antiuav410", tmp_path)
+  assert np.allclose(read.lookalikes, sequence.lookalikes, atol=1e-3)
   image = cv2.imread(str(folder / "000001.jpg"), cv2.IMREAD_UNCHANGED)
   assert image.ndim == 2 and np.abs(image.astype(int) - sequence.frames[0]).mean() < 3
 
@@ -315,6 +318,33 @@ def test_data_set_of_several_sizes(tmp_path):
   assert found[0] == found[1] and set(found[0]) == set(sizes)
   with pytest.raises(DataError, match="simulation.json"):
     write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, sizes=sizes[:2])
+
+
+def test_look_alikes_are_labelled_where_they_are_painted():
+  """In the view, cut by its edge, and outside of it."""
+  flyer = flyers.draw_flyer(np.random.default_rng(3), "aeroplane", 3, 2.0, 1.0)
+  alike = Distractor(flyer, np.array([[50.0, 40], [3, 40], [-7, 40]]), np.full((3, 2), [24.0, 12]), 80.0, False)
+  boxes = distractor_boxes([alike], 3, 100, 80)
+  np.testing.assert_allclose(boxes, [[0, 38, 34, 24, 12], [1, 0, 34, 15, 12]], atol=1e-4)
+  for t, (_, x, y, w, h) in enumerate(boxes):
+    radiance = np.full((80, 100), 100, np.float32)
+    paint_distractor(alike, t, radiance, 0.5, 0.0)
+    rows, columns = np.nonzero(np.abs(radiance - 100) > 4)
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    box = np.array([x, y, x + w, y + h])
+    if t == 0:
+      np.testing.assert_allclose(found, box, atol=2)
+    assert (found[:2] >= box[:2] - 2).all() and (found[2:] <= box[2:] + 2).all()
+
+
+def test_workers_write_the_same(tmp_path):
+  write_dataset(tmp_path / "given", 2, 3, 1, 96, 64)
+  written = []
+  for workers in (1, 2):
+    folder = tmp_path / str(workers)
+    write_dataset(folder, 3, 2, 5, 64, 48, workers=workers, backgrounds=("antiuav410", tmp_path / "given"))
+    written.append({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+  assert written[0] == written[1] and len(written[0]) == 3 * 3 + 2
 
 
 def test_data_set_is_replayed_at_another_size(tmp_path):

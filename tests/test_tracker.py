@@ -113,14 +113,14 @@ def test_absent_grows_the_search_window_and_keeps_the_box(tracker):
 
 
 def test_a_size_that_cannot_change_does_not(tracker):
-  """With much play the first box is kept; with none the size follows the (random) predictions."""
+  """With much hold the first box is kept; with none the size follows the (random) predictions."""
   _, variables = tracker
   frames, boxes = moving_square(0, length=4)
   found = {}
-  for play in (50.0, 0.0):
-    tied = Tracker(tracker[0].model, {"absent_below": 0.0, "size": {"play": play}})
+  for hold in (50.0, 0.0):
+    tied = Tracker(tracker[0].model, {"absent_below": 0.0, "size": {"hold": hold}})
     _, out = jax.jit(tied.chunk)(variables, tied.init(variables, frames[0], boxes[0]), frames[1:])
-    found[play] = np.asarray(out.box[:, 2:])
+    found[hold] = np.asarray(out.box[:, 2:])
   np.testing.assert_allclose(found[50.0], np.tile(boxes[0, 2:], (3, 1)), atol=1e-3)
   assert np.abs(found[0.0] - boxes[0, 2:]).max() > 0.1
 

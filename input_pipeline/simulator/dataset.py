@@ -86,8 +86,11 @@ def _write_one(folder, parameters, index):
     boxes = _trajectory(given[index % len(given)], frames, size)
     frames = len(boxes)
   if "backgrounds" in parameters:
-    rng, photographed = stream(seed, index, "background"), _load_once(*parameters["backgrounds"])
-    background = without_target(photographed[int(rng.integers(len(photographed)))], rng)
+    rng, (format, root) = stream(seed, index, "background"), parameters["backgrounds"]
+    names = [sequence.name for sequence in _load_once(format, root)]
+    # Opened anew: hundreds of videos kept open in each of many processes are more than a system allows.
+    (photographed,) = load(format, root, only=[names[int(rng.integers(len(names)))]])
+    background = without_target(photographed, rng)
   write_sequence(simulate(seed, index, frames, *size, trajectory=boxes, camera_jumps=parameters["camera_jumps"],
                           background=background), folder)
 

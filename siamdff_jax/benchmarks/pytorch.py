@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from input_pipeline.errors import DataError
 from siamdff_jax.benchmarks import timing
+from siamdff_jax.models import summary
 from siamdff_jax.models.build import build
 from siamdff_jax.models.load import abstract_variables
 from siamdff_jax.models.siamdff import SiamDFF
@@ -205,10 +206,9 @@ def _jax_call(name, config, model, variables, batch) -> tuple[Callable[[], dict]
   else:
     arguments = (on_device, template, wh, search)
     forward = jax.jit(lambda v, *x: head(model.apply(v, *x)))
-  lowered = forward.lower(*arguments)
-  gflop = lowered.cost_analysis()["flops"] / 1e9
+  gflop = summary.flops(forward, *arguments) / 1e9
   if name != "training":
-    compiled = lowered.compile()
+    compiled = forward.lower(*arguments).compile()
     return lambda: jax.block_until_ready(compiled(*arguments)), gflop
   return _jax_training(config, model, variables, batch), 3 * gflop
 

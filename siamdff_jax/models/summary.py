@@ -1,11 +1,27 @@
 """Parameters and floating-point operations of a network."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 from siamdff_jax.models.build import build
 from siamdff_jax.models.load import abstract_variables
+
+
+def flops(function: Callable, *arguments) -> float:
+  """Floating-point operations of a function of arrays (only their shapes matter), a multiply-add as 2.
+
+  XLA's count of the lowered program, before any optimisation; nothing is compiled. The CPU's backend counts: the
+  plugins of accelerators do not tell before compilation (CUDA's gave None, jax 0.11).
+
+  Raises:
+    RuntimeError: there is no CPU backend (JAX_PLATFORMS=cuda; "cuda,cpu" has one).
+  """
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+  with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    return float(jax.jit(function).lower(*shapes).cost_analysis()["flops"])
 
 
 def summarize(config: ml_collections.ConfigDict) -> dict[str, float]:
@@ -15,8 +31,7 @@ def summarize(config: ml_collections.ConfigDict) -> dict[str, float]:
     config: `config.model`.
 
   Returns:
-    "parameters", and "search_gflop" / "template_gflop" per frame and per target: XLA's count of the lowered pass at
-    batch 1, a multiply-add as 2.
+    "parameters", and "search_gflop" / "template_gflop" per frame and per target, see `flops`.
   """
   model = build(config)
   variables = abstract_variables(model)
@@ -29,11 +44,8 @@ def summarize(config: ml_collections.ConfigDict) -> dict[str, float]:
   wh = jax.ShapeDtypeStruct((1, 2), jnp.float32)
   encoded = jax.eval_shape(encode, variables, image(model.template_side), wh)
 
-  def gflop(function, *arguments):
-    return jax.jit(function).lower(*arguments).cost_analysis()["flops"] / 1e9
-
   return {
       "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-      "search_gflop": gflop(track, variables, encoded, image(model.search_side)),
-      "template_gflop": gflop(encode, variables, image(model.template_side), wh),
+      "search_gflop": flops(track, variables, encoded, image(model.search_side)) / 1e9,
+      "template_gflop": flops(encode, variables, image(model.template_side), wh) / 1e9,
   }

@@ -1,9 +1,10 @@
 """The size of the target over time: that of the first box, until the predictions leave no doubt that it changed.
 
 What a box includes differs between annotators (and users), and the first one shows what is wanted here. A network has a
-style of its own, and its predictions of a tiny target scatter by a tenth. So a size has play, as worn gears have: the
-predictions move it only when they are further from it than that, and then it keeps that distance behind them (our
-choice; what else was tried: docs/decisions.md).
+style of its own, and its predictions of a tiny target scatter by a tenth. So a change of size is believed the more, the
+larger it is (our choice; what else was tried: docs/decisions.md): with d the change of a logarithm since the first
+box, as the predictions' running mean has it, d^5 / (d^4 + hold^4) of it is. Small ones come to nothing, half of `hold`
+is believed at `hold`, and large ones wholly.
 
 A predicted size also leans towards the search window's, which shows a target of the size found last. That share of
 the window in it is taken out first; with it a size that is wrong would confirm itself.
@@ -18,9 +19,9 @@ import ml_collections
 def default_config() -> ml_collections.ConfigDict:
   """What `config.tracker.size` may set (docs/decisions.md)."""
   return ml_collections.ConfigDict(dict(
-      play=0.3,  # Of the logarithms of width and height.
-      rate=0.6,  # How fast the mean of the predictions follows, per frame, at a score of 1.
-      window_share=0.3,  # Of the search window's logarithm in that of a predicted size.
+      hold=0.2,  # Of the logarithms of width and height; 0: the mean of the predictions itself.
+      rate=0.3,  # How fast the mean of the predictions follows, per frame, at a score of 1.
+      window_share=0.1,  # Of the search window's logarithm in that of a predicted size.
   ))
 
 
@@ -28,10 +29,12 @@ def default_config() -> ml_collections.ConfigDict:
 class SizeState:
   """Attributes:
 
-    log_wh: [2] logarithms of width and height in frame pixels.
+    first: [2] logarithms of the first box's width and height in frame pixels.
+    log_wh: [2] the same of the size now.
     predicted: [2] the running mean of what the network says they are.
   """
 
+  first: jax.Array
   log_wh: jax.Array
   predicted: jax.Array
 
@@ -43,7 +46,7 @@ class SizeState:
 
 def init(wh: jax.Array) -> SizeState:
   """From the first box's width and height [2], frame pixels."""
-  return SizeState(jnp.log(wh), jnp.log(wh))
+  return SizeState(jnp.log(wh), jnp.log(wh), jnp.log(wh))
 
 
 def update(state: SizeState, predicted_wh: jax.Array, score: jax.Array, window_scale: jax.Array,
@@ -61,5 +64,6 @@ def update(state: SizeState, predicted_wh: jax.Array, score: jax.Array, window_s
   off_the_window = (predicted - state.log_wh).mean() - jnp.log(window_scale)
   predicted += off_the_window * config.window_share / (1 - config.window_share)
   mean = state.predicted + jnp.minimum(config.rate * score, 1) * (predicted - state.predicted)
-  ahead = mean - state.log_wh
-  return SizeState(state.log_wh + (ahead - jnp.clip(ahead, -config.play, config.play)), mean)
+  change = mean - state.first
+  believed = change**4 / (change**4 + config.hold**4) if config.hold else 1.0
+  return state.replace(log_wh=state.first + believed * change, predicted=mean)

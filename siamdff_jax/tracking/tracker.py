@@ -21,6 +21,8 @@ from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.tracking import egomotion, motion, proposals, sizes
 from siamdff_jax.tracking.crops import crop, template_window
 
+_LEAST_SCORE = 1e-3  # Of the best cell; lower ones are all alike.
+
 
 def default_config() -> ml_collections.ConfigDict:
   """What `config.tracker` may set; the defaults are our choice (docs/decisions.md)."""
@@ -258,7 +260,10 @@ class Tracker:
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
     consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
     quality = look.cell_score * penalty
-    near = quality * (1 - config.window) + self._expected(state, look) * config.window
+    # Relative to the best: in images unlike those of the training all scores are lower, which must not lend the window
+    # more weight.
+    near = quality / jnp.maximum(quality.max(), _LEAST_SCORE) * (1 - config.window)
+    near += self._expected(state, look) * config.window
     presences = jax.nn.sigmoid(look.presence_logit)
     far = jnp.where(consistent, quality * presences[:, None, None], -1.0)
     best = jnp.where(lost, far, near).reshape(-1).argmax()

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from siamdff_jax.models import summary
 from siamdff_jax.models.build import build
 from siamdff_jax.models.load import abstract_variables
 
@@ -64,15 +65,12 @@ def peak_flops(device_kind: str, dtype: Any) -> float | None:
 def forward_flops(config: ml_collections.ConfigDict) -> float:
   """Floating-point operations of one pair's template and search pass, a multiply-add as 2.
 
-  XLA's count of the lowered pass (before any optimisation, nothing is compiled) at batch 1, as in `models/summary.py`.
+  At batch 1; errors as `models.summary.flops`, which counts.
   The two forms of a depthwise operation, and so CPUs and accelerators, count alike but for taps on the padding, which
   "shift" computes and XLA leaves out of "grouped": 0.00001 of siamdff_r50, 0.0014 of siamdff_lite.
 
   Args:
     config: `config.model`.
-
-  Raises:
-    RuntimeError: there is no CPU backend to count with (JAX_PLATFORMS=cuda; "cuda,cpu" has one).
   """
   model = build(config)
   channels = 2 if model.prior_channel else 1
@@ -82,11 +80,8 @@ def forward_flops(config: ml_collections.ConfigDict) -> float:
     out = model.apply(variables, template, wh, search)
     return {key: out[key] for key in ("class_logit", "quality_logit", "ltrb", "presence_logit")}
 
-  # Counted by the CPU's backend: plugins (CUDA, TPU) do not count what is not compiled.
-  with jax.default_device(jax.local_devices(backend="cpu")[0]):
-    lowered = jax.jit(forward).lower(abstract_variables(model), image(model.template_side),
-                                     jax.ShapeDtypeStruct((1, 2), jnp.float32), image(model.search_side))
-    return float(lowered.cost_analysis()["flops"])
+  return summary.flops(forward, abstract_variables(model), image(model.template_side),
+                       jax.ShapeDtypeStruct((1, 2), jnp.float32), image(model.search_side))
 
 
 def model_flops(config: ml_collections.ConfigDict, teacher_config: ml_collections.ConfigDict | None = None) -> float:
