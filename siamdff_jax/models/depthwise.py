@@ -5,7 +5,8 @@ still (`scripts/benchmark.py depthwise`, numbers in docs/decisions.md). So every
 network is here, in two forms that a test holds equal:
 
 * "shift": a sum over kernel taps of shifted slices times weights. Exports with a symbolic batch size.
-* "grouped": `lax.conv_general_dilated` with feature groups, for accelerators.
+* "grouped": `lax.conv_general_dilated` with feature groups, for TPUs. (On a GPU XLA tries out so many algorithms for them
+  that a step had not compiled after 100 s; docs/performance.md.)
 """
 
 import functools
@@ -21,7 +22,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 def default_form() -> Form:
   """The faster form on the default backend."""
-  return "shift" if jax.default_backend() == "cpu" else "grouped"
+  return "grouped" if jax.default_backend() == "tpu" else "shift"
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, padding: str = "SAME",
