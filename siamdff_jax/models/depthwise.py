@@ -5,8 +5,8 @@ still (`scripts/benchmark.py depthwise`, numbers in docs/decisions.md). So every
 network is here, in two forms that a test holds equal:
 
 * "shift": a sum over kernel taps of shifted slices times weights. Exports with a symbolic batch size.
-* "grouped": `lax.conv_general_dilated` with feature groups, for TPUs. (On a GPU XLA tries out so many algorithms for them
-  that a step had not compiled after 100 s; docs/performance.md.)
+* "grouped": `lax.conv_general_dilated` with feature groups, for TPUs. (On a GPU XLA tries out so many algorithms for
+  them that a step had not compiled after 100 s; docs/performance.md.)
 """
 
 import functools
@@ -21,7 +21,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def default_form() -> Form:
-  """The faster form on the default backend."""
+  """The form that the default backend takes."""
   return "grouped" if jax.default_backend() == "tpu" else "shift"
 
 
