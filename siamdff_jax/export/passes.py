@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.errors import DataError
-from siamdff_jax.models import depthwise
 from siamdff_jax.models.backbone import LEVELS, STRIDE
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking.tracker import Tracker
@@ -51,8 +50,8 @@ def from_checkpoint(checkpoint: str) -> Passes:
   Raises:
     DataError: no such checkpoint, a network that cannot track, or a process that does not run on the CPU.
   """
-  # The network takes the form of its depthwise operations from the backend; only the CPU's exports with any batch.
-  if depthwise.default_form() != "shift":
+  # The form of the depthwise operations is the backend's, and what is exported is run and compared on the CPU.
+  if jax.default_backend() != "cpu":
     raise DataError("exports are made on the CPU: set the environment variable JAX_PLATFORMS=cpu")
   return from_tracker(*load_tracker(checkpoint))
 
