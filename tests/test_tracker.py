@@ -141,6 +141,24 @@ def test_privileged_network_cannot_track():
     Tracker(build(config.model))
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.3, 0.03])
+def test_how_high_the_scores_are_does_not_lend_the_expected_place_weight(tracker, factor):
+  """A peak a target size from the expected place wins over nothing there, in images that lower all scores too."""
+  tracker, variables = tracker
+  frames, boxes = moving_square(0)
+  state, size = tracker.init(variables, frames[0], boxes[0]), jnp.array([H, W])
+  look = tracker.look(variables, state, frames[0], size, tracker.search_window(state, size)[None])
+  n = look.cell_score.shape[1]
+  grid = np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1) - (n - 1) / 2
+  centre = state.center_wh[:2] + jnp.asarray(grid * boxes[0, 2] / 2, jnp.float32)[None]
+  score = np.full((1, n, n), 0.02, np.float32)
+  score[0, n // 2, n // 2 + 2] = 0.8
+  seen = look._replace(cell_score=jnp.asarray(score * factor), centre=centre, presence_logit=jnp.array([9.0]),
+                       wh=jnp.broadcast_to(state.center_wh[2:], look.wh.shape))
+  taken = tracker._taken(state, seen, size)[0]
+  np.testing.assert_allclose(taken.center_wh[:2], centre[0, n // 2, n // 2 + 2], atol=1e-3)
+
+
 def test_a_larger_search_crop_looks_further_at_the_same_scale(tracker):
   tracker, variables = tracker
   wider = Tracker(tracker.model, {"absent_below": 0.0, "search_side": small.SEARCH_SIDE + 16})
