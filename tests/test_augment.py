@@ -57,6 +57,39 @@ def test_an_example_depends_on_seed_and_number_only():
     assert all(not np.array_equal(a, b) for a, b in zip(other["search"], found["search"]))
 
 
+def test_a_camera_has_one_tone_curve():
+  """255 (x / 255)^g with the same g, from 1/2 to 2, in both crops of a pair."""
+  found, given = run(config(tone=1.0)), batch()
+  exponents = []
+  for i in range(len(given["index"])):
+    one = []
+    for name in ("template", "search"):
+      x, y = (image[name][i].astype(np.float64) / 255 for image in (given, found))
+      inside = (x > 0.1) & (x < 0.9)
+      g = np.log(y[inside]) / np.log(x[inside])
+      np.testing.assert_allclose(g, g.mean(), rtol=1e-4)
+      one.append(g.mean())
+    np.testing.assert_allclose(*one, rtol=1e-4)
+    exponents.append(one[0])
+  assert 0.5 <= min(exponents) < max(exponents) <= 2
+
+
+def test_sharpening_leaves_halos_at_edges_only():
+  """Both crops alike: beside an edge the dark side gets darker and the bright one brighter, plains stay."""
+  given = batch()
+  for name, side in (("template", 63), ("search", 127)):
+    given[name] = np.full((4, side, side, 1), 100, np.uint8)
+    given[name][:, :, side // 2:] = 150
+  found = run(config(halo=1.0), given)
+  for name, side in (("template", 63), ("search", 127)):
+    line = found[name][:, side // 2, :, 0]
+    np.testing.assert_allclose(line[:, [5, -6]], [[100, 150]] * 4, atol=0.5)
+    dark, bright = 100 - line[:, side // 2 - 1], line[:, side // 2] - 150
+    assert (dark > 2).all()
+    np.testing.assert_allclose(dark, bright, atol=0.1)
+  np.testing.assert_allclose(found["template"][:, 31, 26:36], found["search"][:, 63, 58:68], atol=0.1)
+
+
 def test_flips_map_the_box():
   found, given = run(config(flip=1.0)), batch()
   np.testing.assert_array_equal(found["template"], given["template"][:, :, ::-1])

@@ -1,7 +1,8 @@
 """Infrared augmentation of pairs: what sensors, optics and gain control do to the same scene (our choice).
 
-It runs inside the jitted step, whatever feeds it. Both crops of a pair come from one camera, so geometry and polarity
-flip together; noise, blur and gain differ, since the frames are moments apart. After a thermal crossover the same
+It runs inside the jitted step, whatever feeds it. Both crops of a pair come from one camera, so geometry, polarity and
+the camera's processing (tone curve, sharpening) go together; noise, blur and gain differ, since the frames are moments
+apart. After a thermal crossover the same
 target is dark where it was bright: then only the search crop is inverted. What happens to an example depends on
 the seed and the example's number alone: not on the batch, the devices or the feed.
 """
@@ -45,9 +46,26 @@ def _augment_pair(key, template, search, box, present, config):
   invert = lambda image, inverted: jnp.where(inverted, 255 - image, image)  # White-hot and black-hot cameras.
   side = search.shape[1]
   mirrored = jnp.array([side, 0, side, 0]) * present + box[jnp.array([2, 1, 0, 3])] * jnp.array([-1, 1, -1, 1])
-  template = _sensor(own[0], invert(mirror(template), polarity), config)
-  search = _sensor(own[1], invert(mirror(search), polarity ^ crossover), config)
+  template, search = _processed(random.fold_in(shared, 1), [mirror(template), mirror(search)], config)
+  template = _sensor(own[0], invert(template, polarity), config)
+  search = _sensor(own[1], invert(search, polarity ^ crossover), config)
   return template, search, jnp.where(flip, mirrored, box)
+
+
+def _processed(key, images, config):
+  """What a camera makes of all its images, each with its probability: a tone curve, and sharpening with its halos."""
+  u = random.uniform(key, (5,))
+  if config.tone:
+    exponent = jnp.exp2(jnp.where(u[0] < config.tone, 2 * u[1] - 1, 0))
+    images = [255 * (image / 255) ** exponent for image in images]
+  if config.halo:
+    amount = jnp.where(u[2] < config.halo, 0.3 + 1.2 * u[3], 0)
+    sharpened = []
+    for image in images:
+      blurred = _blurred(image, *[_blur_matrix(1 + 3 * u[4], len(image))] * 2)
+      sharpened.append(jnp.clip(image + amount * (image - blurred), 0, 255))
+    images = sharpened
+  return images
 
 
 def _sensor(key, image, config):
@@ -69,7 +87,7 @@ def _sensor(key, image, config):
     along = jnp.floor(3 * u[4])
     rows = jnp.where(happens["blur"] & (along != 2), blurred, jnp.eye(side))
     columns = jnp.where(happens["blur"] & (along != 1), blurred, jnp.eye(side))
-    image = jnp.matmul(jnp.matmul(rows, image, precision="highest"), columns.T, precision="highest")
+    image = _blurred(image, rows, columns)
   if config.noise or config.stripes:
     normal = _nearly_normal(fields, (side + 1, side))
     image = image + jnp.where(happens["noise"], 1 + 7 * u[5], 0) * normal[1:]
@@ -96,6 +114,10 @@ def _nearly_normal(key, shape):
   x = (x ^ (x >> 16)) ^ second
   total = sum((x >> shift) & 255 for shift in (0, 8, 16, 24))
   return ((total.astype(jnp.float32) - 510) * (4 * (256**2 - 1) / 12) ** -0.5).reshape(shape)
+
+
+def _blurred(image, rows, columns):
+  return jnp.matmul(jnp.matmul(rows, image, precision="highest"), columns.T, precision="highest")
 
 
 def _blur_matrix(sigma, side):
