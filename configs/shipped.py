@@ -42,8 +42,8 @@ def get_config(role: str = "lite") -> ml_collections.ConfigDict:
   config.data.train.semireal = dict(format="antiuav410", root="", weight=1.0)  # Simulated targets, real backgrounds.
   config.data.pairs.update(max_gap=150, shift=1.6, scale=0.8, style=0.4, jitter=0.08, negative=0.3, lookalike=0.4,
                            impostor=0.1)
-  config.data.augment.update(polarity=0.3, crossover=0.2, tone=0.4, halo=0.3, fade=0.25, gain=0.5, blur=0.25, noise=0.35,
-                             stripes=0.2)
+  config.data.augment.update(polarity=0.3, crossover=0.2, tone=0.4, halo=0.3, fade=0.25, gain=0.5, blur=0.25,
+                             noise=0.35, stripes=0.2)
   config.optimizer.learning_rate = 1.5e-3
   config.train.update(steps=steps, batch_size=128, checkpoint_every=1000)
   # A lost target is looked for in the whole frame; chosen on simulated sequences (docs/decisions.md).
