@@ -18,7 +18,7 @@ import numpy as np
 
 from siamdff_jax import boxes, targets
 from siamdff_jax.models.siamdff import SiamDFF
-from siamdff_jax.tracking import distractors, egomotion, motion, proposals, sizes
+from siamdff_jax.tracking import egomotion, motion, peaks, proposals, sizes
 from siamdff_jax.tracking.crops import crop, template_window
 
 _LEAST_SCORE = 1e-3  # Of the best cell; lower ones are all alike.
@@ -32,7 +32,7 @@ def default_config() -> ml_collections.ConfigDict:
       window=0.3,  # Weight of the window about the expected place while tracking.
       motion=motion.default_config(),  # Which place is expected.
       size=sizes.default_config(),  # How the size follows the predictions.
-      distractors=distractors.default_config(),  # Which look-alikes are remembered.
+      peak=peaks.default_config(),  # How far a peak of the scores must stand out.
       presence_scale=1.0, presence_bias=0.0,  # Presence is sigmoid(scale * logit + bias); see scripts/calibrate.py.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
       found_above=0.6,  # A lost target is taken up again at this presence,
@@ -62,7 +62,6 @@ class TrackerState:
     absent_for: int32 [] frames since the target was last seen.
     age: int32 [] frames since the first.
     motion: of the target's centre.
-    distractors: look-alikes beside the target.
     candidate: [2] where a lost target was found last, to be confirmed,
     sightings: int32 [] in how many frames in a row.
     level: [] presence logit of the last frames in which the target was surely seen; 0 before the first.
@@ -77,7 +76,6 @@ class TrackerState:
   absent_for: jax.Array
   age: jax.Array
   motion: motion.MotionState
-  distractors: distractors.Distractors
   candidate: jax.Array
   sightings: jax.Array
   level: jax.Array
@@ -157,7 +155,7 @@ class Tracker:
     zero = jnp.zeros((), jnp.int32)
     return TrackerState(
         center_wh, encoded, sizes.init(center_wh[2:]), absent_for=zero, age=zero,
-        motion=motion.init(), distractors=distractors.init(config.distractors.count), candidate=center_wh[:2], sightings=zero, level=jnp.zeros(()),
+        motion=motion.init(), candidate=center_wh[:2], sightings=zero, level=jnp.zeros(()),
         appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None,
         first_template=encoded if config.template_update else None)
@@ -262,24 +260,22 @@ class Tracker:
     penalty = _change_penalty(look.wh, last_wh, config.scale_penalty)
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
     consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
-    seen_quality = quality = look.cell_score * penalty
-    expected = self._expected(state, look)
-    known = config.distractors.count > 0
-    if known:
-      place, target_size = _place_and_size(state.center_wh)
-      quality *= 1 - distractors.doubt(state.distractors, look.centre, jnp.where(lost, 0.0, expected), target_size,
-                                       config.distractors)
+    quality = look.cell_score * penalty
     # Relative to the best: in images unlike those of the training all scores are lower, which must not lend the window
     # more weight.
     near = quality / jnp.maximum(quality.max(), _LEAST_SCORE) * (1 - config.window)
+    expected = self._expected(state, look)
     near += expected * config.window
-    presences = jax.nn.sigmoid(look.presence_logit)
-    if known:  # What is surely there may be a distractor.
-      presences *= quality.max((1, 2)) / jnp.maximum(seen_quality.max((1, 2)), 1e-9)
-    far = jnp.where(consistent, quality * presences[:, None, None], -1.0)
-    best = jnp.where(lost, far, near).reshape(-1).argmax()
-    pick = lambda x: x.reshape(-1, *x.shape[3:])[best]
-    window = best // penalty[0].size
+    score = jnp.where(lost, jnp.where(consistent, quality, -1.0), near)
+    flat = lambda x: x.reshape(len(look.windows), -1, *x.shape[3:])
+    cells = flat(score).argmax(1)  # One in every window.
+    of_cells = lambda x: jnp.take_along_axis(flat(x), cells[:, None], 1)[:, 0]
+    ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(flat(quality), flat(look.centre), cells,
+                                                    _place_and_size(state.center_wh)[1])
+    presences = jax.nn.sigmoid(peaks.presence_logit(
+        look.presence_logit, ratios, jnp.where(lost, 0.0, of_cells(expected)), config.peak))
+    window = (of_cells(score) * presences).argmax()
+    pick = lambda x: flat(x)[window, cells[window]]
     presence = presences[window]
 
     limit = frame_size[::-1].astype(jnp.float32)
@@ -296,10 +292,6 @@ class Tracker:
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
         motion=self._next_motion(state, proposal[:2], present & ~lost),
-        distractors=distractors.update(
-            state.distractors, (seen_quality[0] / jnp.maximum(pick(seen_quality), 1e-9)).reshape(-1),
-            look.centre[0].reshape(-1, 2), center_wh[:2], _place_and_size(center_wh)[1], present,
-            config.distractors) if known else state.distractors,
         candidate=proposal[:2], sightings=jnp.where(present, 0, sightings),
         level=jnp.where(sure, self._next_level(state, look.presence_logit[window]), state.level),
         appearance=self._next_appearance(state, look, proposal, sure))
