@@ -8,7 +8,7 @@ import pytest
 import small
 from input_pipeline import crops as host_crops
 from siamdff_jax.models.build import build
-from siamdff_jax.tracking import crops
+from siamdff_jax.tracking import crops, peaks
 from siamdff_jax.tracking.tracker import Tracker
 
 T, H, W = 9, 96, 128
@@ -175,3 +175,41 @@ def test_a_larger_search_crop_looks_further_at_the_same_scale(tracker):
   for side in (small.SEARCH_SIDE + 3, small.SEARCH_SIDE - 8):
     with pytest.raises(ValueError, match="search_side"):
       Tracker(tracker.model, {"search_side": side})
+
+
+def test_peak_to_sidelobe_ratio_by_hand():
+  score, centre = jnp.array([0.5, 0.25, 0.4]), jnp.array([[10.0, 10], [10, 14], [11, 11]])
+  # Four pixels away is a place of its own, one pixel is the same peak.
+  np.testing.assert_allclose(peaks.ratio(score, centre, 0, 3.0), np.log(2), rtol=1e-5)
+  np.testing.assert_allclose(peaks.ratio(score, centre, 1, 3.0), np.log(0.5), rtol=1e-5)
+  np.testing.assert_allclose(peaks.ratio(score, centre, 0, 5.0), np.log(0.5 / 1e-3), rtol=1e-5)  # No sidelobe.
+
+
+def test_presence_falls_with_the_ratio_and_jumps_need_one():
+  config = peaks.default_config()
+  config.update(weight=2.0, enough=1.5, far=1.2)
+  logit = lambda ratio, expected: float(peaks.presence_logit(*jnp.array([[3.0], [ratio], [expected]]), config)[0])
+  assert logit(4.0, 0.9) == logit(1.5, 0.0) == 3.0  # More than enough adds nothing.
+  assert logit(0.5, 0.9) == pytest.approx(3 - 2 * 1.0)
+  assert logit(-1.0, 0.9) == pytest.approx(3 - 2 * 2.5)  # Outshone, but in its place.
+  assert logit(1.1, 0.1) == -np.inf and logit(1.3, 0.1) == pytest.approx(3 - 2 * 0.2)
+
+
+@pytest.mark.parametrize("other, follows", [(0.05, True), (0.7, False)])
+def test_a_doubtful_jump_is_an_absence(tracker, other, follows):
+  """The best place is two target sizes from the expected one: followed only where it alone looks like the target."""
+  one, variables = Tracker(tracker[0].model, {"peak": {"weight": 1.0, "far": 1.2}}), tracker[1]
+  frames, boxes = moving_square(0)
+  state, size = one.init(variables, frames[0], boxes[0]), jnp.array([H, W])
+  look = one.look(variables, state, frames[0], size, one.search_window(state, size)[None])
+  n = look.cell_score.shape[1]
+  grid = np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1) - (n - 1) / 2
+  centre = state.center_wh[:2] + jnp.asarray(grid * boxes[0, 2], jnp.float32)[None]
+  score = np.full((1, n, n), 0.001, np.float32)
+  score[0, n // 2, n // 2 + 2], score[0, n // 2, n // 2 - 2] = 0.8, other
+  seen = look._replace(cell_score=jnp.asarray(score), centre=centre, presence_logit=jnp.array([9.0]),
+                       wh=jnp.broadcast_to(state.center_wh[2:], look.wh.shape))
+  taken, output, _ = one._taken(state, seen, size)
+  assert bool(output.present) == follows
+  expected = centre[0, n // 2, n // 2 + 2] if follows else state.center_wh[:2]
+  np.testing.assert_allclose(taken.center_wh[:2], expected, atol=1e-3)

@@ -1,4 +1,4 @@
-"""How far the target's peak of the score map stands out: what looks like the target less than something else may not be.
+"""How far the target's peak of the score map stands out: where something else looks like it too, it may be neither.
 
 The logarithm of its score over the best one at least a target's size away: the peak-to-sidelobe ratio of Bolme et al.,
 "Visual Object Tracking using Adaptive Correlation Filters", CVPR 2010, with the best sidelobe for their mean and
