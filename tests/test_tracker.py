@@ -12,13 +12,14 @@ from siamdff_jax.tracking import crops, peaks
 from siamdff_jax.tracking.tracker import Tracker
 
 T, H, W = 9, 96, 128
+BOX_WIDTH = 12
 
 
 def moving_square(seed: int, length: int = T, shape=(H, W)) -> tuple[np.ndarray, np.ndarray]:
   """Frames uint8 [T, H, W] with a bright 12x8 target that moves 2 px per frame, and its boxes."""
   rng = np.random.default_rng(seed)
   frames = rng.normal(90, 6, (length, *shape))
-  boxes = np.array([[40 + 2 * t, 30 + t, 12, 8] for t in range(length)], float)
+  boxes = np.array([[40 + 2 * t, 30 + t, BOX_WIDTH, 8] for t in range(length)], float)
   for frame, (x, y, w, h) in zip(frames, boxes.astype(int)):
     frame[y:y + h, x:x + w] += 100
   return frames.clip(0, 255).astype(np.uint8), boxes
@@ -141,22 +142,31 @@ def test_privileged_network_cannot_track():
     Tracker(build(config.model))
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.3, 0.03])
-def test_how_high_the_scores_are_does_not_lend_the_expected_place_weight(tracker, factor):
-  """A peak a target size from the expected place wins over nothing there, in images that lower all scores too."""
-  tracker, variables = tracker
+def crafted(tracker, variables, step: float, scores: dict[int, float], rest: float):
+  """A state, a look with boxes of the target's size `step` of its widths apart, and the frame's size.
+
+  `scores` are those of cells so many steps to the right of the target; `rest` is that of all others.
+  """
   frames, boxes = moving_square(0)
   state, size = tracker.init(variables, frames[0], boxes[0]), jnp.array([H, W])
   look = tracker.look(variables, state, frames[0], size, tracker.search_window(state, size)[None])
   n = look.cell_score.shape[1]
-  grid = np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1) - (n - 1) / 2
-  centre = state.center_wh[:2] + jnp.asarray(grid * boxes[0, 2] / 2, jnp.float32)[None]
-  score = np.full((1, n, n), 0.02, np.float32)
-  score[0, n // 2, n // 2 + 2] = 0.8
-  seen = look._replace(cell_score=jnp.asarray(score * factor), centre=centre, presence_logit=jnp.array([9.0]),
-                       wh=jnp.broadcast_to(state.center_wh[2:], look.wh.shape))
-  taken = tracker._taken(state, seen, size)[0]
-  np.testing.assert_allclose(taken.center_wh[:2], centre[0, n // 2, n // 2 + 2], atol=1e-3)
+  grid = np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1) - n // 2
+  score = np.full((1, n, n), rest, np.float32)
+  for right, value in scores.items():
+    score[0, n // 2, n // 2 + right] = value
+  centre = state.center_wh[:2] + jnp.asarray(grid * BOX_WIDTH * step, jnp.float32)[None]
+  return state, look._replace(
+      cell_score=jnp.asarray(score), centre=centre, presence_logit=jnp.array([9.0]),
+      wh=jnp.broadcast_to(state.center_wh[2:], look.wh.shape)), size
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.3, 0.03])
+def test_how_high_the_scores_are_does_not_lend_the_expected_place_weight(tracker, factor):
+  """A peak a target size from the expected place wins over nothing there, in images that lower all scores too."""
+  state, look, size = crafted(*tracker, step=0.5, scores={2: 0.8 * factor}, rest=0.02 * factor)
+  taken = tracker[0]._taken(state, look, size)[0]
+  np.testing.assert_allclose(taken.center_wh[:2], state.center_wh[:2] + jnp.array([BOX_WIDTH, 0.0]), atol=1e-3)
 
 
 def test_a_larger_search_crop_looks_further_at_the_same_scale(tracker):
@@ -198,18 +208,9 @@ def test_presence_falls_with_the_ratio_and_jumps_need_one():
 @pytest.mark.parametrize("other, follows", [(0.05, True), (0.7, False)])
 def test_a_doubtful_jump_is_an_absence(tracker, other, follows):
   """The best place is two target sizes from the expected one: followed only where it alone looks like the target."""
-  one, variables = Tracker(tracker[0].model, {"peak": {"weight": 1.0, "far": 1.2}}), tracker[1]
-  frames, boxes = moving_square(0)
-  state, size = one.init(variables, frames[0], boxes[0]), jnp.array([H, W])
-  look = one.look(variables, state, frames[0], size, one.search_window(state, size)[None])
-  n = look.cell_score.shape[1]
-  grid = np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1) - (n - 1) / 2
-  centre = state.center_wh[:2] + jnp.asarray(grid * boxes[0, 2], jnp.float32)[None]
-  score = np.full((1, n, n), 0.001, np.float32)
-  score[0, n // 2, n // 2 + 2], score[0, n // 2, n // 2 - 2] = 0.8, other
-  seen = look._replace(cell_score=jnp.asarray(score), centre=centre, presence_logit=jnp.array([9.0]),
-                       wh=jnp.broadcast_to(state.center_wh[2:], look.wh.shape))
-  taken, output, _ = one._taken(state, seen, size)
+  one = Tracker(tracker[0].model, {"peak": {"weight": 1.0, "far": 1.2}})
+  state, look, size = crafted(one, tracker[1], step=1.0, scores={2: 0.8, -2: other}, rest=0.001)
+  taken, output, _ = one._taken(state, look, size)
   assert bool(output.present) == follows
-  expected = centre[0, n // 2, n // 2 + 2] if follows else state.center_wh[:2]
-  np.testing.assert_allclose(taken.center_wh[:2], expected, atol=1e-3)
+  moved = jnp.array([2.0 * BOX_WIDTH if follows else 0.0, 0.0])
+  np.testing.assert_allclose(taken.center_wh[:2], state.center_wh[:2] + moved, atol=1e-3)

@@ -1,4 +1,4 @@
-"""How far the target's peak of the score map stands out: where something else looks like it too, it may be neither.
+"""How far the target's peak of the score map stands out: one that something else rivals is doubtful.
 
 The logarithm of its score over the best one at least a target's size away: the peak-to-sidelobe ratio of Bolme et al.,
 "Visual Object Tracking using Adaptive Correlation Filters", CVPR 2010, with the best sidelobe for their mean and
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-_LEAST_SCORE = 1e-3  # Lower ones are all alike.
+LEAST_SCORE = 1e-3  # Lower ones are all alike.
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
@@ -33,7 +33,7 @@ def ratio(score: jax.Array, centre: jax.Array, cell: jax.Array, size: jax.Array)
   """
   apart = jnp.abs(centre - centre[cell]).max(-1) >= size
   sidelobe = jnp.where(apart, score, 0.0).max()
-  return jnp.log(jnp.maximum(score[cell], _LEAST_SCORE) / jnp.maximum(sidelobe, _LEAST_SCORE))
+  return jnp.log(jnp.maximum(score[cell], LEAST_SCORE) / jnp.maximum(sidelobe, LEAST_SCORE))
 
 
 def presence_logit(logit: jax.Array, ratios: jax.Array, expected: jax.Array,

@@ -21,8 +21,6 @@ from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.tracking import egomotion, motion, peaks, proposals, sizes
 from siamdff_jax.tracking.crops import crop, template_window
 
-_LEAST_SCORE = 1e-3  # Of the best cell; lower ones are all alike.
-
 
 def default_config() -> ml_collections.ConfigDict:
   """What `config.tracker` may set; the defaults are our choice (docs/decisions.md)."""
@@ -263,7 +261,7 @@ class Tracker:
     quality = look.cell_score * penalty
     # Relative to the best: in images unlike those of the training all scores are lower, which must not lend the window
     # more weight.
-    near = quality / jnp.maximum(quality.max(), _LEAST_SCORE) * (1 - config.window)
+    near = quality / jnp.maximum(quality.max(), peaks.LEAST_SCORE) * (1 - config.window)
     expected = self._expected(state, look)
     near += expected * config.window
     score = jnp.where(lost, jnp.where(consistent, quality, -1.0), near)
