@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Fits presence_scale and presence_bias of a tracker to labelled sequences (Platt scaling), with a reliability plot.
+"""Fits a tracker's presence to labelled sequences (Platt scaling of the network's logit and its peak-to-sidelobe ratio),
+with a reliability plot.
 
   scripts/calibrate.py --checkpoint runs/student --format antiuav --root DATA/val --out runs/calibration
 
-Writes calibration.json, reliability.png and reliability.html. The two numbers belong into `config.tracker` of the
-network's config; `scripts/evaluate.py --tracker presence_scale=... --tracker presence_bias=...` tries them.
+Writes calibration.json, reliability.png and reliability.html. The numbers belong into `config.tracker` of the network's
+config; `scripts/evaluate.py --tracker presence_scale=... --tracker presence_ratio=...` and so on tries them.
 """
 
 from absl import flags

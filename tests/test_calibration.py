@@ -12,53 +12,54 @@ from input_pipeline.errors import DataError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import calibration
-from siamdff_jax.evaluation.calibration import Pairs
+from siamdff_jax.evaluation.calibration import AS_TRAINED, Calibration, Pairs
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
 
 
-def drawn(count, scale, bias, seed=0):
-  """Logits, and whether the target is there with the probability that a scale and a bias give."""
+def drawn(count, calibration, seed=0):
+  """Logits and ratios, and whether the target is there with the probability that a calibration gives."""
   rng = np.random.default_rng(seed)
-  logit = rng.normal(1, 3, count)
-  return Pairs(logit, rng.random(count) < 1 / (1 + np.exp(-(scale * logit + bias))))
+  logit, ratio = rng.normal(1, 3, count), rng.uniform(0, 4, count)
+  presence = 1 / (1 + np.exp(-(calibration.scale * logit + calibration.ratio * ratio + calibration.bias)))
+  return Pairs(logit, ratio, rng.random(count) < presence)
 
 
 def test_the_line_is_found_again():
-  pairs = drawn(40_000, 0.6, -1.0)
-  scale, bias = calibration.fit(pairs)
+  pairs = drawn(40_000, Calibration(0.6, 0.9, -2.0))
   # Both kinds count alike here: another share of targets only moves the bias, by the logarithm of the odds.
   odds = np.log(pairs.visible.sum() / (~pairs.visible).sum())
-  np.testing.assert_allclose([scale, bias], [0.6, -1.0 - odds], atol=0.03)
+  np.testing.assert_allclose(calibration.fit(pairs), [0.6, 0.9, -2.0 - odds], atol=0.06)
 
 
 def test_fit_is_the_minimum():
   """Against a minimiser that knows nothing of derivatives; few windows, very unlike in number."""
-  pairs = drawn(60, 2.0, -6.0, seed=1)
-  positive, negative = pairs.logit[pairs.visible], pairs.logit[~pairs.visible]
+  pairs = drawn(60, Calibration(2.0, 1.0, -6.0), seed=1)
+  features = np.stack([pairs.logit, pairs.ratio, np.ones(60)], 1)
+  positive, negative = features[pairs.visible], features[~pairs.visible]
   high, low = (len(positive) + 1) / (len(positive) + 2), 1 / (len(negative) + 2)
 
   def loss(line):
-    cost = lambda logit, y: (np.logaddexp(0, line[0] * logit + line[1]) - y * (line[0] * logit + line[1])).mean()
+    cost = lambda x, y: (np.logaddexp(0, x @ line) - y * (x @ line)).mean()
     return cost(positive, high) + cost(negative, low)
 
-  best = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}).x
+  best = minimize(loss, [1.0, 0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}).x
   np.testing.assert_allclose(calibration.fit(pairs), best, rtol=1e-3)
 
 
 def test_what_separates_stays_finite():
-  scale, bias = calibration.fit(Pairs(np.array([5.0, 6.0, -5.0, -6.0] * 20), np.array([1, 1, 0, 0] * 20, bool)))
-  assert 0 < scale < 2 and abs(bias) < 1e-6
+  pairs = Pairs(np.array([5.0, 6.0, -5.0, -6.0] * 20), np.array([1.0, 2.0] * 40), np.array([1, 1, 0, 0] * 20, bool))
+  assert 0 < calibration.fit(pairs).scale < 2 and np.abs(calibration.fit(pairs)).max() < 10
 
 
 def test_both_kinds_of_windows_are_needed():
   with pytest.raises(DataError, match="3 windows with and 0 without the target"):
-    calibration.fit(Pairs(np.zeros(3), np.ones(3, bool)))
+    calibration.fit(Pairs(np.zeros(3), np.zeros(3), np.ones(3, bool)))
 
 
 def test_reliability_by_hand():
   """Two of three windows with the target at 0.9, the third and the only one without at 0.25."""
-  pairs = Pairs(np.zeros(4), np.array([1, 1, 1, 0], bool))
+  pairs = Pairs(np.zeros(4), np.zeros(4), np.array([1, 1, 1, 0], bool))
   table, error = calibration.reliability(np.array([0.9, 0.9, 0.25, 0.25]), pairs)
   # Weights 1/6 each with the target, 1/2 without: at 0.25 a quarter shows it.
   np.testing.assert_allclose(table, [[0.25, 0.25, 2 / 3], [0.9, 1.0, 1 / 3]])
@@ -66,9 +67,9 @@ def test_reliability_by_hand():
 
 
 def test_calibrated_logits_are_reliable():
-  pairs = drawn(40_000, 0.4, 1.0)
-  errors = [calibration.reliability(calibration.probability(pairs.logit, *line), pairs)[1]
-            for line in ((1.0, 0.0), calibration.fit(pairs))]
+  pairs = drawn(40_000, Calibration(0.4, 0.5, 0.0))
+  errors = [calibration.reliability(calibration.probability(pairs, line), pairs)[1]
+            for line in (AS_TRAINED, calibration.fit(pairs))]
   assert errors[0] > 0.1 and errors[1] < 0.015
 
 
@@ -85,6 +86,7 @@ def test_windows_with_and_without_the_target():
   np.testing.assert_array_equal(pairs.visible, [1, 0, 1, 0, 0, 0, 0, 0, 1, 0])
   white, grey, dark = (20 * (level / 255 - 0.6) for level in (255, 200, 90))
   np.testing.assert_allclose(pairs.logit, [white, dark, white, dark, dark, dark, dark, dark, white, grey], atol=0.6)
+  assert pairs.ratio[pairs.visible].min() > 2 > 0.5 > pairs.ratio[[1, 3, 4, 5, 6, 7]].max()  # Noise has no clear peak.
 
 
 def test_an_absent_first_frame_is_refused():
@@ -96,9 +98,10 @@ def test_calibrate_writes_numbers_and_plots(tmp_path, monkeypatch):
   sequences = [sequence([[(60 + 3 * t, 60)] for t in range(4)])]
   monkeypatch.setattr(calibration.datasets, "load", lambda *_: sequences)
   monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots()), {}))
-  line = calibration.calibrate("c", "antiuav", "r", str(tmp_path))
+  found = calibration.calibrate("c", "antiuav", "r", str(tmp_path))
   written = json.loads((tmp_path / "calibration.json").read_text())
-  np.testing.assert_allclose([written["presence_scale"], written["presence_bias"]], line, atol=1e-4)
+  for name, value in found._asdict().items():
+    np.testing.assert_allclose(written[f"presence_{name}"], value, atol=1e-4)
   assert (written["windows"], written["with_target"]) == (6, 3)
   assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
   assert "https://" not in (tmp_path / "reliability.html").read_text().split("<body>")[0].split("<script")[0]

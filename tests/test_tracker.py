@@ -9,7 +9,7 @@ import small
 from input_pipeline import crops as host_crops
 from siamdff_jax.models.build import build
 from siamdff_jax.tracking import crops, peaks
-from siamdff_jax.tracking.tracker import Tracker
+from siamdff_jax.tracking.tracker import Tracker, default_config
 
 T, H, W = 9, 96, 128
 BOX_WIDTH = 12
@@ -192,23 +192,20 @@ def test_peak_to_sidelobe_ratio_by_hand():
   # Four pixels away is a place of its own, one pixel is the same peak.
   np.testing.assert_allclose(peaks.ratio(score, centre, 0, 3.0), np.log(2), rtol=1e-5)
   np.testing.assert_allclose(peaks.ratio(score, centre, 1, 3.0), np.log(0.5), rtol=1e-5)
-  np.testing.assert_allclose(peaks.ratio(score, centre, 0, 5.0), np.log(0.5 / 1e-3), rtol=1e-5)  # No sidelobe.
+  np.testing.assert_allclose(peaks.ratio(score, centre, 0, 5.0), 5.0, rtol=1e-5)  # No sidelobe: e^5 or more.
 
 
-def test_presence_falls_with_the_ratio_and_jumps_need_one():
-  config = peaks.default_config()
-  config.update(weight=2.0, enough=1.5, far=1.2)
-  logit = lambda ratio, expected: float(peaks.presence_logit(*jnp.array([[3.0], [ratio], [expected]]), config)[0])
-  assert logit(4.0, 0.9) == logit(1.5, 0.0) == 3.0  # More than enough adds nothing.
-  assert logit(0.5, 0.9) == pytest.approx(3 - 2 * 1.0)
-  assert logit(-1.0, 0.9) == pytest.approx(3 - 2 * 2.5)  # Outshone, but in its place.
-  assert logit(1.1, 0.1) == -np.inf and logit(1.3, 0.1) == pytest.approx(3 - 2 * 0.2)
+def test_presence_by_hand():
+  config = default_config()
+  config.update(presence_scale=0.5, presence_bias=-3.0, presence_ratio=1.5)
+  np.testing.assert_allclose(peaks.presence(jnp.array([2.0, 4.0]), jnp.array([1.0, 0.0]), config),
+                             [1 / (1 + np.exp(0.5)), 1 / (1 + np.exp(1.0))], rtol=1e-5)
 
 
 @pytest.mark.parametrize("other, follows", [(0.05, True), (0.7, False)])
 def test_a_doubtful_jump_is_an_absence(tracker, other, follows):
   """The best place is two target sizes from the expected one: followed only where it alone looks like the target."""
-  one = Tracker(tracker[0].model, {"peak": {"weight": 1.0, "far": 1.2}})
+  one = Tracker(tracker[0].model, {"jump_ratio": 1.2})
   state, look, size = crafted(one, tracker[1], step=1.0, scores={2: 0.8, -2: other}, rest=0.001)
   taken, output, _ = one._taken(state, look, size)
   assert bool(output.present) == follows

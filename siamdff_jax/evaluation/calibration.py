@@ -1,4 +1,4 @@
-"""Is presence a probability? Logits of windows with and without the target, and the line that calibrates them."""
+"""Is presence a probability? Windows with and without the target, and the logistic regression that calibrates it."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from siamdff_jax.models.load import load_tracker
-from siamdff_jax.tracking import proposals
+from siamdff_jax.tracking import peaks, proposals
+from siamdff_jax.tracking.crops import template_window
 from siamdff_jax.tracking.reading import canvas
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
@@ -28,16 +29,29 @@ _PLACES = 8  # Look-alikes to choose from.
 class Pairs(NamedTuple):
   """Attributes:
 
-    logit: float64 [N] presence logits.
+    logit: float64 [N] the network's presence logits.
+    ratio: float64 [N] log peak-to-sidelobe ratios of its scores, see `peaks.ratio`.
     visible: bool [N] whether the window shows the target.
   """
 
   logit: np.ndarray
+  ratio: np.ndarray
   visible: np.ndarray
 
 
+class Calibration(NamedTuple):
+  """presence_scale, presence_ratio and presence_bias of the tracker."""
+
+  scale: float
+  ratio: float
+  bias: float
+
+
+AS_TRAINED = Calibration(1.0, 0.0, 0.0)
+
+
 def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
-  """Presence logits in windows at the target's scale.
+  """What tells presence, in windows at the target's scale.
 
   With the target: the window about its place one frame before. Without it: the same of absent frames, and in every
   frame the place that most looks like the target among those whose window does not touch it.
@@ -56,7 +70,7 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
   padded = canvas(shapes)
   init = jax.jit(tracker.init)
   look = jax.jit(lambda *x: _look(tracker, *x))
-  logits, visible = [], []
+  rows = []
   for sequence, shape in tqdm(list(zip(sequences, shapes)), desc="calibrate", unit="sequence"):
     wanted = set(np.unique(np.linspace(1, len(sequence) - 1, _FRAMES).round().astype(int)).tolist())
     size, state = jnp.array(shape, jnp.int32), None
@@ -67,11 +81,10 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
       if t == 0:
         state = init(variables, _on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), size)
       elif t in wanted:
-        for logit, there in _windows(sequence, t, *jax.device_get(look(
-            variables, state, _on_canvas(frame, padded), size, jnp.asarray(_last_seen(sequence, t))))):
-          logits.append(logit)
-          visible.append(there)
-  return Pairs(np.array(logits, np.float64), np.array(visible, bool))
+        rows += _windows(sequence, t, *jax.device_get(look(
+            variables, state, _on_canvas(frame, padded), size, jnp.asarray(_last_seen(sequence, t)))))
+  logit, ratio, visible = np.array(rows, np.float64).reshape(-1, 3).T
+  return Pairs(logit, ratio, visible.astype(bool))
 
 
 def _on_canvas(frame, shape):
@@ -87,29 +100,32 @@ def _last_seen(sequence, t) -> np.ndarray:
 
 
 def _look(tracker, variables, state, frame, size, center_wh):
-  """([1 + _PLACES, 3] windows, their logits): about `center_wh`, and about what looks like the target."""
+  """([1 + _PLACES, 3] windows, their logits, their ratios): about `center_wh`, and about what looks like the target."""
   state = state.replace(center_wh=center_wh)
   window = tracker.search_window(state, size)
   places = proposals.propose(frame, size, state.appearance, center_wh, jnp.inf, window[2] / 4, jnp.int32(0), _PLACES)
   windows = jnp.concatenate([window[None], jnp.concatenate([places, jnp.full((_PLACES, 1), window[2])], 1)])
-  return windows, tracker.look(variables, state, frame, size, windows).presence_logit
+  seen = tracker.look(variables, state, frame, size, windows)
+  score, centre = seen.cell_score.reshape(len(windows), -1), seen.centre.reshape(len(windows), -1, 2)
+  ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(score, centre, score.argmax(1), template_window(center_wh)[2] / 2)
+  return windows, seen.presence_logit, ratios
 
 
-def _windows(sequence, t, windows, logits) -> Iterator[tuple[float, bool]]:
-  """(logit, whether the target is there) of those windows of a frame that count."""
+def _windows(sequence, t, windows, logits, ratios) -> Iterator[tuple[float, float, bool]]:
+  """(logit, ratio, whether the target is there) of those windows of a frame that count."""
   x, y, w, h = sequence.boxes[t]
   apart = np.abs(windows[:, :2] - [x + w / 2, y + h / 2])
   half = windows[:, 2:] / 2
   there = bool(sequence.visible[t])
   if not there or (apart[0] <= half[0]).all():
-    yield float(logits[0]), there
+    yield logits[0], ratios[0], there
   free = [i for i in range(1, len(windows)) if not there or (apart[i] > half[i] + [w / 2, h / 2]).any()]
   if free:
-    yield float(logits[free[0]]), False
+    yield logits[free[0]], ratios[free[0]], False
 
 
-def fit(pairs: Pairs) -> tuple[float, float]:
-  """(scale, bias) of the logit by logistic regression, both kinds of windows with the same weight.
+def fit(pairs: Pairs) -> Calibration:
+  """By logistic regression, both kinds of windows with the same weight.
 
   Platt's (1999) targets, just inside of 0 and 1, keep it finite where the logits separate perfectly. Newton's method.
 
@@ -121,22 +137,23 @@ def fit(pairs: Pairs) -> tuple[float, float]:
     raise DataError(f"{counts[True]} windows with and {counts[False]} without the target, expected some of both")
   target = np.where(pairs.visible, (counts[True] + 1) / (counts[True] + 2), 1 / (counts[False] + 2))
   weight = _weights(pairs)
-  features = np.stack([pairs.logit, np.ones_like(pairs.logit)], 1)
-  line = np.zeros(2)
+  features = np.stack([pairs.logit, pairs.ratio, np.ones_like(pairs.logit)], 1)
+  line = np.zeros(3)
   for _ in range(100):
-    p = probability(pairs.logit, *line)
+    p = probability(pairs, Calibration(*line))
     gradient = features.T @ (weight * (p - target))
-    hessian = (features * (weight * p * (1 - p))[:, None]).T @ features + 1e-9 * np.eye(2)
+    hessian = (features * (weight * p * (1 - p))[:, None]).T @ features + 1e-9 * np.eye(3)
     step = np.linalg.solve(hessian, gradient)
     line = line - step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))  # Damped: far away Newton's step is too long.
     if np.abs(step).max() < 1e-9:
       break
-  return float(line[0]), float(line[1])
+  return Calibration(*(float(value) for value in line))
 
 
-def probability(logit: np.ndarray, scale: float, bias: float) -> np.ndarray:
-  """What the tracker makes of presence logits."""
-  return 0.5 * (1 + np.tanh((scale * logit + bias) / 2))
+def probability(pairs: Pairs, calibration: Calibration) -> np.ndarray:
+  """What the tracker makes of windows, see `peaks.presence`."""
+  logit = calibration.scale * pairs.logit + calibration.ratio * pairs.ratio + calibration.bias
+  return 0.5 * (1 + np.tanh(logit / 2))
 
 
 def _weights(pairs) -> np.ndarray:
@@ -158,8 +175,8 @@ def reliability(presence: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, float]:
   return table, float((np.abs(table[:, 0] - table[:, 1]) * table[:, 2]).sum())
 
 
-def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = "") -> tuple[float, float]:
-  """Writes calibration.json, reliability.png and .html; returns (scale, bias).
+def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = "") -> Calibration:
+  """Writes calibration.json, reliability.png and .html.
 
   Args:
     checkpoint: see `checkpoints.find`.
@@ -173,12 +190,12 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   if not sequences:
     raise DataError(f"{root}: no sequence has {only!r} in its name")
   tracker, variables = load_tracker(checkpoint)
-  tracker = with_settings(tracker, [f"tiles={_PLACES}", "presence_scale=1.0", "presence_bias=0.0"])
-  pairs = collect(tracker, variables, sequences)
-  scale, bias = fit(pairs)
-  tables = {name: reliability(probability(pairs.logit, *line), pairs)
-            for name, line in {"as trained": (1.0, 0.0), "calibrated": (scale, bias)}.items()}
-  found = {"presence_scale": round(scale, 4), "presence_bias": round(bias, 4), "windows": len(pairs.logit),
+  pairs = collect(with_settings(tracker, [f"tiles={_PLACES}"]), variables, sequences)
+  calibration = fit(pairs)
+  tables = {name: reliability(probability(pairs, line), pairs)
+            for name, line in {"as trained": AS_TRAINED, "calibrated": calibration}.items()}
+  found = {**{f"presence_{name}": round(value, 4) for name, value in calibration._asdict().items()},
+           "windows": len(pairs.logit),
            "with_target": int(pairs.visible.sum()),
            "expected_calibration_error": {name: round(error, 4) for name, (_, error) in tables.items()}}
   try:
@@ -191,7 +208,7 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   except OSError as error:
     raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
   print(json.dumps(found))
-  return scale, bias
+  return calibration
 
 
 def _chart(tables) -> alt.LayerChart:

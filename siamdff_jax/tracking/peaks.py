@@ -1,8 +1,8 @@
-"""How far the target's peak of the score map stands out: one that something else rivals is doubtful.
+"""Is the target there? What the network says of it, and how far its peak of the score map stands out.
 
-The logarithm of its score over the best one at least a target's size away: the peak-to-sidelobe ratio of Bolme et al.,
-"Visual Object Tracking using Adaptive Correlation Filters", CVPR 2010, with the best sidelobe for their mean and
-deviation (our choice). Scores are lower in images unlike those of the training, a ratio of them is not.
+How far is the logarithm of the peak's score over the best one at least a target's size away: the peak-to-sidelobe ratio
+of Bolme et al., "Visual Object Tracking using Adaptive Correlation Filters", CVPR 2010, with the best sidelobe for their
+mean and deviation (our choice). Scores are lower in images unlike those of the training, a ratio of them is not.
 """
 
 import jax
@@ -10,16 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 
 LEAST_SCORE = 1e-3  # Lower ones are all alike.
-_FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
-
-
-def default_config() -> ml_collections.ConfigDict:
-  """What `config.tracker.peak` may set (docs/decisions.md)."""
-  return ml_collections.ConfigDict(dict(
-      weight=0.0,  # Of what the ratio falls short of `enough`, taken off the presence logit.
-      enough=2.0,
-      far=0.0,  # The least ratio of a peak far from the expected place: what jumps must be beyond doubt.
-  ))
+_LARGEST = 5.0  # Larger ratios are all alike.
 
 
 def ratio(score: jax.Array, centre: jax.Array, cell: jax.Array, size: jax.Array) -> jax.Array:
@@ -33,17 +24,16 @@ def ratio(score: jax.Array, centre: jax.Array, cell: jax.Array, size: jax.Array)
   """
   apart = jnp.abs(centre - centre[cell]).max(-1) >= size
   sidelobe = jnp.where(apart, score, 0.0).max()
-  return jnp.log(jnp.maximum(score[cell], LEAST_SCORE) / jnp.maximum(sidelobe, LEAST_SCORE))
+  found = jnp.log(jnp.maximum(score[cell], LEAST_SCORE) / jnp.maximum(sidelobe, LEAST_SCORE))
+  return jnp.minimum(found, _LARGEST)
 
 
-def presence_logit(logit: jax.Array, ratios: jax.Array, expected: jax.Array,
-                   config: ml_collections.ConfigDict) -> jax.Array:
-  """The presence logit of windows, less where their peaks do not stand out; minus infinity for a doubtful jump.
+def presence(logit: jax.Array, ratios: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
+  """The probability, 0..1, that windows show the target: a logistic regression, fitted by scripts/calibrate.py.
 
   Args:
-    logit, ratios: [K].
-    expected: [K] how near the peaks are to the expected place, 0..1.
-    config: as `default_config`.
+    logit: [K] the network's.
+    ratios: [K] see `ratio`.
+    config: of the tracker.
   """
-  less = config.weight * (jnp.minimum(ratios, config.enough) - config.enough)
-  return jnp.where((expected < _FAR) & (ratios < config.far), -jnp.inf, logit + less)
+  return jax.nn.sigmoid(config.presence_scale * logit + config.presence_bias + config.presence_ratio * ratios)

@@ -1,10 +1,10 @@
-"""Where in the whole frame a lost target may be: places that look like it, found without the network.
+"""Where in the whole frame a lost target may be: places that look like it, found without the network, and others.
 
 A target's pattern is the mean grey levels of 5x5 parts of the box enlarged by two thirds. It is compared, as the
 network sees the target, at the target's own scale: on a grid of points over the frame the same pattern is taken from
-an integral image and correlated with those of the first frame and of the last frame in which the target was seen.
-What correlates best is looked at by the network. (Our choice. On simulated and real frames the right place was among
-the eight best far more often than by the centre-surround contrast of small-target detection, see docs/decisions.md.)
+an integral image and correlated with that of the first frame or of the last frame in which the target was seen. What
+correlates best is looked at by the network, and so are places all over the frame: a target that looks like neither is
+found too, only later. (Our choice; docs/decisions.md.)
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ _PARTS = 5  # Per side of a pattern,
 _PARTS_INSIDE = 3  # of which so many cover the box.
 _GRID = (128, 160)  # Rows and columns of the points that are compared.
 _LEAST_SIDE = 3.0  # Pixels: below it parts would hold no pixel.
-_RANKS = 4  # Times the number of places asked for: so many are ranked.
+_RECURRENCE = (3242174889, 2447445414)  # 2^32 / p and 2^32 / p^2 with the plastic number p, p^3 = p + 1.
 _UNROLLED = 16  # Rows per iteration of the loop that adds them up.
 
 
@@ -54,10 +54,8 @@ def pattern(image: jax.Array, box: jax.Array) -> jax.Array:
 
 def propose(frame: jax.Array, size: jax.Array, appearance: Appearance, target: jax.Array, reach: jax.Array,
             separation: jax.Array, turn: jax.Array, count: int) -> jax.Array:
-  """Centres of the places that look most like the target.
-
-  Every second frame the best places are looked at; in between further ranks, in turn, so that places that only look
-  like the target do not hide it for good. The grid moves by half its spacing from frame to frame.
+  """Centres of places to look at: those most like the target's first look, those most like its last, in turn, and in
+  every second frame places all over, whatever they look like.
 
   Args:
     frame: uint8 [H, W] grey levels.
@@ -65,18 +63,27 @@ def propose(frame: jax.Array, size: jax.Array, appearance: Appearance, target: j
     appearance: what to look for.
     target: [4] last known centre and size, frame pixels.
     reach: [] pixels: how far from that centre, along each axis, the target may be.
-    separation: [] pixels: no two places are closer than this along both axes.
+    separation: [] pixels: no two places that look alike are closer than this along both axes.
     turn: int32 [] frames since the search began.
     count: K.
 
   Returns:
-    float32 [K, 2] x, y. Where there are fewer such places, the last known centre takes what is left.
+    float32 [K, 2] x, y.
+  """
+  wanted = jnp.where(turn // 2 % 2 == 0, appearance.first, appearance.last)
+  return jax.lax.cond(turn % 2 == 0,
+                      lambda: _most_alike(frame, size, wanted, target, reach, separation, turn, count),
+                      lambda: _all_over(size, target, reach, turn // 2, count))
+
+
+def _most_alike(frame, size, wanted, target, reach, separation, turn, count) -> jax.Array:
+  """[K, 2]. The grid moves by half its spacing from time to time. Where there are fewer such places, the last known
+  centre takes what is left.
   """
   spacing = size.astype(jnp.float32) / jnp.array(_GRID)
-  offset = jnp.stack([turn // 2 % 2, turn % 2]) / 2 + 0.25
+  offset = jnp.stack([turn // 8 % 2, turn // 4 % 2]) / 2 + 0.25
   y, x = ((jnp.arange(n) + offset[i]) * spacing[i] for i, n in enumerate(_GRID))
-  patterns = _patterns(frame, size, y, x, jnp.maximum(target[2:], _LEAST_SIDE))
-  score = sum(_likeness(patterns, wanted) for wanted in appearance)
+  score = _likeness(_patterns(frame, size, y, x, jnp.maximum(target[2:], _LEAST_SIDE)), wanted)
   within = (jnp.abs(y - target[1]) <= reach)[:, None] & (jnp.abs(x - target[0]) <= reach)
 
   def best(score, _):
@@ -86,9 +93,19 @@ def propose(frame: jax.Array, size: jax.Array, appearance: Appearance, target: j
     near = (jnp.abs(y - place[1]) < separation)[:, None] & (jnp.abs(x - place[0]) < separation)
     return jnp.where(near, -jnp.inf, score), place
 
-  places = jax.lax.scan(best, jnp.where(within, score, -jnp.inf), None, length=_RANKS * count)[1]
-  rank = jnp.where(turn % 2 == 0, 0, 1 + turn // 2 % (_RANKS - 1))
-  return jax.lax.dynamic_slice_in_dim(places, rank * count, count)
+  return jax.lax.scan(best, jnp.where(within, score, -jnp.inf), None, length=count)[1]
+
+
+def _all_over(size, target, reach, turn, count) -> jax.Array:
+  """[K, 2] of the part of the frame within reach: the next points of a sequence that fills it evenly however many are
+  taken, the additive recurrence of the plastic number (Roberts, "The Unreasonable Effectiveness of Quasirandom
+  Sequences", 2018). In integers: it must not get coarse after thousands of frames.
+  """
+  index = (turn * count + jnp.arange(count)).astype(jnp.uint32)
+  share = (index[:, None] * jnp.array(_RECURRENCE, jnp.uint32) >> 8).astype(jnp.float32) / 2**24
+  limit = size[::-1].astype(jnp.float32)
+  low, high = (jnp.clip(target[:2] + side * reach, 0, limit) for side in (-1, 1))
+  return low + share * (high - low)
 
 
 def _edges(length):

@@ -30,14 +30,12 @@ def default_config() -> ml_collections.ConfigDict:
       window=0.3,  # Weight of the window about the expected place while tracking.
       motion=motion.default_config(),  # Which place is expected.
       size=sizes.default_config(),  # How the size follows the predictions.
-      peak=peaks.default_config(),  # How far a peak of the scores must stand out.
-      presence_scale=1.0, presence_bias=0.0,  # Presence is sigmoid(scale * logit + bias); see scripts/calibrate.py.
+      # Presence is sigmoid(scale * the network's logit + bias + ratio * the log peak-to-sidelobe ratio of its scores);
+      presence_scale=1.0, presence_bias=0.0, presence_ratio=0.0,  # see scripts/calibrate.py.
+      jump_ratio=0.0,  # The least such ratio where the target is far from the expected place, or was lost.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
       found_above=0.6,  # A lost target is taken up again at this presence,
       found_far_above=0.6,  # or this where it is outside of the window in which it was last seen,
-      absent_share=0.0,  # And the presence logit must be at least these shares of what the target's has been so far:
-      found_share=0.0,  # what looks much less like a target than it did is something else.
-      level_rate=0.05,  # How fast that logit follows, per frame in which the target is surely seen.
       found_size_change=2.0,  # when it is at most this many times larger or smaller than it was,
       confirm_frames=0,  # and when, outside of that window, it was found near the same place in so many frames before.
       lost_after=5,  # Absent frames in a row after which the target counts as lost.
@@ -62,7 +60,6 @@ class TrackerState:
     motion: of the target's centre.
     candidate: [2] where a lost target was found last, to be confirmed,
     sightings: int32 [] in how many frames in a row.
-    level: [] presence logit of the last frames in which the target was surely seen; 0 before the first.
     appearance: what proposals look for; None without tiles.
     thumbnail: of the last frame, see `egomotion.thumbnail`; None without camera compensation.
     first_template: as `template`, of the first frame; None without updates of the template.
@@ -76,7 +73,6 @@ class TrackerState:
   motion: motion.MotionState
   candidate: jax.Array
   sightings: jax.Array
-  level: jax.Array
   appearance: proposals.Appearance | None
   thumbnail: jax.Array | None
   first_template: Any
@@ -101,7 +97,7 @@ class Look(NamedTuple):
   Attributes:
     windows: [K, 3] centre and side, frame pixels.
     images: [K, S, S] the crops, grey levels.
-    presence_logit: [K] calibrated.
+    presence_logit: [K]
     cell_score: [K, n, n] class times quality, 0..1.
     centre: [K, n, n, 2] of the predicted box, frame pixels.
     wh: [K, n, n, 2] its size, frame pixels.
@@ -113,6 +109,9 @@ class Look(NamedTuple):
   cell_score: jax.Array
   centre: jax.Array
   wh: jax.Array
+
+
+_FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
 class Tracker:
@@ -153,7 +152,7 @@ class Tracker:
     zero = jnp.zeros((), jnp.int32)
     return TrackerState(
         center_wh, encoded, sizes.init(center_wh[2:]), absent_for=zero, age=zero,
-        motion=motion.init(), candidate=center_wh[:2], sightings=zero, level=jnp.zeros(()),
+        motion=motion.init(), candidate=center_wh[:2], sightings=zero,
         appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None,
         first_template=encoded if config.template_update else None)
@@ -211,8 +210,7 @@ class Tracker:
     out = self.model.apply(variables, template, images[..., None] / 255, method="track")
     box = targets.boxes_from_ltrb(out["ltrb"], side)  # [K, n, n, 4] sides
     centre = (box[..., :2] + box[..., 2:]) / 2 - side / 2
-    logit = self.config.presence_scale * out["presence_logit"] + self.config.presence_bias
-    return Look(windows, images, logit,
+    return Look(windows, images, out["presence_logit"],
                 jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"]),
                 windows[:, None, None, :2] + centre / scale, (box[..., 2:] - box[..., :2]) / scale)
 
@@ -270,8 +268,8 @@ class Tracker:
     of_cells = lambda x: jnp.take_along_axis(flat(x), cells[:, None], 1)[:, 0]
     ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(flat(quality), flat(look.centre), cells,
                                                     _place_and_size(state.center_wh)[1])
-    presences = jax.nn.sigmoid(peaks.presence_logit(
-        look.presence_logit, ratios, jnp.where(lost, 0.0, of_cells(expected)), config.peak))
+    doubtful = (lost | (of_cells(expected) < _FAR)) & (ratios < config.jump_ratio)
+    presences = jnp.where(doubtful, 0.0, peaks.presence(look.presence_logit, ratios, config))
     window = (of_cells(score) * presences).argmax()
     pick = lambda x: flat(x)[window, cells[window]]
     presence = presences[window]
@@ -281,7 +279,7 @@ class Tracker:
     next_size = sizes.update(state.size, pick(look.wh), pick(quality), scale, config.size)
     proposal = jnp.concatenate([jnp.clip(pick(look.centre), 0, limit), jnp.minimum(next_size.wh, limit)])
     sightings, found = self._found_again(state, proposal[:2], presence, lost & pick(consistent))
-    present = jnp.where(lost, found, presence >= self._at_least(config.absent_below, config.absent_share, state))
+    present = jnp.where(lost, found, presence >= config.absent_below)
 
     sure = (state.absent_for == 0) & present & (presence >= config.found_above) & pick(consistent)
     center_wh = jnp.where(present, proposal, state.center_wh)
@@ -291,7 +289,6 @@ class Tracker:
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
         motion=self._next_motion(state, proposal[:2], present & ~lost),
         candidate=proposal[:2], sightings=jnp.where(present, 0, sightings),
-        level=jnp.where(sure, self._next_level(state, look.presence_logit[window]), state.level),
         appearance=self._next_appearance(state, look, proposal, sure))
     return state, output, sure
 
@@ -303,7 +300,7 @@ class Tracker:
     apart = lambda other: jnp.abs(place - other).max()
     home = apart(state.center_wh[:2]) <= self._side(state.center_wh) / 2
     least = jnp.where(home, self.config.found_above, self.config.found_far_above)
-    found = may_be & (presence >= self._at_least(least, self.config.found_share, state))
+    found = may_be & (presence >= least)
     again = (state.sightings > 0) & (apart(state.candidate) <= template_window(state.center_wh)[2] / 2)
     sightings = jnp.where(found, jnp.where(again, state.sightings, 0) + 1, 0)
     return sightings, found & (home | (sightings > self.config.confirm_frames))
@@ -313,13 +310,6 @@ class Tracker:
     if not self.config.motion.deviation:
       return jnp.broadcast_to(_hann(look.cell_score.shape[-1]), look.cell_score.shape)
     return motion.nearness(state.motion, look.centre, *_place_and_size(state.center_wh), self.config.motion)
-
-  def _at_least(self, presence, share, state) -> jax.Array:
-    """The presence that a decision asks for: so much, and this share of the logit that the target has had."""
-    return jnp.maximum(presence, jax.nn.sigmoid(share * state.level) * (share > 0))
-
-  def _next_level(self, state, logit) -> jax.Array:
-    return jnp.where(state.level > 0, state.level + self.config.level_rate * (logit - state.level), logit)
 
   def _next_motion(self, state, place, seen) -> motion.MotionState:
     last, size = _place_and_size(state.center_wh)
