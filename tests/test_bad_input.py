@@ -54,6 +54,13 @@ def evaluate(checkpoint, root, out):
   return command("evaluate.py", "--checkpoint", checkpoint, "--format", "antiuav410", "--root", root, "--out", out)
 
 
+def test_every_script_is_a_command():
+  """The documents call them by their names."""
+  for script in (ROOT / "scripts").iterdir():
+    if script.is_file() and script.read_bytes().startswith(b"#!"):
+      assert script.stat().st_mode & 0o111, script.name
+
+
 def test_a_box_outside_the_frame(data, checkpoint, tmp_path):
   done = command("track.py", "--checkpoint", checkpoint, "--input", data / "sim_000000", "--box", "900,20,10,10",
                  "--out", tmp_path / "out")
