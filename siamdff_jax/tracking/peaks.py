@@ -2,7 +2,8 @@
 
 How far is the logarithm of the peak's score over the best one at least a target's size away: the peak-to-sidelobe
 ratio of Bolme et al., "Visual Object Tracking using Adaptive Correlation Filters", CVPR 2010, with the best sidelobe
-for their mean and deviation (our choice). Scores are lower in images unlike those of the training, a ratio of them is not.
+for their mean and deviation (our choice). Scores are lower in images unlike those of the training, a ratio of them is
+not.
 """
 
 import jax
