@@ -205,15 +205,23 @@ def test_what_is_far_away_must_be_seen_again(frames_there, found):
   """A flash is not taken for the target."""
   home, far = (20, 20), (190, 130)
   frames = scene([[home]] * 2 + [[]] * 2 + [[far]] * frames_there + [[]])
-  boxes, present, _ = follow(LOST | {"confirm_frames": 1}, frames, [*home, SIDE, SIDE])
+  boxes, present, _ = follow(LOST | {"found_above": 10.0}, frames, [*home, SIDE, SIDE])
   assert not present[1:4].any()  # Without confirmation it would be reported in the first of these frames.
   assert present[4:-1].any() == found
   np.testing.assert_allclose(boxes[3], [*home, SIDE, SIDE], atol=2)  # Where it was seen last, until it is confirmed.
 
 
-def test_where_it_was_lost_it_needs_no_confirmation():
-  frames = scene([[(60, 60)]] * 2 + [[]] * 3 + [[(66, 60)]])
-  assert follow(LOST | {"confirm_frames": 3}, frames, [60, 60, SIDE, SIDE])[1][-1]
+@pytest.mark.parametrize("levels, found", [([170, 150, 170, 150, 170], True), ([156] * 8, False),
+                                           ([170, 150, 150, 170], False)])
+def test_evidence_adds_up(levels, found):
+  """Log odds are 20 (level / 255 - 0.6), once 8 before: 0.8 in the running mean. Less half of that they are 0.93 at 170,
+  -0.64 at 150 and -0.17 at 156, which is never enough, however long it is there.
+  """
+  home, far = (20, 20), (190, 130)
+  frames = scene([[home]] * 2 + [[]] * 2 + [[(*far, level)] for level in levels])
+  _, present, _ = follow(LOST | {"found_above": 1.1, "found_share": 0.5}, frames, [*home, SIDE, SIDE])
+  assert not present[3:-1].any() and present[-1] == found
+  assert follow(LOST | {"found_above": 0.5}, frames, [*home, SIDE, SIDE])[1][3:].any()  # Or without that share.
 
 
 def test_the_window_jumps_with_the_camera():
@@ -272,7 +280,7 @@ def test_loop_and_batch_agree():
     places = [[(20, 20)]] * (3 + i) + [[]] * 3 + [[(150 - 20 * i, 100)]] * 6 + [[]] * 2 + [[(30, 90)]] * 4
     frames = scene(places, seed=i)[:, :H - 16 * (i % 2), :W - 16 * (i % 3)]
     streams.append(Stream(f"s{i}", ArrayFrames(np.ascontiguousarray(frames)), np.array([20.0, 20, SIDE, SIDE])))
-  config = LOST | {"camera_compensation": True, "template_update": 0.5, "confirm_frames": 1}
+  config = LOST | {"camera_compensation": True, "template_update": 0.5, "found_above": 10.0}
   tracker, found = Tracker(Spots(), config), {}
   for form in ("loop", "batch"):
     runner = Runner(tracker, {}, streams=2, chunk=4, form=form, devices=jax.devices()[:1])

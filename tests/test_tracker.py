@@ -99,9 +99,9 @@ def test_mean_of_large_frames_is_exact():
 
 
 def test_absent_grows_the_search_window_and_keeps_the_box(tracker):
-  """With a presence threshold nothing can reach, every frame is absent and the window ends up over the frame."""
+  """With a presence that comes to nothing every frame is absent and the window ends up over the frame."""
   _, variables = tracker
-  blind = Tracker(tracker[0].model, {"absent_below": 1.1, "found_above": 1.1, "lost_after": 2, "growth": 2.0})
+  blind = Tracker(tracker[0].model, {"presence_bias": -20.0, "lost_after": 2, "growth": 2.0})
   frames, boxes = moving_square(0, length=13)
   state = blind.init(variables, frames[0], boxes[0])
   first = float(blind.search_window(state, jnp.array([H, W]))[2])
@@ -195,11 +195,10 @@ def test_peak_to_sidelobe_ratio_by_hand():
   np.testing.assert_allclose(peaks.ratio(score, centre, 0, 5.0), 5.0, rtol=1e-5)  # No sidelobe: e^5 or more.
 
 
-def test_presence_by_hand():
+def test_log_odds_by_hand():
   config = default_config()
   config.update(presence_scale=0.5, presence_bias=-3.0, presence_ratio=1.5)
-  np.testing.assert_allclose(peaks.presence(jnp.array([2.0, 4.0]), jnp.array([1.0, 0.0]), config),
-                             [1 / (1 + np.exp(0.5)), 1 / (1 + np.exp(1.0))], rtol=1e-5)
+  np.testing.assert_allclose(peaks.log_odds(jnp.array([2.0, 4.0]), jnp.array([1.0, 0.0]), config), [-0.5, -1.0])
 
 
 @pytest.mark.parametrize("other, follows", [(0.05, True), (0.7, False)])

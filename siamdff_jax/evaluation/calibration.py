@@ -151,7 +151,7 @@ def fit(pairs: Pairs) -> Calibration:
 
 
 def probability(pairs: Pairs, calibration: Calibration) -> np.ndarray:
-  """What the tracker makes of windows, see `peaks.presence`."""
+  """What the tracker makes of windows, see `peaks.log_odds`."""
   logit = calibration.scale * pairs.logit + calibration.ratio * pairs.ratio + calibration.bias
   return 0.5 * (1 + np.tanh(logit / 2))
 

@@ -29,12 +29,12 @@ def ratio(score: jax.Array, centre: jax.Array, cell: jax.Array, size: jax.Array)
   return jnp.minimum(found, _LARGEST)
 
 
-def presence(logit: jax.Array, ratios: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
-  """The probability, 0..1, that windows show the target: a logistic regression, fitted by scripts/calibrate.py.
+def log_odds(logit: jax.Array, ratios: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
+  """The log odds that windows show the target: a logistic regression, fitted by scripts/calibrate.py.
 
   Args:
     logit: [K] the network's.
     ratios: [K] see `ratio`.
     config: of the tracker.
   """
-  return jax.nn.sigmoid(config.presence_scale * logit + config.presence_bias + config.presence_ratio * ratios)
+  return config.presence_scale * logit + config.presence_bias + config.presence_ratio * ratios

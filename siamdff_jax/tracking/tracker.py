@@ -34,10 +34,10 @@ def default_config() -> ml_collections.ConfigDict:
       presence_scale=1.0, presence_bias=0.0, presence_ratio=0.0,  # see scripts/calibrate.py.
       jump_ratio=0.0,  # The least such ratio where the target is far from the expected place, or was lost.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
-      found_above=0.6,  # A lost target is taken up again at this presence,
-      found_far_above=0.6,  # or this where it is outside of the window in which it was last seen,
-      found_size_change=2.0,  # when it is at most this many times larger or smaller than it was,
-      confirm_frames=0,  # and when, outside of that window, it was found near the same place in so many frames before.
+      sure_above=0.6,  # Presence above this: what is seen may serve as a recent look of the target.
+      found_above=0.5,  # A lost target is taken up again where log odds of presence, summed up over frames, reach this,
+      found_share=0.0,  # each less this share of what they were while it was followed,
+      found_size_change=2.0,  # of what is at most this many times larger or smaller than it was.
       lost_after=5,  # Absent frames in a row after which the target counts as lost.
       growth=1.15,  # Per lost frame: of the search window, or of the region from which the tiles are taken.
       tiles=0,  # Windows over the whole frame in which a lost target is looked for; 0: in one window, which grows.
@@ -58,8 +58,9 @@ class TrackerState:
     absent_for: int32 [] frames since the target was last seen.
     age: int32 [] frames since the first.
     motion: of the target's centre.
-    candidate: [2] where a lost target was found last, to be confirmed,
-    sightings: int32 [] in how many frames in a row.
+    level: [] running mean of the log odds of presence while the target is followed.
+    candidate: [2] where a lost target may be,
+    evidence: [] of that, log odds, at least 0.
     appearance: what proposals look for; None without tiles.
     thumbnail: of the last frame, see `egomotion.thumbnail`; None without camera compensation.
     first_template: as `template`, of the first frame; None without updates of the template.
@@ -71,8 +72,9 @@ class TrackerState:
   absent_for: jax.Array
   age: jax.Array
   motion: motion.MotionState
+  level: jax.Array
   candidate: jax.Array
-  sightings: jax.Array
+  evidence: jax.Array
   appearance: proposals.Appearance | None
   thumbnail: jax.Array | None
   first_template: Any
@@ -111,6 +113,7 @@ class Look(NamedTuple):
   wh: jax.Array
 
 
+_LEVEL_RATE = 0.1  # Per frame.
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
@@ -149,10 +152,10 @@ class Tracker:
     if config.tiles:
       first = proposals.pattern(image, jnp.concatenate([jnp.full(2, image.shape[0] / 2), wh]))
       appearance = proposals.Appearance(first, first)
-    zero = jnp.zeros((), jnp.int32)
+    zero, none = jnp.zeros((), jnp.int32), jnp.zeros(())
     return TrackerState(
         center_wh, encoded, sizes.init(center_wh[2:]), absent_for=zero, age=zero,
-        motion=motion.init(), candidate=center_wh[:2], sightings=zero,
+        motion=motion.init(), level=none, candidate=center_wh[:2], evidence=none,
         appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None,
         first_template=encoded if config.template_update else None)
@@ -239,7 +242,7 @@ class Tracker:
     """[3]: about the last place, or about the one to be confirmed. Without tiles it grows while the target is lost,
     until it covers the frame from wherever the centre is.
     """
-    side, pending = self._side(state.center_wh), state.sightings > 0
+    side, pending = self._side(state.center_wh), state.evidence > 0
     centre = jnp.where(pending, state.candidate, state.center_wh[:2])
     if not self.config.tiles:
       grown = side * self.config.growth ** self._lost_for(state).astype(jnp.float32)
@@ -265,45 +268,46 @@ class Tracker:
     score = jnp.where(lost, jnp.where(consistent, quality, -1.0), near)
     flat = lambda x: x.reshape(len(look.windows), -1, *x.shape[3:])
     cells = flat(score).argmax(1)  # One in every window.
-    of_cells = lambda x: jnp.take_along_axis(flat(x), cells[:, None], 1)[:, 0]
+    of_cells = lambda x: flat(x)[jnp.arange(len(cells)), cells]
     ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(flat(quality), flat(look.centre), cells,
                                                     _place_and_size(state.center_wh)[1])
-    doubtful = (lost | (of_cells(expected) < _FAR)) & (ratios < config.jump_ratio)
-    presences = jnp.where(doubtful, 0.0, peaks.presence(look.presence_logit, ratios, config))
-    window = (of_cells(score) * presences).argmax()
+    jumps = of_cells(expected) < _FAR
+    log_odds = peaks.log_odds(look.presence_logit, ratios, config)
+    doubtful = ~lost & jumps & (ratios < config.jump_ratio)
+    evidence = self._evidence(state, of_cells(look.centre), jnp.where(of_cells(consistent), log_odds, -jnp.inf))
+    window = evidence.argmax()  # There is one only, unless the target is lost.
     pick = lambda x: flat(x)[window, cells[window]]
-    presence = presences[window]
+    presence = jnp.where(doubtful, 0.0, jax.nn.sigmoid(log_odds))[window]
+    evidence = evidence[window]
 
     limit = frame_size[::-1].astype(jnp.float32)
     scale = look.windows[window, 2] / self._side(state.center_wh)
     next_size = sizes.update(state.size, pick(look.wh), pick(quality), scale, config.size)
     proposal = jnp.concatenate([jnp.clip(pick(look.centre), 0, limit), jnp.minimum(next_size.wh, limit)])
-    sightings, found = self._found_again(state, proposal[:2], presence, lost & pick(consistent))
-    present = jnp.where(lost, found, presence >= config.absent_below)
+    present = jnp.where(lost, evidence >= config.found_above, presence >= config.absent_below)
 
-    sure = (state.absent_for == 0) & present & (presence >= config.found_above) & pick(consistent)
+    sure = (state.absent_for == 0) & present & (presence >= config.sure_above) & pick(consistent)
     center_wh = jnp.where(present, proposal, state.center_wh)
     output = Output(boxes.center_wh_to_xywh(center_wh), presence * pick(look.cell_score), present)
     state = state.replace(
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
         motion=self._next_motion(state, proposal[:2], present & ~lost),
-        candidate=proposal[:2], sightings=jnp.where(present, 0, sightings),
+        level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
+        candidate=proposal[:2], evidence=jnp.where(lost & ~present, evidence, 0.0),
         appearance=self._next_appearance(state, look, proposal, sure))
     return state, output, sure
 
-  def _found_again(self, state, place, presence, may_be) -> tuple[jax.Array, jax.Array]:
-    """In how many frames in a row a lost target was found near the same place, and whether that is enough.
+  def _evidence(self, state, places, log_odds) -> jax.Array:
+    """[K] that a lost target is at places [K, 2], from log odds of its presence in this frame [K]: Page's cumulative
+    sum ("Continuous Inspection Schemes", Biometrika 1954). Near the place of the frame before it counts on.
 
-    A target that is back in the window where it was last seen needs less presence and no confirmation.
+    A look-alike is there as long as one likes, but less like the target than the target was: what is asked of every
+    frame is a share of that.
     """
-    apart = lambda other: jnp.abs(place - other).max()
-    home = apart(state.center_wh[:2]) <= self._side(state.center_wh) / 2
-    least = jnp.where(home, self.config.found_above, self.config.found_far_above)
-    found = may_be & (presence >= least)
-    again = (state.sightings > 0) & (apart(state.candidate) <= template_window(state.center_wh)[2] / 2)
-    sightings = jnp.where(found, jnp.where(again, state.sightings, 0) + 1, 0)
-    return sightings, found & (home | (sightings > self.config.confirm_frames))
+    apart = jnp.abs(places - state.candidate).max(-1)
+    before = jnp.where(apart <= template_window(state.center_wh)[2] / 2, state.evidence, 0.0)
+    return jnp.maximum(before + log_odds - self.config.found_share * jnp.maximum(state.level, 0.0), 0.0)
 
   def _expected(self, state, look) -> jax.Array:
     """How near every cell [K, n, n] is to where the target is expected, 0..1."""
