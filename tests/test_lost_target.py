@@ -214,7 +214,7 @@ def test_what_is_far_away_must_be_seen_again(frames_there, found):
 @pytest.mark.parametrize("levels, found", [([170, 150, 170, 150, 170], True), ([156] * 8, False),
                                            ([170, 150, 150, 170], False)])
 def test_evidence_adds_up(levels, found):
-  """Log odds are 20 (level / 255 - 0.6), once 8 before: 0.8 in the running mean. Less half of that they are 0.93 at 170,
+  """Log odds are 20 (level / 255 - 0.6), once 8 before: 0.8 in the running mean. Less half of it 0.93 at 170,
   -0.64 at 150 and -0.17 at 156, which is never enough, however long it is there.
   """
   home, far = (20, 20), (190, 130)

@@ -3,9 +3,9 @@
 `init(variables, frame, box) -> state` and `step(variables, state, frame) -> (state, Output)`. Post-processing is the
 Siamese family's: a penalty on sudden changes of scale and aspect, a window about the expected place, a size that
 follows slowly. There is no minimum size. When presence is low for some frames the target counts as lost: the
-window is off, and the target is taken up again only on a confident match of about its last size. It is looked for
-either in one window that grows from frame to frame until it covers the frame, or (`tiles`) in windows at the target's
-own scale about the places of the frame that look most like it. Absent is reported as absent.
+window is off, and the target is taken up again only on enough evidence for what has about its last size. It is looked
+for either in one window that grows from frame to frame until it covers the frame, or (`tiles`) in windows at the
+target's own scale about the places of the frame that look most like it and others. Absent is reported as absent.
 """
 
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ def default_config() -> ml_collections.ConfigDict:
       size=sizes.default_config(),  # How the size follows the predictions.
       # Presence is sigmoid(scale * the network's logit + bias + ratio * the log peak-to-sidelobe ratio of its scores);
       presence_scale=1.0, presence_bias=0.0, presence_ratio=0.0,  # see scripts/calibrate.py.
-      jump_ratio=0.0,  # The least such ratio where the target is far from the expected place, or was lost.
+      jump_ratio=0.0,  # The least such ratio where the target is far from the expected place.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
       sure_above=0.6,  # Presence above this: what is seen may serve as a recent look of the target.
       found_above=0.5,  # A lost target is taken up again where log odds of presence, summed up over frames, reach this,
@@ -271,20 +271,19 @@ class Tracker:
     of_cells = lambda x: flat(x)[jnp.arange(len(cells)), cells]
     ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(flat(quality), flat(look.centre), cells,
                                                     _place_and_size(state.center_wh)[1])
-    jumps = of_cells(expected) < _FAR
     log_odds = peaks.log_odds(look.presence_logit, ratios, config)
-    doubtful = ~lost & jumps & (ratios < config.jump_ratio)
-    evidence = self._evidence(state, of_cells(look.centre), jnp.where(of_cells(consistent), log_odds, -jnp.inf))
-    window = evidence.argmax()  # There is one only, unless the target is lost.
+    sums = self._evidence(state, of_cells(look.centre), jnp.where(of_cells(consistent), log_odds, -jnp.inf))
+    window = sums.argmax()  # There is one only, unless the target is lost.
     pick = lambda x: flat(x)[window, cells[window]]
-    presence = jnp.where(doubtful, 0.0, jax.nn.sigmoid(log_odds))[window]
-    evidence = evidence[window]
+    doubtful = ~lost & (pick(expected) < _FAR) & (ratios[window] < config.jump_ratio)
+    presence = jnp.where(doubtful, 0.0, jax.nn.sigmoid(log_odds[window]))
 
     limit = frame_size[::-1].astype(jnp.float32)
     scale = look.windows[window, 2] / self._side(state.center_wh)
     next_size = sizes.update(state.size, pick(look.wh), pick(quality), scale, config.size)
     proposal = jnp.concatenate([jnp.clip(pick(look.centre), 0, limit), jnp.minimum(next_size.wh, limit)])
-    present = jnp.where(lost, evidence >= config.found_above, presence >= config.absent_below)
+    found = sums[window] >= config.found_above
+    present = jnp.where(lost, found, presence >= config.absent_below)
 
     sure = (state.absent_for == 0) & present & (presence >= config.sure_above) & pick(consistent)
     center_wh = jnp.where(present, proposal, state.center_wh)
@@ -294,7 +293,7 @@ class Tracker:
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
         motion=self._next_motion(state, proposal[:2], present & ~lost),
         level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
-        candidate=proposal[:2], evidence=jnp.where(lost & ~present, evidence, 0.0),
+        candidate=proposal[:2], evidence=jnp.where(lost & ~found, sums[window], 0.0),
         appearance=self._next_appearance(state, look, proposal, sure))
     return state, output, sure
 
