@@ -113,7 +113,7 @@ class Look(NamedTuple):
   wh: jax.Array
 
 
-_LEVEL_RATE = 0.1  # Per frame.
+_LEVEL_RATE = 0.1  # How fast `TrackerState.level` follows, per frame (our choice).
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
