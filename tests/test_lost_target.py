@@ -236,21 +236,38 @@ def test_the_window_jumps_with_the_camera():
   assert not follow({}, frames, [*places[0], SIDE, SIDE])[1][2:].any()
 
 
-def test_the_first_template_stays():
-  """Mixed with a recent look by its share, never twice; only what is surely seen is mixed in."""
+def test_recent_looks():
+  """Taken of what is surely seen only, beside the first one."""
   levels = [255, 240, 225, 225]
   frames = scene([[(60, 60, level)] for level in levels] + [[]] * 3)
   config = {"template_update": 0.25, "template_every": 1}
   init, step = compiled(tuple(config.items()))
-  state, seen = init({}, frames[0], jnp.array([60.0, 60, SIDE, SIDE])), []
-  first = float(state.template["level"][0])
+  start = state = init({}, frames[0], jnp.array([60.0, 60, SIDE, SIDE]))
+  seen = []
   for frame in frames[1:]:
     state, out = step({}, state, frame)
     fresh = float(init({}, frame, out.box).template["level"][0])
-    seen.append(float(state.template["level"][0]))
+    seen.append(float(state.recent_template["level"][0]))
     if out.present:
-      np.testing.assert_allclose(seen[-1], 0.75 * first + 0.25 * fresh, rtol=1e-5)
-  assert seen[0] < first and seen[2:] == [seen[2]] * 4  # Absent frames change nothing.
+      np.testing.assert_allclose(seen[-1], fresh, rtol=1e-5)
+  assert seen[0] < start.template["level"][0] and seen[2:] == [seen[2]] * 4  # Absent frames change nothing.
+  np.testing.assert_array_equal(state.template["level"], start.template["level"])
+
+
+def test_a_recent_look_helps_a_doubtful_target():
+  """It takes its share of the template where presence was low, and none where it was high."""
+  frame = scene([[(60, 60)]])[0]
+  tracker = Tracker(Spots(), {"template_update": 0.25, "template_below": 0.9})
+  state = tracker.init({}, frame, jnp.array([60.0, 60, SIDE, SIDE]))
+  state = state.replace(recent_template=state.template | {"wh": 3 * state.template["wh"]})
+  size = jnp.array(frame.shape)
+  windows = tracker.search_window(state, size)[None]
+
+  def width(presence):  # The stand-in's boxes are as large as its template's.
+    look = tracker.look({}, state.replace(presence=jnp.array(presence)), frame, size, windows)
+    return float(look.wh[0, 0, 0, 0])
+
+  np.testing.assert_allclose([width(0.95), width(0.85)], [SIDE, 1.5 * SIDE], rtol=1e-4)
 
 
 def test_the_first_template_must_stay_the_larger_part():
@@ -280,7 +297,8 @@ def test_loop_and_batch_agree():
     places = [[(20, 20)]] * (3 + i) + [[]] * 3 + [[(150 - 20 * i, 100)]] * 6 + [[]] * 2 + [[(30, 90)]] * 4
     frames = scene(places, seed=i)[:, :H - 16 * (i % 2), :W - 16 * (i % 3)]
     streams.append(Stream(f"s{i}", ArrayFrames(np.ascontiguousarray(frames)), np.array([20.0, 20, SIDE, SIDE])))
-  config = LOST | {"camera_compensation": True, "template_update": 0.5, "found_above": 10.0}
+  config = LOST | {"camera_compensation": True, "template_update": 0.5, "template_below": 0.9,
+                   "found_above": 10.0}
   tracker, found = Tracker(Spots(), config), {}
   for form in ("loop", "batch"):
     runner = Runner(tracker, {}, streams=2, chunk=4, form=form, devices=jax.devices()[:1])

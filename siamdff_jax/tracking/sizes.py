@@ -43,6 +43,11 @@ class SizeState:
     """[2] width and height in frame pixels."""
     return jnp.exp(self.log_wh)
 
+  @property
+  def predicted_wh(self) -> jax.Array:
+    """[2] width and height as the network sees them."""
+    return jnp.exp(self.predicted)
+
 
 def init(wh: jax.Array) -> SizeState:
   """From the first box's width and height [2], frame pixels."""

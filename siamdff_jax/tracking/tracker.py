@@ -42,7 +42,8 @@ def default_config() -> ml_collections.ConfigDict:
       growth=1.15,  # Per lost frame: of the search window, or of the region from which the tiles are taken.
       tiles=0,  # Windows over the whole frame in which a lost target is looked for; 0: in one window, which grows.
       camera_compensation=False,  # Whether the search window moves with the background when the camera jumps.
-      template_update=0.0,  # Share of a recent look of the target in the template, at most one half; 0: the first only.
+      template_update=0.0,  # Share of a recent look of the target in the template, at most one half; 0: the first only,
+      template_below=1.0,  # where presence was below this in the frame before. Elsewhere the first look alone.
       template_every=10,  # Frames between two recent looks.
   ))
 
@@ -52,32 +53,33 @@ class TrackerState:
   """Attributes:
 
     center_wh: [4] last known centre and size, frame pixels.
-    template: what `SiamDFF.encode_template` returned, leading axis 1, without "backbone"; of the first frame, or
-      mixed with a recent one's.
+    template: what `SiamDFF.encode_template` returned for the first frame, leading axis 1, without "backbone".
+    recent_template: the same for a recent frame; None without updates of the template.
     size: of the target, and what the network says it is.
     absent_for: int32 [] frames since the target was last seen.
     age: int32 [] frames since the first.
     motion: of the target's centre.
+    presence: [] of the last frame, 0..1.
     level: [] running mean of the log odds of presence while the target is followed.
     candidate: [2] where a lost target may be,
     evidence: [] of that, log odds, at least 0.
     appearance: what proposals look for; None without tiles.
     thumbnail: of the last frame, see `egomotion.thumbnail`; None without camera compensation.
-    first_template: as `template`, of the first frame; None without updates of the template.
   """
 
   center_wh: jax.Array
   template: Any
+  recent_template: Any
   size: sizes.SizeState
   absent_for: jax.Array
   age: jax.Array
   motion: motion.MotionState
+  presence: jax.Array
   level: jax.Array
   candidate: jax.Array
   evidence: jax.Array
   appearance: proposals.Appearance | None
   thumbnail: jax.Array | None
-  first_template: Any
 
 
 class Output(NamedTuple):
@@ -154,11 +156,10 @@ class Tracker:
       appearance = proposals.Appearance(first, first)
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(())
     return TrackerState(
-        center_wh, encoded, sizes.init(center_wh[2:]), absent_for=zero, age=zero,
-        motion=motion.init(), level=none, candidate=center_wh[:2], evidence=none,
-        appearance=appearance,
-        thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None,
-        first_template=encoded if config.template_update else None)
+        center_wh, encoded, encoded if config.template_update else None, sizes.init(center_wh[2:]),
+        absent_for=zero, age=zero, motion=motion.init(), presence=none + 1, level=none, candidate=center_wh[:2],
+        evidence=none, appearance=appearance,
+        thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None)
 
   def _encoded(self, variables, frame, center_wh, size) -> tuple[jax.Array, jax.Array, dict]:
     """The template crop [S, S] about a box, the box's size in it [2], and what the network makes of both."""
@@ -186,7 +187,7 @@ class Tracker:
     state = self._moved_with_camera(state, frame, size)
     window = self.search_window(state, size)
     state, output, sure = self._taken(state, self.look(variables, state, frame, size, window[None]), size)
-    return self._with_recent_template(variables, state, frame, size, sure), output
+    return self._with_recent_look(variables, state, frame, size, sure), output
 
   def search(self, variables, state: TrackerState, frame: jax.Array,
              size: jax.Array) -> tuple[TrackerState, Output]:
@@ -209,7 +210,7 @@ class Tracker:
     side, count = self.search_side, len(windows)
     scale = (side / windows[:, 2])[:, None, None, None]  # Crop pixels per frame pixel.
     images = jax.vmap(crop, (None, 0, None, None))(jnp.asarray(frame), windows, side, size)
-    template = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), state.template)
+    template = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), self._template(state))
     out = self.model.apply(variables, template, images[..., None] / 255, method="track")
     box = targets.boxes_from_ltrb(out["ltrb"], side)  # [K, n, n, 4] sides
     centre = (box[..., :2] + box[..., 2:]) / 2 - side / 2
@@ -291,7 +292,7 @@ class Tracker:
     state = state.replace(
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
-        motion=self._next_motion(state, proposal[:2], present & ~lost),
+        motion=self._next_motion(state, proposal[:2], present & ~lost), presence=presence,
         level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
         candidate=proposal[:2], evidence=jnp.where(lost & ~found, sums[window], 0.0),
         appearance=self._next_appearance(state, look, proposal, sure))
@@ -327,21 +328,26 @@ class Tracker:
     seen = proposals.pattern(look.images[0], jnp.concatenate([centre, center_wh[2:] * scale]))
     return state.appearance._replace(last=jnp.where(sure, seen, state.appearance.last))
 
-  def _with_recent_template(self, variables, state, frame, size, sure) -> TrackerState:
-    """Now and then the recent look of a surely seen target takes its share of the template. It never takes more, so
-    that a mistake lasts until the next recent look at most.
+  def _template(self, state):
+    """What the search windows are compared with. A recent look helps a doubtful target, the first one measures the size
+    of a clear one: boxes are as the template's box, and a recent one's is only a prediction.
     """
-    share = self.config.template_update
+    share, first = self.config.template_update, state.template
     if not share:
+      return first
+    share = jnp.where(state.presence < self.config.template_below, share, 0.0)
+    mixed = lambda first, recent: ((1 - share) * first + share * recent).astype(first.dtype)
+    return jax.tree.map(mixed, first, state.recent_template) | {"mask": first["mask"]}
+
+  def _with_recent_look(self, variables, state, frame, size, sure) -> TrackerState:
+    """Now and then a surely seen target gives a recent look. A mistake lasts until the next one at most."""
+    if not self.config.template_update:
       return state
-
-    def mixed(state):
-      recent = self._encoded(variables, frame, state.center_wh, size)[2]
-      mix = jax.tree.map(lambda first, new: (1 - share) * first + share * new, state.first_template, recent)
-      return mix | {"mask": state.first_template["mask"]}
-
+    # Laid out for the network's own size of it: the box that is reported may differ from what is seen.
+    seen = jnp.concatenate([state.center_wh[:2], state.size.predicted_wh])
     due = sure & (state.age % self.config.template_every == 0)
-    return state.replace(template=jax.lax.cond(due, mixed, lambda state: state.template, state))
+    recent = jax.lax.cond(due, lambda: self._encoded(variables, frame, seen, size)[2], lambda: state.recent_template)
+    return state.replace(recent_template=recent)
 
 
 def _hann(side: int) -> np.ndarray:
