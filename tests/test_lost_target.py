@@ -255,19 +255,19 @@ def test_recent_looks():
 
 
 def test_a_recent_look_helps_a_doubtful_target():
-  """It takes its share of the template unless the target was surely seen."""
+  """It takes its share of the template where presence was low, and none where it was high."""
   frame = scene([[(60, 60)]])[0]
-  tracker = Tracker(Spots(), {"template_update": 0.25})
+  tracker = Tracker(Spots(), {"template_update": 0.25, "template_below": 0.9})
   state = tracker.init({}, frame, jnp.array([60.0, 60, SIDE, SIDE]))
   state = state.replace(recent_template=state.template | {"wh": 3 * state.template["wh"]})
   size = jnp.array(frame.shape)
   windows = tracker.search_window(state, size)[None]
 
-  def width(sure):  # The stand-in's boxes are as large as its template's.
-    look = tracker.look({}, state.replace(sure=jnp.array(sure)), frame, size, windows)
+  def width(presence):  # The stand-in's boxes are as large as its template's.
+    look = tracker.look({}, state.replace(presence=jnp.array(presence)), frame, size, windows)
     return float(look.wh[0, 0, 0, 0])
 
-  np.testing.assert_allclose([width(True), width(False)], [SIDE, 1.5 * SIDE], rtol=1e-4)
+  np.testing.assert_allclose([width(0.95), width(0.85)], [SIDE, 1.5 * SIDE], rtol=1e-4)
 
 
 def test_the_first_template_must_stay_the_larger_part():
@@ -297,7 +297,8 @@ def test_loop_and_batch_agree():
     places = [[(20, 20)]] * (3 + i) + [[]] * 3 + [[(150 - 20 * i, 100)]] * 6 + [[]] * 2 + [[(30, 90)]] * 4
     frames = scene(places, seed=i)[:, :H - 16 * (i % 2), :W - 16 * (i % 3)]
     streams.append(Stream(f"s{i}", ArrayFrames(np.ascontiguousarray(frames)), np.array([20.0, 20, SIDE, SIDE])))
-  config = LOST | {"camera_compensation": True, "template_update": 0.5, "found_above": 10.0}
+  config = LOST | {"camera_compensation": True, "template_update": 0.5, "template_below": 0.9,
+                   "found_above": 10.0}
   tracker, found = Tracker(Spots(), config), {}
   for form in ("loop", "batch"):
     runner = Runner(tracker, {}, streams=2, chunk=4, form=form, devices=jax.devices()[:1])

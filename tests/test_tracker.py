@@ -206,7 +206,7 @@ def test_a_doubtful_jump_is_an_absence(tracker, other, follows):
   """The best place is two target sizes from the expected one: followed only where it alone looks like the target."""
   one = Tracker(tracker[0].model, {"jump_ratio": 1.2})
   state, look, size = crafted(one, tracker[1], step=1.0, scores={2: 0.8, -2: other}, rest=0.001)
-  taken, output = one._taken(state, look, size)
+  taken, output, _ = one._taken(state, look, size)
   assert bool(output.present) == follows
   moved = jnp.array([2.0 * BOX_WIDTH if follows else 0.0, 0.0])
   np.testing.assert_allclose(taken.center_wh[:2], state.center_wh[:2] + moved, atol=1e-3)

@@ -34,7 +34,7 @@ def default_config() -> ml_collections.ConfigDict:
       presence_scale=1.0, presence_bias=0.0, presence_ratio=0.0,  # see scripts/calibrate.py.
       jump_ratio=0.0,  # The least such ratio where the target is far from the expected place.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
-      sure_above=0.6,  # Presence above this: surely seen, and what is seen may serve as a recent look of the target.
+      sure_above=0.6,  # Presence above this: what is seen may serve as a recent look of the target.
       found_above=0.5,  # A lost target is taken up again where log odds of presence, summed up over frames, reach this,
       found_share=0.0,  # each less this share of what they were while it was followed,
       found_size_change=2.0,  # of what is at most this many times larger or smaller than it was.
@@ -42,7 +42,8 @@ def default_config() -> ml_collections.ConfigDict:
       growth=1.15,  # Per lost frame: of the search window, or of the region from which the tiles are taken.
       tiles=0,  # Windows over the whole frame in which a lost target is looked for; 0: in one window, which grows.
       camera_compensation=False,  # Whether the search window moves with the background when the camera jumps.
-      template_update=0.0,  # Share of a recent look, at most one half, in the template of a target not surely seen.
+      template_update=0.0,  # Share of a recent look of the target in the template, at most one half; 0: the first only,
+      template_below=1.0,  # where presence was below this in the frame before. Elsewhere the first look alone.
       template_every=10,  # Frames between two recent looks.
   ))
 
@@ -58,7 +59,7 @@ class TrackerState:
     absent_for: int32 [] frames since the target was last seen.
     age: int32 [] frames since the first.
     motion: of the target's centre.
-    sure: bool [] whether the target was surely seen in the last frame, as it was seen in the one before.
+    presence: [] of the last frame, 0..1.
     level: [] running mean of the log odds of presence while the target is followed.
     candidate: [2] where a lost target may be,
     evidence: [] of that, log odds, at least 0.
@@ -73,7 +74,7 @@ class TrackerState:
   absent_for: jax.Array
   age: jax.Array
   motion: motion.MotionState
-  sure: jax.Array
+  presence: jax.Array
   level: jax.Array
   candidate: jax.Array
   evidence: jax.Array
@@ -156,8 +157,8 @@ class Tracker:
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(())
     return TrackerState(
         center_wh, encoded, encoded if config.template_update else None, sizes.init(center_wh[2:]),
-        absent_for=zero, age=zero, motion=motion.init(), sure=jnp.ones((), bool), level=none,
-        candidate=center_wh[:2], evidence=none, appearance=appearance,
+        absent_for=zero, age=zero, motion=motion.init(), presence=none + 1, level=none, candidate=center_wh[:2],
+        evidence=none, appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None)
 
   def _encoded(self, variables, frame, center_wh, size) -> tuple[jax.Array, jax.Array, dict]:
@@ -185,8 +186,8 @@ class Tracker:
     """One frame further, looking at the search window."""
     state = self._moved_with_camera(state, frame, size)
     window = self.search_window(state, size)
-    state, output = self._taken(state, self.look(variables, state, frame, size, window[None]), size)
-    return self._with_recent_look(variables, state, frame, size), output
+    state, output, sure = self._taken(state, self.look(variables, state, frame, size, window[None]), size)
+    return self._with_recent_look(variables, state, frame, size, sure), output
 
   def search(self, variables, state: TrackerState, frame: jax.Array,
              size: jax.Array) -> tuple[TrackerState, Output]:
@@ -198,7 +199,7 @@ class Tracker:
                                self.config.tiles)
     tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
     look = self.look(variables, state, frame, size, jnp.concatenate([window[None], tiles]))
-    return self._taken(state, look, size)
+    return self._taken(state, look, size)[:2]
 
   def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
     """`step` over frames [T, H, W] as one program (`lax.scan`); outputs have a leading axis T."""
@@ -250,8 +251,11 @@ class Tracker:
     return jnp.concatenate([centre, side[None]])
 
   def _taken(self, state: TrackerState, look: Look,
-             frame_size: jax.Array) -> tuple[TrackerState, Output]:
-    """The state after the best cell of all windows is taken for the target, or the target for absent."""
+             frame_size: jax.Array) -> tuple[TrackerState, Output, jax.Array]:
+    """The state after the best cell of all windows is taken for the target, or the target for absent.
+
+    Also returns whether the target is surely seen, as it was in the frame before.
+    """
     config, lost, last_wh = self.config, self.is_lost(state), state.center_wh[2:]
     penalty = _change_penalty(look.wh, last_wh, config.scale_penalty)
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
@@ -288,11 +292,11 @@ class Tracker:
     state = state.replace(
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
-        motion=self._next_motion(state, proposal[:2], present & ~lost), sure=sure,
+        motion=self._next_motion(state, proposal[:2], present & ~lost), presence=presence,
         level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
         candidate=proposal[:2], evidence=jnp.where(lost & ~found, sums[window], 0.0),
         appearance=self._next_appearance(state, look, proposal, sure))
-    return state, output
+    return state, output, sure
 
   def _evidence(self, state, places, log_odds) -> jax.Array:
     """[K] that a lost target is at places [K, 2], from log odds of its presence in this frame [K]: Page's cumulative
@@ -325,23 +329,23 @@ class Tracker:
     return state.appearance._replace(last=jnp.where(sure, seen, state.appearance.last))
 
   def _template(self, state):
-    """What the search windows are compared with. A recent look helps where the target is in doubt; elsewhere the first
-    one alone measures its size: boxes are as the template's box, and a recent one's is only a prediction.
+    """What the search windows are compared with. A recent look helps a doubtful target, the first one measures the size
+    of a clear one: boxes are as the template's box, and a recent one's is only a prediction.
     """
     share, first = self.config.template_update, state.template
     if not share:
       return first
-    share = jnp.where(state.sure, 0.0, share)
+    share = jnp.where(state.presence < self.config.template_below, share, 0.0)
     mixed = lambda first, recent: ((1 - share) * first + share * recent).astype(first.dtype)
     return jax.tree.map(mixed, first, state.recent_template) | {"mask": first["mask"]}
 
-  def _with_recent_look(self, variables, state, frame, size) -> TrackerState:
+  def _with_recent_look(self, variables, state, frame, size, sure) -> TrackerState:
     """Now and then a surely seen target gives a recent look. A mistake lasts until the next one at most."""
     if not self.config.template_update:
       return state
     # Laid out for the network's own size of it: the box that is reported may differ from what is seen.
     seen = jnp.concatenate([state.center_wh[:2], state.size.predicted_wh])
-    due = state.sure & (state.age % self.config.template_every == 0)
+    due = sure & (state.age % self.config.template_every == 0)
     recent = jax.lax.cond(due, lambda: self._encoded(variables, frame, seen, size)[2], lambda: state.recent_template)
     return state.replace(recent_template=recent)
 
