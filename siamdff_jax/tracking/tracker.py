@@ -157,7 +157,7 @@ class Tracker:
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(())
     return TrackerState(
         center_wh, encoded, encoded if config.template_update else None, sizes.init(center_wh[2:]),
-        absent_for=zero, age=zero, motion=motion.init(), presence=none + 1, level=none, candidate=center_wh[:2],
+        absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), level=none, candidate=center_wh[:2],
         evidence=none, appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None)
 
@@ -328,7 +328,7 @@ class Tracker:
     seen = proposals.pattern(look.images[0], jnp.concatenate([centre, center_wh[2:] * scale]))
     return state.appearance._replace(last=jnp.where(sure, seen, state.appearance.last))
 
-  def _template(self, state):
+  def _template(self, state) -> dict:
     """What the search windows are compared with. A recent look helps a doubtful target, the first one measures the size
     of a clear one: boxes are as the template's box, and a recent one's is only a prediction.
     """
