@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import cv2
@@ -234,3 +234,20 @@ class ArrayFrames(_WholeFrames):
 
   def __iter__(self):
     return iter(self._frames)
+
+
+class ChangedFrames(_WholeFrames):
+  """The frames of another source, changed one by one."""
+
+  def __init__(self, frames: FrameSource, change: Callable[[np.ndarray, int], np.ndarray]):
+    """`change`: (frame uint8 [H, W], its number) -> uint8 [H', W'], the same whenever it is called."""
+    self._frames, self._change = frames, change
+
+  def __len__(self):
+    return len(self._frames)
+
+  def __getitem__(self, t):
+    return self._change(self._frames[t], t)
+
+  def __iter__(self):
+    return (self._change(frame, t) for t, frame in enumerate(self._frames))

@@ -14,15 +14,13 @@ import numpy as np
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation import compare, comparison, evaluate, protocols, results, running, statistics
-from siamdff_jax.evaluation.comparison import Comparison
+from siamdff_jax.evaluation import compare, comparison, evaluate, protocols, results, running
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.models.summary import summarize
 from siamdff_jax.sweeps.results import metrics as logged
 from siamdff_jax.training.loop import train
 
 TABLE_FILE = "ablation.md"
-_AUC, _PRECISION = "success_auc", "precision_5"
 log = logging.getLogger(__name__)
 
 
@@ -161,27 +159,10 @@ def _write_table(workdir: str, variants: Ordered[Variant], sets: Ordered[Data]) 
   for one in sets:
     compared = comparison.compare(one.protocol, one.sequences, _results(workdir, variants, one))
     parts.append(f"{one.name}: {len(one.sequences)} sequences, protocol {one.protocol}\n\n"
-                 f"{_gains(compared, variants)}")
+                 f"{tables.format_gains(compared, {v.name: v.of for v in variants}, 'variant')}")
   text = "\n\n".join([*parts, f"cost\n\n{_costs(variants, workdir)}"])
   results.write_atomically(os.path.join(workdir, TABLE_FILE), f"{text}\n".encode())
   return text
-
-
-def _gains(compared: Comparison, variants: Ordered[Variant]) -> str:
-  """Scores, and the difference of each variant to the one it is of; p is adjusted for the differences shown."""
-  weights = np.array([compared.scores[variants[0].name].weights[name] for name in compared.sequences])
-  auc = {v.name: np.array([compared.scores[v.name].metrics["sequences"][name][_AUC] for name in compared.sequences])
-         for v in variants}
-  steps = statistics.differences(auc, weights, pairs=[(v.name, v.of) for v in variants if v.of])
-  table = [["variant", "AUC (95 %)", "P@5 (95 %)", "against", "AUC difference (95 %)", "p (Holm)"]]
-  for v in variants:
-    row = [v.name, *(f"{x.value:.3f} ({x.low:.3f} to {x.high:.3f})"
-                     for x in (compared.estimates[v.name][key] for key in (_AUC, _PRECISION)))]
-    if v.of:
-      gain = steps[v.name, v.of]
-      row += [v.of, f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", f"{gain.p:.3f}"]
-    table.append([*row, *["-"] * (len(table[0]) - len(row))])
-  return tables.markdown(table)
 
 
 def _costs(variants: Ordered[Variant], workdir: str) -> str:

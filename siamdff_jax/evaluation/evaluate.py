@@ -49,7 +49,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
   sequences = [s for s in datasets.load(format, root) if only in s.name]
   if not sequences:
     raise DataError(f"{root}: no sequence has {only!r} in its name")
-  trackers = _named(checkpoints, baselines)
+  trackers = named(checkpoints, baselines)
   share = (jax.process_index(), jax.process_count())
   for name, source in trackers.items():
     tracker, digest = runner(source, run, streams, settings)
@@ -73,8 +73,12 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
   print(f"look at {os.path.join(out, 'report.html')}; results and metrics.json of each tracker in {out}/<tracker>")
 
 
-def _named(checkpoints: Ordered[str], baselines: Ordered[str]) -> dict[str, str]:
-  """{tracker's name: checkpoint or baseline}, in the order given."""
+def named(checkpoints: Ordered[str], baselines: Ordered[str]) -> dict[str, str]:
+  """{tracker's name: checkpoint or baseline}, in the order given.
+
+  Raises:
+    DataError: an unknown baseline, two of one name, another form, or nothing at all.
+  """
   wanted = [name for entry in baselines for name in (BASELINES if entry == ALL_BASELINES else [entry])]
   unknown = [name for name in wanted if name not in BASELINES]
   if unknown:

@@ -6,7 +6,9 @@ import json
 import math
 from collections.abc import Mapping
 
-from siamdff_jax.evaluation import analysis
+import numpy as np
+
+from siamdff_jax.evaluation import analysis, statistics
 from siamdff_jax.evaluation.comparison import Comparison, Estimate
 from siamdff_jax.evaluation.results import write_atomically
 
@@ -74,6 +76,29 @@ def format_summary(comparison: Comparison, extra: Mapping[str, Mapping[str, floa
   """What is printed of a comparison: `format_table` (which see for `extra`), and `format_parts`."""
   rows = {name: comparison.scores[name].metrics for name in comparison.trackers}
   return "\n\n".join(filter(None, [format_table(rows, extra), format_parts(comparison)]))
+
+
+def format_gains(comparison: Comparison, against: Mapping[str, str], title: str) -> str:
+  """A Markdown table of AUC and P@5 with intervals, and of what each row's AUC differs by from another's.
+
+  Args:
+    comparison: its trackers are the rows.
+    against: the tracker that each is compared with; "" for none. p is adjusted for the differences shown.
+    title: the heading of the first column.
+  """
+  weights = np.array([comparison.scores[comparison.trackers[0]].weights[name] for name in comparison.sequences])
+  auc = {tracker: np.array([comparison.scores[tracker].metrics["sequences"][name]["success_auc"]
+                            for name in comparison.sequences]) for tracker in comparison.trackers}
+  steps = statistics.differences(auc, weights, pairs=[(a, against[a]) for a in comparison.trackers if against[a]])
+  table = [[title, "AUC (95 %)", "P@5 (95 %)", "against", "AUC difference (95 %)", "p (Holm)"]]
+  for tracker in comparison.trackers:
+    row = [tracker, *(f"{x.value:.3f} ({x.low:.3f} to {x.high:.3f})"
+                      for x in (comparison.estimates[tracker][key] for key in ("success_auc", "precision_5")))]
+    if other := against[tracker]:
+      gain = steps[tracker, other]
+      row += [other, f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", f"{gain.p:.3f}"]
+    table.append([*row, *["-"] * (len(table[0]) - len(row))])
+  return markdown(table)
 
 
 def format_parts(comparison: Comparison) -> str:
