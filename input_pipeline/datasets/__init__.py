@@ -8,7 +8,7 @@
 
 from input_pipeline.datasets.checking import Report, SequenceReport, check
 from input_pipeline.datasets.formats import FORMATS
-from input_pipeline.datasets.loading import load
+from input_pipeline.datasets.loading import load, load_matching
 from input_pipeline.datasets.media import open_frames
 
-__all__ = ["FORMATS", "Report", "SequenceReport", "check", "load", "open_frames"]
+__all__ = ["FORMATS", "Report", "SequenceReport", "check", "load", "load_matching", "open_frames"]

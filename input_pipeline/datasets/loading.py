@@ -40,6 +40,14 @@ def load(format: str, root, *, frames: bool = True, only: Iterable[str] | None =
   return [_load_one(source, name, path, frames) for name, path in progress]
 
 
+def load_matching(format: str, root, part: str) -> list[Sequence]:
+  """The sequences of `load` whose name contains `part`; raises DataError where there are none, or like `load`."""
+  found = [sequence for sequence in load(format, root) if part in sequence.name]
+  if not found:
+    raise DataError(f"{root}: no sequence has {part!r} in its name")
+  return found
+
+
 def is_outside(boxes, sizes) -> np.ndarray:
   """bool [T]: which boxes [T, 4] (xywh) share no pixel with their frame; sizes (width, height), [2] or [T, 2]."""
   boxes, sizes = np.asarray(boxes, np.float64), np.asarray(sizes)

@@ -186,9 +186,7 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   Raises:
     DataError: anything the user gave that does not work.
   """
-  sequences = [s for s in datasets.load(format, root) if only in s.name]
-  if not sequences:
-    raise DataError(f"{root}: no sequence has {only!r} in its name")
+  sequences = datasets.load_matching(format, root, only)
   tracker, variables = load_tracker(checkpoint)
   pairs = collect(with_settings(tracker, [f"tiles={_PLACES}"]), variables, sequences)
   calibration = fit(pairs)

@@ -46,9 +46,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
     DataError: anything the user gave that does not work.
   """
   protocol = protocol or ("vot" if run == "reset" else protocols.of_format(format))
-  sequences = [s for s in datasets.load(format, root) if only in s.name]
-  if not sequences:
-    raise DataError(f"{root}: no sequence has {only!r} in its name")
+  sequences = datasets.load_matching(format, root, only)
   trackers = named(checkpoints, baselines)
   share = (jax.process_index(), jax.process_count())
   for name, source in trackers.items():

@@ -46,9 +46,7 @@ def assess(checkpoints: Ordered[str], baselines: Ordered[str], format: str, root
   if unknown:
     raise DataError(f"--conditions: {unknown[0]!r}, expected some of {', '.join(CONDITIONS)}")
   chosen = {name: CONDITIONS[name] for name in CONDITIONS if name in (AS_RECORDED, *(conditions or CONDITIONS))}
-  sequences = [s for s in datasets.load(format, root) if only in s.name]
-  if not sequences:
-    raise DataError(f"{root}: no sequence has {only!r} in its name")
+  sequences = datasets.load_matching(format, root, only)
   trackers = evaluate.named(checkpoints, baselines)
   compared = {}
   for name, source in trackers.items():

@@ -28,10 +28,7 @@ class Evaluation:
 
   def __init__(self, config: ml_collections.ConfigDict):
     self._config = config.evaluation
-    wanted = self._config.only
-    self._sequences = [s for s in datasets.load(self._config.format, self._config.root) if wanted in s.name]
-    if not self._sequences:
-      raise DataError(f"{self._config.root}: no sequence has {wanted!r} in its name (config.evaluation.only)")
+    self._sequences = datasets.load_matching(self._config.format, self._config.root, self._config.only)
     for sequence in self._sequences:
       if not sequence.visible[0]:
         raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
