@@ -5,6 +5,7 @@ For measuring how robust a tracker is (`siamdff_jax.evaluation.robustness`); wha
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,18 +40,13 @@ def under(sequence: Sequence, condition: Condition) -> Sequence:
 
 
 def _scaled(size, scale: float) -> tuple[int, int]:
-  return tuple(max(1, round(side * scale)) for side in size)
+  return tuple(math.ceil(side * scale) for side in size)
 
 
 def _pointwise(curve: Callable[[np.ndarray], np.ndarray]) -> Condition:
   """Every grey level by itself; `curve` is of levels 0..255 in floats."""
   table = _levels(curve(np.arange(256.0)))
   return Condition(lambda frame, t: table[frame])
-
-
-def _resized(scale: float, interpolation: int) -> Condition:
-  return Condition(
-      lambda frame, t: cv2.resize(frame, _scaled(frame.shape[::-1], scale), interpolation=interpolation), scale)
 
 
 def _levels(image: np.ndarray) -> np.ndarray:
@@ -87,6 +83,18 @@ def _blur(frame, t):
   return cv2.GaussianBlur(frame, (0, 0), 1.5)
 
 
+def _half(frame, t):
+  del t
+  rows, columns = frame.shape
+  even = cv2.copyMakeBorder(frame, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)  # Or the scale were not 1/2.
+  return cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
+def _double(frame, t):
+  del t
+  return cv2.resize(frame, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+
+
 def _compressed(frame, t):
   del t
   return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 20])[1], cv2.IMREAD_GRAYSCALE)
@@ -107,6 +115,6 @@ CONDITIONS = {
     "stripes": Condition(_stripes),  # Of columns, always the same, 6 levels.
     "blur": Condition(_blur),  # Gaussian, 1.5 pixels.
     "compressed": Condition(_compressed),  # JPEG of quality 20.
-    "half_size": _resized(0.5, cv2.INTER_AREA),
-    "double_size": _resized(2.0, cv2.INTER_CUBIC),
+    "half_size": Condition(_half, 0.5),
+    "double_size": Condition(_double, 2.0),
 }

@@ -13,6 +13,7 @@ from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.evaluation import evaluate, results, robustness
+from siamdff_jax.tracking.baselines import BaselineRunner
 from siamdff_jax.tracking.runner import Runner
 
 CORNERS = [(20, 12), (41, 30), (60, 50)]  # Of a target of 9x7 pixels in frames of 96x81.
@@ -70,13 +71,14 @@ def test_levels_follow_their_formulas(sequence):
   stripes = of("stripes") - frame
   assert (stripes == stripes[:1]).all() and stripes.std() > 3
   np.testing.assert_array_equal(of("stripes", 1), of("stripes", 0))
+  np.testing.assert_allclose(of("half_size")[:40], frame[:80].reshape(40, 2, 48, 2).mean((1, 3)), atol=0.5)
 
 
 def test_labels_are_in_the_pixels_of_the_condition(sequence):
   half = under(sequence, CONDITIONS["half_size"])
   np.testing.assert_array_equal(half.boxes, sequence.boxes / 2)
   np.testing.assert_array_equal(half.lookalikes, [[1, 5, 10, 2, 3]])
-  assert half.size == (48, 40) and under(sequence, CONDITIONS["double_size"]).size == (192, 162)
+  assert half.size == (48, 41) and under(sequence, CONDITIONS["double_size"]).size == (192, 162)
   assert under(dataclasses.replace(sequence, size=None), CONDITIONS["half_size"]).size is None
 
 
@@ -111,7 +113,12 @@ def test_trackers_are_tracked_under_each_condition_and_not_again(data, tmp_path,
       double = results.read(str(tmp_path / "out" / "KCF" / "double_size" / "results" / f"{sequence.name}.json"))
       np.testing.assert_array_equal(double.boxes[0], 2 * sequence.boxes[0].astype(np.float64))
 
-    monkeypatch.setattr(Runner, "run", lambda self, streams: iter(streams))  # Nothing is left to track.
+    def refuses(self, streams):
+      assert not list(streams)
+      return iter(())
+
+    for kind in (Runner, BaselineRunner):
+      monkeypatch.setattr(kind, "run", refuses)
     assert robustness.assess(*arguments, conditions=wanted) == text
 
 
@@ -131,7 +138,7 @@ def test_scores_are_in_the_pixels_as_recorded(data, tmp_path):
 def test_problems_are_named(data, tmp_path):
   with pytest.raises(DataError, match="--conditions: 'foggy', expected some of as_recorded, inverted"):
     robustness.assess([], ["KCF"], "antiuav410", data, str(tmp_path), conditions=["foggy"])
-  with pytest.raises(DataError, match="no sequence has 'none'"):
+  with pytest.raises(DataError, match="no sequence has 'none' in its name, which `only` asks for"):
     robustness.assess([], ["KCF"], "antiuav410", data, str(tmp_path), only="none")
   with pytest.raises(DataError, match="no tracker to evaluate"):
     robustness.assess([], [], "antiuav410", data, str(tmp_path))

@@ -44,7 +44,7 @@ def load_matching(format: str, root, part: str) -> list[Sequence]:
   """The sequences of `load` whose name contains `part`; raises DataError where there are none, or like `load`."""
   found = [sequence for sequence in load(format, root) if part in sequence.name]
   if not found:
-    raise DataError(f"{root}: no sequence has {part!r} in its name")
+    raise DataError(f"{root}: no sequence has {part!r} in its name, which `only` asks for")
   return found
 
 
