@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import small
-from siamdff_jax.feeding.augment import augment
+from siamdff_jax.feeding.augment import _compressed, _equalized, augment
 
 
 def texture(seed: int, side: int) -> np.ndarray:
@@ -155,3 +155,68 @@ def test_blur_is_gaussian():
     best = min(np.abs(cv2.GaussianBlur(point, (31, 31), x, sigmaY=y) - image).max() / image.max()
                for s in np.linspace(0.3, 2.54, 57) for x, y in ((s, s), (s, 0.01), (0.01, s)))
     assert best < 0.12 and image.sum() == pytest.approx(255, rel=1e-3)
+
+
+def test_a_lens_blurs_both_crops_alike():
+  """A bright point has the same spread in template and search crop."""
+  made = batch(8)
+  for name, side in (("template", 63), ("search", 127)):
+    made[name] = np.zeros((8, side, side, 1), np.uint8)
+    made[name][:, side // 2, side // 2] = 255
+  found = run(config(lens=1.0), made)
+  spots = found["template"][:, 26:37, 26:37, 0], found["search"][:, 58:69, 58:69, 0]
+  np.testing.assert_allclose(*spots, rtol=1e-2)  # The template is too small for the widest one's rim.
+  peaks = spots[0][:, 5, 5] / 255
+  assert 1 / (2 * np.pi * 5**2) < peaks.min() < peaks.max() < 1
+
+
+def test_noise_of_any_grain_keeps_its_deviation():
+  """Neighbours are alike in some crops and independent in others; the deviation is as stated either way."""
+  flat = {name: np.repeat(value[:1], 60, 0) for name, value in batch().items()} | {
+      "index": np.arange(60, dtype=np.uint32), "search": np.full((60, 127, 127, 1), 128, np.uint8)}
+  noise = run(config(noise=1.0), flat)["search"][..., 0] - 128
+  alike = (noise[:, 1:] * noise[:, :-1]).mean((1, 2)) / noise.var((1, 2))
+  assert alike.min() < 0.1 and alike.max() > 0.8
+  assert 0.9 < noise.std((1, 2)).min() and noise.std((1, 2)).max() < 8.5
+
+
+@pytest.mark.parametrize("quality", [20, 50])
+def test_compression_is_that_of_jpeg(quality):
+  """Of the frame itself, blocks in step with it: what OpenCV's JPEG leaves, but for its rounding."""
+  image = texture(3, 128)
+  coarseness = (5000 / quality if quality < 50 else 200 - 2 * quality) / 100  # The Independent JPEG Group's rule.
+  expected = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
+  found = np.asarray(_compressed(image.astype(np.float32), coarseness, 8, 0))
+  lost = np.abs(expected.astype(float) - image).mean()
+  assert np.abs(found - expected).mean() < 0.25 * lost  # Now and then a coefficient halfway is rounded the other way.
+
+
+def test_compression_of_an_enlarged_frame():
+  """Twice as large, with blocks of twice the side: almost what enlarging the compressed frame gives."""
+  image = texture(3, 64).astype(np.float32)
+  double = lambda x: cv2.resize(x, (128, 128), interpolation=cv2.INTER_LINEAR)
+  of_double = np.asarray(_compressed(double(image), 2.0, 16, 0))
+  doubled = double(np.asarray(_compressed(image, 2.0, 8, 0)))
+  lost, expected = of_double - double(image), doubled - double(image)
+  assert np.corrcoef(lost.ravel(), expected.ravel())[0, 1] > 0.75
+  assert lost.std() == pytest.approx(expected.std(), rel=0.25)
+
+
+def test_compression_with_fine_steps_loses_nothing_wherever_the_blocks_lie():
+  image = cv2.GaussianBlur(texture(3, 63).astype(np.float32), (0, 0), 2)
+  for block, shift, error in ((8, 0, 0.1), (8, 5, 0.1), (13, 12, 2)):  # 13 pixels of what was 8: finer waves are gone.
+    np.testing.assert_allclose(_compressed(image, 1e-3, block, shift), image, atol=error)
+
+
+def test_equalization():
+  """A crop of two levels by hand, and one of many against OpenCV's CLAHE of a single tile."""
+  two = np.full((64, 64), 100.0, np.float32)
+  two[:16] = 60.0  # A quarter.
+  found = np.asarray(_equalized(two, 4.0))  # Each level has at most 4/32; the other 24/32 go to all 32 alike.
+  width, added = 255 / 32, 24 / 32 / 32
+  by_hand = lambda level, below: 255 * (level / width * added + below)
+  np.testing.assert_allclose(found[0, 0], by_hand(60, (60 % width) / width * 4 / 32), rtol=1e-4)
+  np.testing.assert_allclose(found[-1, 0], by_hand(100, 4 / 32 + (100 % width) / width * 4 / 32), rtol=1e-4)
+  many = texture(3, 128)
+  expected = cv2.createCLAHE(clipLimit=4, tileGridSize=(1, 1)).apply(many)
+  np.testing.assert_allclose(_equalized(many.astype(np.float32), 4.0), expected, atol=8)

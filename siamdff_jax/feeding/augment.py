@@ -1,8 +1,8 @@
 """Infrared augmentation of pairs: what sensors, optics and gain control do to the same scene (our choice).
 
-It runs inside the jitted step, whatever feeds it. Both crops of a pair come from one camera, so geometry, polarity and
-the camera's processing (tone curve, sharpening) go together; noise, blur and gain differ, since the frames are moments
-apart. After a thermal crossover the same
+It runs inside the jitted step, whatever feeds it. Both crops of a pair come from one camera, so geometry, polarity,
+lens and processing (tone curve, sharpening, local equalization, compression) go together; noise, blur and gain differ,
+since the frames are moments apart. After a thermal crossover the same
 target is dark where it was bright: then only the search crop is inverted. What happens to an example depends on
 the seed and the example's number alone: not on the batch, the devices or the feed.
 """
@@ -15,6 +15,13 @@ import ml_collections
 from jax import lax, random
 
 _DEAD_PIXELS = 5  # At most.
+_EQUALIZED_LEVELS = 32  # Of the histogram that is equalized.
+_LARGEST_BLOCK = 32  # Pixels of the crop that one block of a compressed frame covers, at most.
+# Steps of the discrete cosine transform's 8x8 coefficients at JPEG quality 50 (ITU-T T.81, table K.1).
+_JPEG_STEPS = (
+    (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99))
 
 
 def augment(batch: dict, seed: int, config: ml_collections.ConfigDict) -> dict:
@@ -49,12 +56,17 @@ def _augment_pair(key, template, search, box, present, config):
   template, search = _processed(random.fold_in(shared, 1), [mirror(template), mirror(search)], config)
   template = _sensor(own[0], invert(template, polarity), config)
   search = _sensor(own[1], invert(search, polarity ^ crossover), config)
+  template, search = _displayed(random.fold_in(shared, 2), [template, search], config)
   return template, search, jnp.where(flip, mirrored, box)
 
 
 def _processed(key, images, config):
-  """What a camera makes of all its images, each with its probability: a tone curve, and sharpening with its halos."""
-  u = random.uniform(key, (5,))
+  """What a camera makes of all its images, each with its probability: blur of its lens, a tone curve, sharpening with
+  its halos."""
+  u = random.uniform(key, (7,))
+  if config.lens:
+    sigma = jnp.where(u[5] < config.lens, 0.3 + 4.7 * u[6] ** 2, 1e-3)
+    images = [_blurred(image, *[_blur_matrix(sigma, len(image))] * 2) for image in images]
   if config.tone:
     exponent = jnp.exp2(jnp.where(u[0] < config.tone, 2 * u[1] - 1, 0))
     images = [255 * (image / 255) ** exponent for image in images]
@@ -68,13 +80,64 @@ def _processed(key, images, config):
   return images
 
 
+def _displayed(key, images, config):
+  """What happens to finished images, each with its probability: local equalization, compression."""
+  chance, u = jnp.split(random.uniform(key, (6,)), [2])
+  if config.equalize:
+    limit = 1.5 + 3.5 * u[0]
+    images = [jnp.where(chance[0] < config.equalize, _equalized(image, limit), image) for image in images]
+  if config.compression:
+    coarseness = jnp.exp2(5 * u[1] - 3.7)  # JPEG quality 96 to 20.
+    block = jnp.floor(8 * jnp.exp2(2 * u[2])).astype(jnp.int32)  # Crops enlarge small targets.
+    shift = jnp.floor(u[3] * block).astype(jnp.int32)
+    images = [jnp.where(chance[1] < config.compression, _compressed(image, coarseness, block, shift), image)
+              for image in images]
+  return images
+
+
+def _equalized(image, limit):
+  """Histogram equalization with at most `limit` times the contrast: what CLAHE does about a target. [S, S] -> [S, S]."""
+  width = 255 / _EQUALIZED_LEVELS
+  starts = width * jnp.arange(_EQUALIZED_LEVELS)
+  share = jnp.diff((image[..., None] < starts).mean((0, 1)), append=1.0)
+  share = jnp.minimum(share, limit / _EQUALIZED_LEVELS)
+  share += (1 - share.sum()) / _EQUALIZED_LEVELS  # As usual, what was cut off is given to all levels.
+  return (jnp.clip((image[..., None] - starts) / width, 0, 1) * share).sum(-1) * 255
+
+
+def _compressed(image, coarseness, block, shift):
+  """JPEG's loss: coefficients of the cosine transform of blocks, rounded to multiples of steps. [S, S] -> [S, S].
+
+  Args:
+    image: levels 0..255.
+    coarseness: of the steps, 1 is JPEG quality 50.
+    block: side in pixels of what was 8x8 pixels in the frame, int32, 8.._LARGEST_BLOCK; frequencies that a frame has
+      no room for are zero.
+    shift: where in a block the image begins, int32, less than `block`.
+  """
+  side = len(image)
+  pixels = jnp.arange(-_LARGEST_BLOCK, side + _LARGEST_BLOCK)  # With a margin, so that the image's blocks are whole.
+  rows = jnp.arange(side + 2 * _LARGEST_BLOCK)
+  within, frequency = (pixels + shift) % block, rows % block
+  wave = jnp.cos(jnp.pi / (2 * block) * ((2 * within + 1) * frequency[:, None]))
+  wave *= jnp.sqrt(jnp.where(frequency == 0, 1, 2) / block)[:, None]
+  transform = jnp.where((pixels + shift) // block == (rows // block)[:, None], wave, 0)
+  known = frequency < 8
+  index = jnp.minimum(frequency, 7)
+  steps = jnp.array(_JPEG_STEPS, jnp.float32)[index[:, None], index] * coarseness * block / 8
+  coefficients = _blurred(jnp.pad(image - 128, _LARGEST_BLOCK, mode="edge"), transform, transform)
+  coefficients = jnp.where(known[:, None] & known, jnp.round(coefficients / steps) * steps, 0)
+  back = transform.T[_LARGEST_BLOCK:_LARGEST_BLOCK + side]
+  return jnp.clip(_blurred(coefficients, back, back) + 128, 0, 255)
+
+
 def _sensor(key, image, config):
   """One camera's effects, each with its probability; an effect of probability 0 costs nothing. [S, S] -> [S, S]."""
   side = image.shape[0]
   numbers, fields = random.split(key)
   # Few, large draws: each one's program takes its time to compile.
   names = ("fade", "gain", "blur", "noise", "stripes", "dead_pixels")
-  chance, u, places = jnp.split(random.uniform(numbers, (6 + 8 + 3 * _DEAD_PIXELS,)), [6, 14])
+  chance, u, places = jnp.split(random.uniform(numbers, (6 + 9 + 3 * _DEAD_PIXELS,)), [6, 15])
   happens = {name: chance[i] < config[name] for i, name in enumerate(names)}
 
   if config.fade:  # Thermal crossover: the whole contrast shrinks about the mean.
@@ -89,7 +152,9 @@ def _sensor(key, image, config):
     columns = jnp.where(happens["blur"] & (along != 1), blurred, jnp.eye(side))
     image = _blurred(image, rows, columns)
   if config.noise or config.stripes:
+    grain = _grain_matrix(0.2 + 1.8 * u[8], side)  # Crops of small targets are enlarged, and their noise with them.
     normal = _nearly_normal(fields, (side + 1, side))
+    normal = jnp.concatenate([_blurred(normal[:1], jnp.eye(1), grain), _blurred(normal[1:], grain, grain)])
     image = image + jnp.where(happens["noise"], 1 + 7 * u[5], 0) * normal[1:]
     image = image + jnp.where(happens["stripes"], 1 + 4 * u[6], 0) * normal[:1]  # Column gains of a line readout.
   if config.dead_pixels:
@@ -122,6 +187,16 @@ def _blurred(image, rows, columns):
 
 def _blur_matrix(sigma, side):
   """[side, side]: a Gaussian about every row's own place; what would lie outside the image has no weight."""
-  distance = jnp.arange(side)[:, None] - jnp.arange(side)
-  weights = jnp.exp(-0.5 * (distance / sigma) ** 2)
+  weights = _gaussians(sigma, side)
   return weights / weights.sum(1, keepdims=True)
+
+
+def _grain_matrix(sigma, side):
+  """[side, side]: the same, but white noise keeps its deviation."""
+  weights = _gaussians(sigma, side)
+  return weights * lax.rsqrt((weights**2).sum(1, keepdims=True))
+
+
+def _gaussians(sigma, side):
+  distance = jnp.arange(side)[:, None] - jnp.arange(side)
+  return jnp.exp(-0.5 * (distance / sigma) ** 2)
