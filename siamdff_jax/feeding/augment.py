@@ -96,7 +96,7 @@ def _displayed(key, images, config):
 
 
 def _equalized(image, limit):
-  """Histogram equalization with at most `limit` times the contrast: what CLAHE does about a target. [S, S] -> [S, S]."""
+  """Histogram equalization with at most `limit` times the contrast, as CLAHE does about a target. [S, S] -> [S, S]."""
   width = 255 / _EQUALIZED_LEVELS
   starts = width * jnp.arange(_EQUALIZED_LEVELS)
   share = jnp.diff((image[..., None] < starts).mean((0, 1)), append=1.0)
