@@ -2,9 +2,9 @@
 
 It runs inside the jitted step, whatever feeds it. Both crops of a pair come from one camera, so geometry, polarity,
 lens and processing (tone curve, sharpening, local equalization, compression) go together; noise, blur and gain differ,
-since the frames are moments apart. After a thermal crossover the same
-target is dark where it was bright: then only the search crop is inverted. What happens to an example depends on
-the seed and the example's number alone: not on the batch, the devices or the feed.
+since the frames are moments apart. After a thermal crossover the same target is dark where it was bright: then only the
+search crop is inverted. What happens to an example depends on the seed and the example's number alone: not on the
+batch, the devices or the feed.
 """
 
 import functools
