@@ -56,8 +56,8 @@ def get_config() -> ml_collections.ConfigDict:
               style=0.0,  # Boxes of a pair up to 1 + style times looser or tighter, alike.
           ),
           augment=dict(flip=0.5, polarity=0.2, crossover=0.0, lens=0.0, tone=0.0, halo=0.0, fade=0.15, gain=0.4,
-                       blur=0.2, noise=0.3, stripes=0.15, dead_pixels=0.05, equalize=0.0,
-                       compression=0.0),  # Probability of each.
+                       blur=0.2, noise=0.3, stripes=0.15, grain=0.0, dead_pixels=0.05, equalize=0.0,
+                       compression=0.0),  # Probability of each; grain: that noise and stripes are coarse.
       ),
       evaluation=dict(  # Tracking whole sequences whenever a checkpoint is saved, which then picks the best checkpoint.
           format="antiuav410", root="", only="",  # As of scripts/evaluate.py; without a root there is none.

@@ -10,11 +10,7 @@
   scripts/train.py --config configs/shipped.py:r18 --workdir runs/r18 $DATA_FLAGS $ON_GPU
   scripts/train.py --config configs/shipped.py:lite --workdir runs/lite $DATA_FLAGS $ON_GPU \
       --config.teacher.checkpoint=runs/r18
-  scripts/train.py --config configs/shipped.py:lite_refined --workdir runs/lite_refined $DATA_FLAGS \
-      --config.train.init_checkpoint=runs/lite
 
-The last is short: two CPU cores do it, without the flags ON_GPU, but with
-XLA_FLAGS=--xla_force_host_platform_device_count=2.
 How far the shipped weights went, on which machine, and what they score: siamdff_jax/pretrained/README.md.
 """
 
@@ -31,16 +27,15 @@ _NETWORKS = {
 
 
 def get_config(role: str = "lite") -> ml_collections.ConfigDict:
-  """`role`: "r18", the teacher, "lite", or "lite_refined": trained on, with more of what other cameras do."""
-  network = role.removesuffix("_refined")
-  if role not in (*_NETWORKS, "lite_refined"):
-    raise DataError(f"configs/shipped.py:{role}: expected one of {', '.join(_NETWORKS)}, lite_refined")
-  blocks, widths, features, steps = _NETWORKS[network]
+  """`role`: "r18", the teacher, or "lite"."""
+  if role not in _NETWORKS:
+    raise DataError(f"configs/shipped.py:{role}: expected one of {', '.join(_NETWORKS)}")
+  blocks, widths, features, steps = _NETWORKS[role]
   config = base.get_config()
   config.model.update(template_side=63, search_side=127, features=features, heads=4, tower_depth=2, norm="group",
                       mean=0.4, std=0.2, correlation_padding=2)
   config.model.backbone.update(blocks=blocks, widths=widths, stem_kernel=3)
-  config.distiller.kind = "contextual" if role == "lite" else "none"
+  config.distiller.kind = "none" if role == "r18" else "contextual"
   config.data.train.clips = dict(format="antiuav", root="", weight=1.0)
   config.data.train.simulated = dict(format="antiuav410", root="", weight=1.0)
   config.data.train.semireal = dict(format="antiuav410", root="", weight=1.0)  # Simulated targets, real backgrounds.
@@ -50,10 +45,6 @@ def get_config(role: str = "lite") -> ml_collections.ConfigDict:
                              noise=0.35, stripes=0.2)
   config.optimizer.learning_rate = 2e-3
   config.train.update(steps=steps, batch_size=256, checkpoint_every=2000)
-  if role == "lite_refined":
-    config.data.augment.update(lens=0.25, stripes=0.25, equalize=0.15, compression=0.3)
-    config.optimizer.update(learning_rate=6e-4, warmup_steps=50)
-    config.train.update(steps=2300, batch_size=64, checkpoint_every=500)
   # A lost target is looked for in the whole frame; chosen on simulated sequences (docs/decisions.md).
   config.tracker = dict(tiles=8, growth=1.5, lost_after=3, camera_compensation=True, jump_ratio=1.2,
                         presence_scale=1.0, presence_ratio=2.0, presence_bias=-3.6, absent_below=0.03, sure_above=0.75,

@@ -3,7 +3,6 @@
 
   scripts/export.py --checkpoint runs/student --format safetensors --out student.safetensors
   scripts/export.py --checkpoint runs/student --format stablehlo --out exported/
-  scripts/export.py --checkpoint runs/tuned --mean_with runs/student --format safetensors --out mean.safetensors
 
 Formats: safetensors (weights and config in one file, which every --checkpoint takes), stablehlo (jax.export; CPU,
 CUDA, TPU), savedmodel, tflite, onnx (needs `pip install --no-deps -r requirements-export.txt`). All but the first write
@@ -20,8 +19,6 @@ from siamdff_jax import cli
 
 _FORMATS = ("safetensors", "stablehlo", "savedmodel", "tflite", "onnx")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Training workdir or checkpoint, .safetensors, or shipped model.")
-_MEAN_WITH = flags.DEFINE_multi_string(
-    "mean_with", [], "Checkpoint of the same network: the mean of both's weights is exported. Repeat it for more.")
 _FORMAT = flags.DEFINE_enum("format", None, _FORMATS, "What to write.")
 _OUT = flags.DEFINE_string("out", None, "A .safetensors file, or a folder for the other formats.")
 _DTYPE = flags.DEFINE_enum("dtype", "float16", ("float16", "float32"), "Of the kernels; safetensors only.")
@@ -36,8 +33,7 @@ def main(_):
   if any("=" not in note for note in _NOTE.value):
     raise DataError(f"--note: expected KEY=TEXT, found {_NOTE.value}")
   differences, tolerance = formats.export(
-      _CHECKPOINT.value, _FORMAT.value, _OUT.value, _DTYPE.value, dict(note.split("=", 1) for note in _NOTE.value),
-      mean_with=_MEAN_WITH.value)
+      _CHECKPOINT.value, _FORMAT.value, _OUT.value, _DTYPE.value, dict(note.split("=", 1) for note in _NOTE.value))
   for name, difference in differences.items():
     print(f"{name:16s} {difference:.2e}")
   worst = max(differences.values())

@@ -144,26 +144,6 @@ def test_a_checkpoint_may_be_a_file_or_the_name_of_a_shipped_model(model, tmp_pa
     checkpoints.find("largest")
 
 
-def test_the_mean_of_several_checkpoints(model, tmp_path):
-  if jax.default_backend() != "cpu":
-    pytest.skip("exports are made on the CPU (JAX_PLATFORMS=cpu)")
-  config, network, _ = model
-  every = [noise(abstract_variables(network), seed) for seed in range(3)]
-  sources = [str(tmp_path / f"{i}.safetensors") for i in range(3)]
-  for source, variables in zip(sources, every):
-    safetensors.save(source, config, variables, "float32")
-  out = str(tmp_path / "mean.safetensors")
-  formats.export(sources[0], "safetensors", out, "float32", mean_with=sources[1:])
-  by_hand = jax.tree.map(lambda a, b, c: (a + b + c) / 3, *every)
-  assert_same(by_hand, safetensors.load(out)[1], rtol=1e-5, atol=1e-6)
-  other = tiny_config()
-  other.model.features = 16
-  larger = noise(abstract_variables(build(other.model)))
-  safetensors.save(sources[1], other, larger, "float32")
-  with pytest.raises(DataError, match="1.safetensors"):
-    formats.export(sources[0], "safetensors", out, mean_with=sources[1:])
-
-
 def test_shipped_config_names_no_paths(tmp_path):
   config = tiny_config()
   config.teacher.checkpoint = config.data.records = "/somebody/teacher"

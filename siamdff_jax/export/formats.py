@@ -1,26 +1,22 @@
 """Export in any format, followed by a run of what was written: what `scripts/export.py` does."""
 
-from collections.abc import Sequence
-
 import ml_collections
 
 from input_pipeline.errors import DataError
 from siamdff_jax.export import onnx, passes, safetensors, savedmodel, stablehlo
-from siamdff_jax.models.load import load_mean, load_tracker
+from siamdff_jax.models.load import load_model, load_tracker
 from siamdff_jax.training import checkpoints
 
 FORMATS = ("safetensors", "stablehlo", "savedmodel", "tflite", "onnx")
 _WEIGHT_TOLERANCE = {"float32": 0.0, "float16": 0.02}
 
 
-def export(checkpoint: str, kind: str, out: str, dtype: str = "float16", notes: dict[str, str] | None = None, *,
-           mean_with: Sequence[str] = ()) -> tuple[dict[str, float], float]:
+def export(checkpoint: str, kind: str, out: str, dtype: str = "float16", notes: dict[str, str] | None = None
+           ) -> tuple[dict[str, float], float]:
   """Writes `checkpoint` to `out` and compares what was written with the live network on noise.
 
   Args:
     checkpoint: see `checkpoints.find`.
-    mean_with: checkpoints of the same network; with them, the mean of all their weights is exported (Wortsman et al.,
-      "Model soups", 2022). Config and post-processing are those of `checkpoint`.
     kind: one of `FORMATS`.
     out: a .safetensors file, or a folder for the other formats.
     dtype: of the kernels in a .safetensors file; the other formats hold float32.
@@ -32,12 +28,10 @@ def export(checkpoint: str, kind: str, out: str, dtype: str = "float16", notes: 
   Raises:
     DataError: the checkpoint or `out` is at fault, or the format's packages are not installed.
   """
-  tracker, variables = load_tracker(checkpoint)
-  if mean_with:
-    variables = load_mean([checkpoint, *mean_with])
-  live = passes.from_tracker(tracker, variables)
+  live = passes.from_checkpoint(checkpoint)
   if kind == "safetensors":
-    safetensors.save(out, without_paths(checkpoints.load_config(checkpoint)), variables, dtype, notes)
+    config = without_paths(checkpoints.load_config(checkpoint))
+    safetensors.save(out, config, load_model(checkpoint)[1], dtype, notes)
     written = passes.from_tracker(*load_tracker(out)).functions
     return passes.max_differences(live, written), _WEIGHT_TOLERANCE[dtype]
   if kind == "stablehlo":

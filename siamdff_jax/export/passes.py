@@ -18,6 +18,7 @@ import numpy as np
 
 from input_pipeline.errors import DataError
 from siamdff_jax.models.backbone import LEVELS, STRIDE
+from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking.tracker import Tracker
 
 ENCODED = tuple(f"feature{level}" for level in LEVELS) + ("intensity", "mask")
@@ -43,15 +44,20 @@ class Passes(NamedTuple):
   manifest: dict
 
 
-def from_tracker(tracker: Tracker, variables: dict) -> Passes:
-  """The passes of a tracker and its network's variables.
+def from_checkpoint(checkpoint: str) -> Passes:
+  """The passes of a checkpoint (see `checkpoints.find`).
 
   Raises:
-    DataError: a process that does not run on the CPU.
+    DataError: no such checkpoint, a network that cannot track, or a process that does not run on the CPU.
   """
   # The form of the depthwise operations is the backend's, and what is exported is run and compared on the CPU.
   if jax.default_backend() != "cpu":
     raise DataError("exports are made on the CPU: set the environment variable JAX_PLATFORMS=cpu")
+  return from_tracker(*load_tracker(checkpoint))
+
+
+def from_tracker(tracker: Tracker, variables: dict) -> Passes:
+  """The passes of a tracker and its network's variables."""
   model = tracker.model
   variables = jax.tree.map(jnp.asarray, variables)
 

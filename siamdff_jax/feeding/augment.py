@@ -63,9 +63,10 @@ def _augment_pair(key, template, search, box, present, config):
 def _processed(key, images, config):
   """What a camera makes of all its images, each with its probability: blur of its lens, a tone curve, sharpening with
   its halos."""
-  u = random.uniform(key, (7,))
+  u = random.uniform(key, (5,))
   if config.lens:
-    sigma = jnp.where(u[5] < config.lens, 0.3 + 4.7 * u[6] ** 2, 1e-3)
+    chance, width = random.uniform(random.fold_in(key, 0), (2,))
+    sigma = jnp.where(chance < config.lens, 0.3 + 4.7 * width**2, 1e-3)
     images = [_blurred(image, *[_blur_matrix(sigma, len(image))] * 2) for image in images]
   if config.tone:
     exponent = jnp.exp2(jnp.where(u[0] < config.tone, 2 * u[1] - 1, 0))
@@ -82,16 +83,16 @@ def _processed(key, images, config):
 
 def _displayed(key, images, config):
   """What happens to finished images, each with its probability: local equalization, compression."""
-  chance, u = jnp.split(random.uniform(key, (6,)), [2])
+  chance, u = jnp.split(random.uniform(key, (7,)), [2])
   if config.equalize:
     limit = 1.5 + 3.5 * u[0]
     images = [jnp.where(chance[0] < config.equalize, _equalized(image, limit), image) for image in images]
   if config.compression:
     coarseness = jnp.exp2(5 * u[1] - 3.7)  # JPEG quality 96 to 20.
     block = jnp.floor(8 * jnp.exp2(2 * u[2])).astype(jnp.int32)  # Crops enlarge small targets.
-    shift = jnp.floor(u[3] * block).astype(jnp.int32)
+    shifts = jnp.floor(u[3:] * block).astype(jnp.int32)
     images = [jnp.where(chance[1] < config.compression, _compressed(image, coarseness, block, shift), image)
-              for image in images]
+              for image, shift in zip(images, shifts)]
   return images
 
 
@@ -139,7 +140,7 @@ def _sensor(key, image, config):
   numbers, fields = random.split(key)
   # Few, large draws: each one's program takes its time to compile.
   names = ("fade", "gain", "blur", "noise", "stripes", "dead_pixels")
-  chance, u, places = jnp.split(random.uniform(numbers, (6 + 9 + 3 * _DEAD_PIXELS,)), [6, 15])
+  chance, u, places = jnp.split(random.uniform(numbers, (6 + 8 + 3 * _DEAD_PIXELS,)), [6, 14])
   happens = {name: chance[i] < config[name] for i, name in enumerate(names)}
 
   if config.fade:  # Thermal crossover: the whole contrast shrinks about the mean.
@@ -154,9 +155,11 @@ def _sensor(key, image, config):
     columns = jnp.where(happens["blur"] & (along != 1), blurred, jnp.eye(side))
     image = _blurred(image, rows, columns)
   if config.noise or config.stripes:
-    grain = _grain_matrix(0.2 + 1.8 * u[8], side)  # Crops of small targets are enlarged, and their noise with them.
     normal = _nearly_normal(fields, (side + 1, side))
-    normal = jnp.concatenate([_blurred(normal[:1], jnp.eye(1), grain), _blurred(normal[1:], grain, grain)])
+    if config.grain:  # Crops of small targets are enlarged, and their noise with them.
+      chance, width = random.uniform(random.fold_in(numbers, 0), (2,))
+      grain = _grain_matrix(jnp.where(chance < config.grain, 0.2 + 1.8 * width, 1e-3), side)
+      normal = jnp.concatenate([_blurred(normal[:1], jnp.eye(1), grain), _blurred(normal[1:], grain, grain)])
     image = image + jnp.where(happens["noise"], 1 + 7 * u[5], 0) * normal[1:]
     image = image + jnp.where(happens["stripes"], 1 + 4 * u[6], 0) * normal[:1]  # Column gains of a line readout.
   if config.dead_pixels:

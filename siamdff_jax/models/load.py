@@ -1,12 +1,10 @@
 """A trained network from its checkpoint."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from input_pipeline.errors import DataError
 from siamdff_jax.models.build import build
@@ -35,17 +33,6 @@ def load_model(checkpoint: str, config: ml_collections.ConfigDict | None = None)
   config = config or checkpoints.load_config(checkpoint)
   model = build(config.model)
   return model, checkpoints.load_variables(checkpoint, abstract_variables(model))
-
-
-def load_mean(sources: Sequence[str]) -> dict[str, Any]:
-  """The mean of the averaged weights of several checkpoints of the first one's network.
-
-  Raises:
-    DataError: no checkpoint there, or one of another network.
-  """
-  config = checkpoints.load_config(sources[0])
-  every = [load_model(source, config)[1] for source in sources]
-  return jax.tree.map(lambda *arrays: np.mean(arrays, 0, np.float64).astype(np.float32), *every)
 
 
 def load_tracker(checkpoint: str):
