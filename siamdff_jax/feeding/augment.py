@@ -99,7 +99,7 @@ def _displayed(key, images, config):
 def _equalized(image, limit):
   """Histogram equalization with at most `limit` times the contrast, as CLAHE does about a target. [S, S] -> [S, S]."""
   width = 255 / _EQUALIZED_LEVELS
-  starts = [width * i for i in range(_EQUALIZED_LEVELS)]  # One by one, which compilers join, not as an axis: 3x faster.
+  starts = [width * i for i in range(_EQUALIZED_LEVELS)]  # Not an axis: terms become one loop.
   some = image[::2, ::2]
   share = jnp.diff(jnp.stack([(some < start).mean() for start in starts]), append=1.0)
   share = jnp.minimum(share, limit / _EQUALIZED_LEVELS)
