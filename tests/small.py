@@ -1,7 +1,5 @@
 """The smallest network, config and batch of random pairs, for the tests of the network and of training."""
 
-import contextlib
-
 import jax
 import ml_collections
 import numpy as np
@@ -15,14 +13,6 @@ from siamdff_jax.training.step import initial_state, network_inputs
 
 TEMPLATE_SIDE, SEARCH_SIDE = 63, 127
 TEMPLATE_CELLS, SEARCH_CELLS, RESPONSE_CELLS = 7, 15, 9
-
-
-@contextlib.contextmanager
-def quick_compilation():
-  """Compiles in half the time; what is compiled runs slower. Also shows gradients that hang on one way of fusing."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def config(**model) -> ml_collections.ConfigDict:

@@ -46,12 +46,6 @@ def cross_attention(params, queries, keys, bias=None, gate=None):
   return out.reshape(queries.shape)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-  with small.quick_compilation():
-    yield
-
-
 @pytest.fixture(scope="module")
 def sten():
   """(module, perturbed parameters, template, search, their intensity maps)."""

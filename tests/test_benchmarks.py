@@ -35,12 +35,6 @@ CHIP = scaling.Machine("4 x H100", "NVIDIA H100 80GB HBM3", chips=4, chips_per_h
                        vcpus_per_host=8)
 
 
-@pytest.fixture
-def quick():
-  with small.quick_compilation():
-    yield
-
-
 def tiny(teacher=False):
   config = small.config(**PLAIN)
   return cases.case("tiny", config, "teacher", small.config(**PLAIN)) if teacher else cases.case("tiny", config)
@@ -160,7 +154,7 @@ def test_overrides_reach_student_and_teacher():
 
 
 @pytest.mark.slow
-def test_accelerator_tables(quick):
+def test_accelerator_tables():
   """Sweep, memory and loop of the smallest step, as the one command measures them."""
   tables = {title: list(rows) for title, rows in accelerator.tables([tiny()], [8], repeats=2)}
   sweep, memory, looped = tables.values()
@@ -176,7 +170,7 @@ def test_accelerator_tables(quick):
   assert looped[0]["loop/bare"] == pytest.approx(looped[0]["loop (ms)"] / looped[0]["bare step (ms)"])
 
 
-def test_tracking_rows(quick):
+def test_tracking_rows():
   found = list(tracking.rows([tiny()], [2], frames=3, repeats=2))
   assert [(row["tracked"], row["frames from"], row["streams"]) for row in found] == [
       ("one by one", "memory", 1), ("lockstep", "memory", 2), ("lockstep", "JPEG files", 2)]
@@ -202,7 +196,7 @@ def test_a_sweep_ends_where_memory_does(monkeypatch):
 
 
 @pytest.mark.slow
-def test_layouts_on_virtual_devices(quick, monkeypatch):
+def test_layouts_on_virtual_devices(monkeypatch):
   monkeypatch.setattr(weak_scaling, "LAYOUTS", ("pmap",))
   (row,) = weak_scaling.measured(tiny().config, 4, 1, [2])
   assert row["batch"] == 8 and row["pmap / one device"] == pytest.approx(row["pmap (ms)"] / row["one device (ms)"])
@@ -210,7 +204,7 @@ def test_layouts_on_virtual_devices(quick, monkeypatch):
 
 
 @pytest.mark.parametrize("name", convolutions.SHAPES)
-def test_all_forms_of_a_convolution_agree(name, quick):
+def test_all_forms_of_a_convolution_agree(name):
   """Values and gradients, in the layout of the first form, at a small size of the same kind."""
   shape = convolutions.SHAPES[name]
   channels = dict(inputs=min(shape.inputs, 4), outputs=min(shape.outputs, 4))
@@ -249,7 +243,7 @@ def test_flags_are_tried_in_processes_of_their_own():
 
 
 def run(*arguments):
-  environment = {**os.environ, "OMP_NUM_THREADS": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+  environment = {**os.environ, "OMP_NUM_THREADS": "1"}
   return subprocess.run([sys.executable, str(ROOT / "scripts" / "benchmark.py"), *arguments], capture_output=True,
                         text=True, timeout=300, env=environment, check=False)
 

@@ -33,12 +33,6 @@ def checkpoint(tmp_path_factory):
       use_sten=False, use_dsfam=False, use_dcfam=False))
 
 
-@pytest.fixture(autouse=True)
-def quick():
-  with small.quick_compilation():
-    yield
-
-
 def files(folder) -> dict[str, bytes]:
   """The result files of all trackers."""
   return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(pathlib.Path(folder).rglob("results/*"))}

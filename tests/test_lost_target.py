@@ -258,14 +258,13 @@ def test_a_recent_look_helps_a_doubtful_target():
   """It takes its share of the template where presence was low, and none where it was high."""
   frame = scene([[(60, 60)]])[0]
   tracker = Tracker(Spots(), {"template_update": 0.25, "template_below": 0.9})
-  state = tracker.init({}, frame, jnp.array([60.0, 60, SIDE, SIDE]))
+  state = jax.jit(tracker.init)({}, frame, jnp.array([60.0, 60, SIDE, SIDE]))
   state = state.replace(recent_template=state.template | {"wh": 3 * state.template["wh"]})
   size = jnp.array(frame.shape)
-  windows = tracker.search_window(state, size)[None]
+  windows, look = tracker.search_window(state, size)[None], jax.jit(tracker.look)
 
   def width(presence):  # The stand-in's boxes are as large as its template's.
-    look = tracker.look({}, state.replace(presence=jnp.array(presence)), frame, size, windows)
-    return float(look.wh[0, 0, 0, 0])
+    return float(look({}, state.replace(presence=jnp.array(presence)), frame, size, windows).wh[0, 0, 0, 0])
 
   np.testing.assert_allclose([width(0.95), width(0.85)], [SIDE, 1.5 * SIDE], rtol=1e-4)
 

@@ -23,12 +23,6 @@ BACKBONES = {
 SWITCHES = ("use_sten", "use_intensity", "use_dsfam", "use_dcfam")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-  with small.quick_compilation():
-    yield
-
-
 def shapes_of(config, batch=2):
   """(variables, outputs) of shapes, without computing anything."""
   model = build(config.model)

@@ -40,9 +40,8 @@ def test_forward_is_equal(norm, bottleneck, stem):
   config.model.backbone.update(bottleneck=bottleneck, stem_kernel=stem)
   model = build(config.model)
   variables, (template, wh, search) = variables_of(model), small.inputs(3)
-  with small.quick_compilation():
-    apply = jax.jit(lambda v, *x: {name: value for name, value in model.apply(v, *x).items() if name in HEAD})
-    expected = apply(variables, template, wh, search)
+  apply = jax.jit(lambda v, *x: {name: value for name, value in model.apply(v, *x).items() if name in HEAD})
+  expected = apply(variables, template, wh, search)
 
   network = pytorch_tracker.SiamDFF(config.model).eval()
   pytorch_tracker.load_variables(network, variables, bottleneck)
@@ -78,12 +77,11 @@ def test_training_steps_are_equal():
   state = TrainState(step=np.int32(0), params={"student": variables["params"], "distiller": {}},
                      batch_stats=variables["batch_stats"], ema=variables["params"], bad_steps=np.int32(0),
                      opt_state=rule.init({"student": variables["params"], "distiller": {}}))
-  with small.quick_compilation():
-    step = jax.jit(make_step(model, rule, config))
-    expected = []
-    for _ in range(3):
-      state, metrics = step(state, batch)
-      expected.append([float(metrics["loss"]), float(metrics["grad_norm"])])
+  step = jax.jit(make_step(model, rule, config))
+  expected = []
+  for _ in range(3):
+    state, metrics = step(state, batch)
+    expected.append([float(metrics["loss"]), float(metrics["grad_norm"])])
 
   network = pytorch_tracker.SiamDFF(config.model)
   pytorch_tracker.load_variables(network, variables, False)
@@ -97,8 +95,7 @@ def test_training_steps_are_equal():
 def test_comparison_has_a_row_for_every_form():
   config = small.config(norm="batch")
   config.optimizer.kind = "adamw"
-  with small.quick_compilation():
-    rows = pytorch.compare(config, batch=1, repeats=1, modes=("eager", "channels_last"), passes=("search", "forward"))
+  rows = pytorch.compare(config, batch=1, repeats=1, modes=("eager", "channels_last"), passes=("search", "forward"))
   assert [(row["pass"], row["form"]) for row in rows] == [
       (name, form) for name in ("search", "forward")
       for form in ("jax", "torch eager", "torch channels_last")]
@@ -116,8 +113,7 @@ def test_a_form_that_fails_says_why(monkeypatch):
   monkeypatch.setattr(torch, "compile", broken)
   config = small.config()
   config.optimizer.kind = "adamw"
-  with small.quick_compilation():
-    rows = pytorch.compare(config, batch=1, repeats=1, modes=("eager", "compile"), passes=("search",))
+  rows = pytorch.compare(config, batch=1, repeats=1, modes=("eager", "compile"), passes=("search",))
   assert rows[-1]["form"] == "torch compile" and "no compiler" in rows[-1]["note"]
   assert rows[-1]["ms"] is None and rows[0]["ms"] > 0
 

@@ -90,36 +90,35 @@ def data(tmp_path_factory):
 
 
 def test_trackers_are_tracked_under_each_condition_and_not_again(data, tmp_path, monkeypatch):
-  with small.quick_compilation():
-    checkpoint = small.write_checkpoint(tmp_path / "tiny", small.config(
-        use_sten=False, use_dsfam=False, use_dcfam=False))
-    wanted = ["double_size", "inverted"]
-    arguments = ([f"tiny={checkpoint}"], ["KCF"], "antiuav410", data, str(tmp_path / "out"))
-    text = robustness.assess(*arguments, conditions=wanted)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    assert [row[0] for row in rows] == ["condition", rows[1][0], "as_recorded", "inverted", "double_size"] * 2
-    assert [row[3] for row in rows[2:5]] == ["-", "as_recorded", "as_recorded"]
-    assert (tmp_path / "out" / "robustness.md").read_text() == text + "\n"
-    for name in ("robustness.png", "conditions.png", "tiny/report.html", "KCF/report.html"):
-      assert (tmp_path / "out" / name).stat().st_size > 1000
+  checkpoint = small.write_checkpoint(tmp_path / "tiny", small.config(
+      use_sten=False, use_dsfam=False, use_dcfam=False))
+  wanted = ["double_size", "inverted"]
+  arguments = ([f"tiny={checkpoint}"], ["KCF"], "antiuav410", data, str(tmp_path / "out"))
+  text = robustness.assess(*arguments, conditions=wanted)
+  rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+  assert [row[0] for row in rows] == ["condition", rows[1][0], "as_recorded", "inverted", "double_size"] * 2
+  assert [row[3] for row in rows[2:5]] == ["-", "as_recorded", "as_recorded"]
+  assert (tmp_path / "out" / "robustness.md").read_text() == text + "\n"
+  for name in ("robustness.png", "conditions.png", "tiny/report.html", "KCF/report.html"):
+    assert (tmp_path / "out" / name).stat().st_size > 1000
 
-    # As recorded it is what evaluate.py gives, and scores are in those pixels under every condition.
-    evaluate.evaluate([], ["KCF"], "antiuav410", data, str(tmp_path / "plain"), clips=0)
-    sequences = datasets.load("antiuav410", data)
-    plain = results.read_folder(str(tmp_path / "plain" / "KCF"), sequences)[0]
-    for sequence in sequences:
-      found = results.read(str(tmp_path / "out" / "KCF" / "as_recorded" / "results" / f"{sequence.name}.json"))
-      np.testing.assert_array_equal(found.boxes, plain[sequence.name].boxes)
-      double = results.read(str(tmp_path / "out" / "KCF" / "double_size" / "results" / f"{sequence.name}.json"))
-      np.testing.assert_array_equal(double.boxes[0], 2 * sequence.boxes[0].astype(np.float64))
+  # As recorded it is what evaluate.py gives, and scores are in those pixels under every condition.
+  evaluate.evaluate([], ["KCF"], "antiuav410", data, str(tmp_path / "plain"), clips=0)
+  sequences = datasets.load("antiuav410", data)
+  plain = results.read_folder(str(tmp_path / "plain" / "KCF"), sequences)[0]
+  for sequence in sequences:
+    found = results.read(str(tmp_path / "out" / "KCF" / "as_recorded" / "results" / f"{sequence.name}.json"))
+    np.testing.assert_array_equal(found.boxes, plain[sequence.name].boxes)
+    double = results.read(str(tmp_path / "out" / "KCF" / "double_size" / "results" / f"{sequence.name}.json"))
+    np.testing.assert_array_equal(double.boxes[0], 2 * sequence.boxes[0].astype(np.float64))
 
-    def refuses(self, streams):
-      assert not list(streams)
-      return iter(())
+  def refuses(self, streams):
+    assert not list(streams)
+    return iter(())
 
-    for kind in (Runner, BaselineRunner):
-      monkeypatch.setattr(kind, "run", refuses)
-    assert robustness.assess(*arguments, conditions=wanted) == text
+  for kind in (Runner, BaselineRunner):
+    monkeypatch.setattr(kind, "run", refuses)
+  assert robustness.assess(*arguments, conditions=wanted) == text
 
 
 def test_scores_are_in_the_pixels_as_recorded(data, tmp_path):

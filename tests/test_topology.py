@@ -29,8 +29,7 @@ def free_port() -> int:
 
 
 def launch(what: str, folder: pathlib.Path, *layouts: str, processes: int = 2) -> list[subprocess.Popen]:
-  environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-                              "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
   coordinator = f"127.0.0.1:{free_port()}"
   return [subprocess.Popen(
       [sys.executable, str(ROOT / "tests" / "topology_worker.py"), what, coordinator, str(processes), str(index), "2",
@@ -51,8 +50,7 @@ def finish(processes: list[subprocess.Popen], timeout: float = 600):
 @functools.cache
 def one_process(layout: str, devices: int):
   """(leaves of the last state, metrics) of the same training in this process."""
-  with small.quick_compilation():
-    _, state, metrics = worker.train(worker.config_of(layout), jax.devices("cpu")[:devices])
+  _, state, metrics = worker.train(worker.config_of(layout), jax.devices("cpu")[:devices])
   return jax.device_get(jax.tree.leaves(state)), metrics
 
 

@@ -27,10 +27,23 @@ def moving_square(seed: int, length: int = T, shape=(H, W)) -> tuple[np.ndarray,
 
 @pytest.fixture(scope="module")
 def tracker():
-  model = build(small.config().model)
+  model = build(small.config(use_sten=False, use_dsfam=False, use_dcfam=False).model)  # Compiles in half the time.
   template, wh, search = small.inputs(0, 1)
   variables = {"params": small.random_params(model, template, wh, search, seed=1)}
   return Tracker(model, {"absent_below": 0.0}), variables
+
+
+def first_look(tracker, variables):
+  """(the state after the first frame, the search window in it, what the network sees there)."""
+  frames, boxes = moving_square(0)
+  state, size = jax.jit(tracker.init)(variables, frames[0], boxes[0]), jnp.array([H, W])
+  window = tracker.search_window(state, size)
+  return state, window, jax.jit(tracker.look)(variables, state, frames[0], size, window[None])
+
+
+@pytest.fixture(scope="module")
+def looked(tracker):
+  return first_look(*tracker)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +116,7 @@ def test_absent_grows_the_search_window_and_keeps_the_box(tracker):
   _, variables = tracker
   blind = Tracker(tracker[0].model, {"presence_bias": -20.0, "lost_after": 2, "growth": 2.0})
   frames, boxes = moving_square(0, length=13)
-  state = blind.init(variables, frames[0], boxes[0])
+  state = jax.jit(blind.init)(variables, frames[0], boxes[0])
   first = float(blind.search_window(state, jnp.array([H, W]))[2])
   state, out = jax.jit(blind.chunk)(variables, state, frames[1:])
   assert not out.present.any()
@@ -120,7 +133,8 @@ def test_a_size_that_cannot_change_does_not(tracker):
   found = {}
   for hold in (50.0, 0.0):
     tied = Tracker(tracker[0].model, {"absent_below": 0.0, "size": {"hold": hold}})
-    _, out = jax.jit(tied.chunk)(variables, tied.init(variables, frames[0], boxes[0]), frames[1:])
+    state = jax.jit(tied.init)(variables, frames[0], boxes[0])
+    _, out = jax.jit(tied.chunk)(variables, state, frames[1:])
     found[hold] = np.asarray(out.box[:, 2:])
   np.testing.assert_allclose(found[50.0], np.tile(boxes[0, 2:], (3, 1)), atol=1e-3)
   assert np.abs(found[0.0] - boxes[0, 2:]).max() > 0.1
@@ -142,43 +156,34 @@ def test_privileged_network_cannot_track():
     Tracker(build(config.model))
 
 
-def crafted(tracker, variables, step: float, scores: dict[int, float], rest: float):
-  """A state, a look with boxes of the target's size `step` of its widths apart, and the frame's size.
+def taken(tracker, looked, step: float, scores: dict[int, float], rest: float):
+  """What the tracker takes from a look with boxes of the target's size `step` of its widths apart.
 
   `scores` are those of cells so many steps to the right of the target; `rest` is that of all others.
   """
-  frames, boxes = moving_square(0)
-  state, size = tracker.init(variables, frames[0], boxes[0]), jnp.array([H, W])
-  look = tracker.look(variables, state, frames[0], size, tracker.search_window(state, size)[None])
+  state, _, look = looked
   n = look.cell_score.shape[1]
   grid = np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1) - n // 2
   score = np.full((1, n, n), rest, np.float32)
   for right, value in scores.items():
     score[0, n // 2, n // 2 + right] = value
   centre = state.center_wh[:2] + jnp.asarray(grid * BOX_WIDTH * step, jnp.float32)[None]
-  return state, look._replace(
-      cell_score=jnp.asarray(score), centre=centre, presence_logit=jnp.array([9.0]),
-      wh=jnp.broadcast_to(state.center_wh[2:], look.wh.shape)), size
+  look = look._replace(cell_score=jnp.asarray(score), centre=centre, presence_logit=jnp.array([9.0]),
+                       wh=jnp.broadcast_to(state.center_wh[2:], look.wh.shape))
+  return jax.jit(tracker._taken)(state, look, jnp.array([H, W]))
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.3, 0.03])
-def test_how_high_the_scores_are_does_not_lend_the_expected_place_weight(tracker, factor):
+def test_how_high_the_scores_are_does_not_lend_the_expected_place_weight(tracker, looked, factor):
   """A peak a target size from the expected place wins over nothing there, in images that lower all scores too."""
-  state, look, size = crafted(*tracker, step=0.5, scores={2: 0.8 * factor}, rest=0.02 * factor)
-  taken = tracker[0]._taken(state, look, size)[0]
-  np.testing.assert_allclose(taken.center_wh[:2], state.center_wh[:2] + jnp.array([BOX_WIDTH, 0.0]), atol=1e-3)
+  state = taken(tracker[0], looked, step=0.5, scores={2: 0.8 * factor}, rest=0.02 * factor)[0]
+  np.testing.assert_allclose(state.center_wh[:2], looked[0].center_wh[:2] + jnp.array([BOX_WIDTH, 0.0]), atol=1e-3)
 
 
-def test_a_larger_search_crop_looks_further_at_the_same_scale(tracker):
+def test_a_larger_search_crop_looks_further_at_the_same_scale(tracker, looked):
   tracker, variables = tracker
   wider = Tracker(tracker.model, {"absent_below": 0.0, "search_side": small.SEARCH_SIDE + 16})
-  frames, boxes = moving_square(0)
-  looks = []
-  for one in (tracker, wider):
-    state, size = one.init(variables, frames[0], boxes[0]), jnp.array([H, W])
-    window = one.search_window(state, size)
-    looks.append((window, one.look(variables, state, frames[0], size, window[None])))
-  (window, look), (wide_window, wide_look) = looks
+  (_, window, look), (_, wide_window, wide_look) = looked, first_look(wider, variables)
   assert wide_window[2] / window[2] == pytest.approx((small.SEARCH_SIDE + 16) / small.SEARCH_SIDE)
   np.testing.assert_allclose(wide_look.images[:, 8:-8, 8:-8], look.images, atol=0.02)
   assert wide_look.cell_score.shape[1] == look.cell_score.shape[1] + 2  # A cell of stride 8 more on every side.
@@ -202,11 +207,10 @@ def test_log_odds_by_hand():
 
 
 @pytest.mark.parametrize("other, follows", [(0.05, True), (0.7, False)])
-def test_a_doubtful_jump_is_an_absence(tracker, other, follows):
+def test_a_doubtful_jump_is_an_absence(tracker, looked, other, follows):
   """The best place is two target sizes from the expected one: followed only where it alone looks like the target."""
   one = Tracker(tracker[0].model, {"jump_ratio": 1.2})
-  state, look, size = crafted(one, tracker[1], step=1.0, scores={2: 0.8, -2: other}, rest=0.001)
-  taken, output, _ = one._taken(state, look, size)
+  state, output, _ = taken(one, looked, step=1.0, scores={2: 0.8, -2: other}, rest=0.001)
   assert bool(output.present) == follows
   moved = jnp.array([2.0 * BOX_WIDTH if follows else 0.0, 0.0])
-  np.testing.assert_allclose(taken.center_wh[:2], state.center_wh[:2] + moved, atol=1e-3)
+  np.testing.assert_allclose(state.center_wh[:2], looked[0].center_wh[:2] + moved, atol=1e-3)

@@ -19,12 +19,6 @@ from siamdff_jax.training.step import make_step, network_inputs
 STEPS = 2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-  with small.quick_compilation():
-    yield
-
-
 PLAIN = dict(use_sten=False, use_dsfam=False, use_dcfam=False)  # Compiles in a third of the time.
 
 

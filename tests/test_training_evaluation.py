@@ -49,12 +49,11 @@ def test_the_score_does_not_depend_on_how_the_state_is_laid_out(data, layout):
   made = config(data)
   made.layout.update(layout)
   state = small.start_state(made)
-  with small.quick_compilation():
-    found = Evaluation(made)
-    placed = parallel.make_layout(made.layout, 8).put_state(state)
-    assert found(placed) == found(jax.device_put(state))
-    moved = jax.tree.map(lambda x: np.asarray(x) * 1.5, state.ema)
-    assert found(jax.device_put(state.replace(ema=moved))) != found(placed)  # The weights given are those used.
+  found = Evaluation(made)
+  placed = parallel.make_layout(made.layout, 8).put_state(state)
+  assert found(placed) == found(jax.device_put(state))
+  moved = jax.tree.map(lambda x: np.asarray(x) * 1.5, state.ema)
+  assert found(jax.device_put(state.replace(ema=moved))) != found(placed)  # The weights given are those used.
 
 
 def test_problems_are_known_before_the_training(data):

@@ -46,7 +46,7 @@ class Trainer:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "TF_CPP_MIN_LOG_LEVEL": "3",
         "JAX_COMPILATION_CACHE_DIR": str(self._folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "train.py"), f"--config={self._config}", f"--workdir={workdir}",
          *options], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
