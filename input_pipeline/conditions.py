@@ -7,11 +7,13 @@ For measuring how robust a tracker is (`siamdff_jax.evaluation.robustness`); wha
 import dataclasses
 import math
 from collections.abc import Callable
+from collections.abc import Sequence as Names
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from input_pipeline.errors import DataError
 from input_pipeline.frames import ChangedFrames
 from input_pipeline.sequences import Sequence
 
@@ -118,3 +120,15 @@ CONDITIONS = {
     "half_size": Condition(_half, 0.5),
     "double_size": Condition(_double, 2.0),
 }
+
+
+def chosen(names: Names[str]) -> dict[str, Condition]:
+  """As recorded and the named conditions, or all of them where none is named, in the order of `CONDITIONS`.
+
+  Raises:
+    DataError: an unknown name.
+  """
+  unknown = [name for name in names if name not in CONDITIONS]
+  if unknown:
+    raise DataError(f"--conditions: {unknown[0]!r}, expected some of {', '.join(CONDITIONS)}")
+  return {name: CONDITIONS[name] for name in CONDITIONS if name in (AS_RECORDED, *(names or CONDITIONS))}

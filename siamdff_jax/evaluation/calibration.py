@@ -17,7 +17,7 @@ from input_pipeline.sequences import Sequence
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking import peaks, proposals
 from siamdff_jax.tracking.crops import template_window
-from siamdff_jax.tracking.reading import canvas
+from siamdff_jax.tracking.reading import canvas, on_canvas
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
 
@@ -79,18 +79,12 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
         raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
                         f"{shape[1]}x{shape[0]}")
       if t == 0:
-        state = init(variables, _on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), size)
+        state = init(variables, on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), size)
       elif t in wanted:
         rows += _windows(sequence, t, *jax.device_get(look(
-            variables, state, _on_canvas(frame, padded), size, jnp.asarray(_last_seen(sequence, t)))))
+            variables, state, on_canvas(frame, padded), size, jnp.asarray(_last_seen(sequence, t)))))
   logit, ratio, visible = np.array(rows, np.float64).reshape(-1, 3).T
   return Pairs(logit, ratio, visible.astype(bool))
-
-
-def _on_canvas(frame, shape):
-  out = np.zeros(shape, np.uint8)
-  out[:frame.shape[0], :frame.shape[1]] = frame
-  return out
 
 
 def _last_seen(sequence, t) -> np.ndarray:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from input_pipeline import datasets
-from input_pipeline.conditions import AS_RECORDED, CONDITIONS, Condition, under
+from input_pipeline.conditions import AS_RECORDED, Condition, chosen, under
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator.contact_sheet import contact_sheet
@@ -42,29 +42,26 @@ def assess(checkpoints: Ordered[str], baselines: Ordered[str], format: str, root
   Raises:
     DataError: anything the user gave that does not work.
   """
-  unknown = [name for name in conditions if name not in CONDITIONS]
-  if unknown:
-    raise DataError(f"--conditions: {unknown[0]!r}, expected some of {', '.join(CONDITIONS)}")
-  chosen = {name: CONDITIONS[name] for name in CONDITIONS if name in (AS_RECORDED, *(conditions or CONDITIONS))}
+  ways = chosen(conditions)
   sequences = datasets.load_matching(format, root, only)
   trackers = evaluate.named(checkpoints, baselines)
   compared = {}
   for name, source in trackers.items():
     folder = os.path.join(out, name)
     tracker, digest = evaluate.runner(source, "ope", streams, settings)
-    for number, (condition, how) in enumerate(chosen.items(), 1):
-      log.info("%s, %s: condition %d of %d", name, condition, number, len(chosen))
+    for number, (condition, how) in enumerate(ways.items(), 1):
+      log.info("%s, %s: condition %d of %d", name, condition, number, len(ways))
       running.prepare(os.path.join(folder, condition), tracker=digest, run="ope")
       running.track(tracker, [under(s, how) for s in sequences], os.path.join(folder, condition), run="ope")
     found = {condition: read_as_recorded(os.path.join(folder, condition), sequences, how)
-             for condition, how in chosen.items()}
+             for condition, how in ways.items()}
     compared[name] = compare.write(protocols.of_format(format), sequences, found, folder, clips=0, format=format,
                                    root=root)
-  against = {condition: "" if condition == AS_RECORDED else AS_RECORDED for condition in chosen}
+  against = {condition: "" if condition == AS_RECORDED else AS_RECORDED for condition in ways}
   text = "\n\n".join(f"{name}: {len(sequences)} sequences, protocol {of_one.protocol}\n\n"
                      f"{tables.format_gains(of_one, against, 'condition')}" for name, of_one in compared.items())
   results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n".encode())
-  _write_pictures(out, compared, sequences[0], chosen)
+  _write_pictures(out, compared, sequences[0], ways)
   return text
 
 
@@ -75,8 +72,8 @@ def read_as_recorded(folder: str, sequences: Ordered[Sequence], condition: Condi
           for run in runs]
 
 
-def _write_pictures(out: str, compared: Mapping[str, Comparison], sequence: Sequence, chosen: Mapping[str, Condition]):
-  shown = [(dataclasses.replace(under(sequence, how), name=name, attributes=()), 0) for name, how in chosen.items()]
+def _write_pictures(out: str, compared: Mapping[str, Comparison], sequence: Sequence, ways: Mapping[str, Condition]):
+  shown = [(dataclasses.replace(under(sequence, how), name=name, attributes=()), 0) for name, how in ways.items()]
   encoded = cv2.imencode(".png", contact_sheet(shown))[1]
   results.write_atomically(os.path.join(out, "conditions.png"), encoded.tobytes())
   try:

@@ -73,6 +73,13 @@ def canvas(shapes) -> tuple[int, int]:
   return tuple(-(-max(sides) // _CANVAS_UNIT) * _CANVAS_UNIT for sides in zip(*shapes))
 
 
+def on_canvas(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  """uint8 `shape` with the frame in the top left, zero elsewhere."""
+  out = np.zeros(shape, np.uint8)
+  out[:frame.shape[0], :frame.shape[1]] = frame
+  return out
+
+
 def checked_frames(stream: Stream, shape: tuple[int, int]) -> Iterator[np.ndarray]:
   """The stream's frames; raises DataError where one has another shape, or where there are fewer than announced."""
   count = 0

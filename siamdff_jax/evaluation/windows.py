@@ -1,0 +1,210 @@
+"""What networks see in windows about the true place, under each condition: what `scripts/windows.py` does (our choice).
+
+Tracks part by chance: a sequence is lost to something else or it is not, and ten of them tell two networks apart by no
+less than 0.05 of AUC. Here no window depends on what was seen before, so the same sequences show a tenth of that. What
+a tracker makes of it, tracking alone shows.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from collections.abc import Sequence as Ordered
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline import datasets
+from input_pipeline.conditions import AS_RECORDED, Condition, chosen, under
+from input_pipeline.errors import DataError
+from input_pipeline.sequences import Sequence
+from siamdff_jax import boxes
+from siamdff_jax.evaluation import evaluate, results, statistics
+from siamdff_jax.evaluation.report import tables
+from siamdff_jax.models.load import load_tracker
+from siamdff_jax.tracking import peaks, proposals
+from siamdff_jax.tracking.crops import template_window
+from siamdff_jax.tracking.reading import canvas, on_canvas
+from siamdff_jax.tracking.settings import with_settings
+from siamdff_jax.tracking.tracker import Tracker
+
+TABLE_FILE, SCORES_FILE = "windows.md", "windows.json"
+_PLACES = 8  # Look-alikes to choose from.
+log = logging.getLogger(__name__)
+
+
+class Windows(NamedTuple):
+  """What one network sees in the windows of one sequence under one condition.
+
+  Attributes:
+    iou: float [N] of the best cell's box with the true one, in windows with the target.
+    present: float [N] log odds of presence there,
+    absent: float [M] and in windows that look like the target and do not hold it.
+  """
+
+  iou: np.ndarray
+  present: np.ndarray
+  absent: np.ndarray
+
+
+class Scores(NamedTuple):
+  """By sequence, [S]: mean IoU; and the share of all sequences' windows without the target in which presence is lower
+  than in a window with it (their mean over sequences, weighted by windows, is the area under the ROC curve).
+  """
+
+  iou: np.ndarray
+  separation: np.ndarray
+
+
+def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, conditions: Ordered[str] = (),
+           settings: Ordered[str] = (), only: str = "", frames: int = 5) -> str:
+  """Looks at every sequence with every network under every condition, and writes what they see and how they differ.
+
+  Args:
+    checkpoints, format, root, settings, only: as of `evaluate.evaluate`.
+    out: gets TABLE_FILE and SCORES_FILE, {network: {condition: {sequence: {"iou", "separation"}}}}.
+    conditions: names of `conditions.CONDITIONS`; none: all.
+    frames: of each sequence, evenly spaced among those after the first that show the target.
+
+  Returns:
+    The tables.
+
+  Raises:
+    DataError: anything the user gave that does not work.
+  """
+  ways, sequences = chosen(conditions), []
+  for sequence in datasets.load_matching(format, root, only):
+    if not sequence.visible[0]:
+      raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
+    if sequence.visible[1:].any():
+      sequences.append(sequence)
+    else:
+      log.warning("%s: left out, the target is in sight in the first frame only", sequence.name)
+  if not sequences:
+    raise DataError(f"{root}: no sequence shows its target after the first frame")
+  scores, weights = {}, None
+  for name, source in evaluate.named(checkpoints, []).items():
+    tracker, variables = load_tracker(source)
+    tracker = with_settings(tracker, [*settings, f"tiles={_PLACES}"])
+    found = collect(tracker, variables, sequences, ways, frames, name)
+    scores[name] = {condition: scored(of_one) for condition, of_one in found.items()}
+    weights = np.array([len(windows.iou) for windows in found[AS_RECORDED]])
+  text = _format(scores, weights)
+  try:
+    os.makedirs(out, exist_ok=True)
+  except OSError as error:
+    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+  results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n".encode())
+  listed = {name: {condition: {sequence.name: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
+                               for sequence, iou, separation in zip(sequences, *of_one)}
+                   for condition, of_one in under_each.items()} for name, under_each in scores.items()}
+  results.write_atomically(os.path.join(out, SCORES_FILE), json.dumps(listed, indent=1).encode())
+  return text
+
+
+def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Mapping[str, Condition], frames: int,
+            name: str = "") -> dict[str, list[Windows]]:
+  """{condition: what the network sees in each sequence}.
+
+  Windows with the target are at its true scale, up to a target size off its centre, the same for every network and
+  condition; those without are about the place that most looks like the target among those that do not touch it.
+
+  Args:
+    tracker, variables: with `tiles`, which look for such places.
+    sequences: visible in their first frame and in a later one.
+    ways: the conditions.
+    frames: see `assess`.
+    name: of the network, for the progress bar.
+
+  Raises:
+    DataError: unreadable frames, or of different sizes within a sequence.
+  """
+  init, look = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
+  shapes = {way: [_shape(under(sequence, how)) for sequence in sequences] for way, how in ways.items()}
+  found = {way: [] for way in ways}
+  for number, sequence in enumerate(tqdm(sequences, desc=f"windows {name}".strip(), unit="sequence")):
+    later = np.flatnonzero(sequence.visible[1:]) + 1
+    wanted = np.unique(later[np.linspace(0, len(later) - 1, frames).round().astype(int)])
+    shown = {t: frame for t, frame in enumerate(sequence.frames) if t == 0 or t in wanted}
+    for way, how in ways.items():
+      seen, shape = under(sequence, how), shapes[way][number]
+      rows = []
+      for t, frame in shown.items():
+        frame = how.change(frame, t)
+        if frame.shape != shape:
+          raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
+                          f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
+        arguments = on_canvas(frame, canvas(shapes[way])), jnp.asarray(seen.boxes[t]), jnp.array(shape, jnp.int32)
+        if t == 0:
+          state = init(variables, *arguments)
+        else:
+          shift = np.random.default_rng([number, t]).uniform(-1, 1, 2) * np.sqrt(seen.boxes[t, 2:].prod())
+          rows.append(look(variables, state, *arguments, jnp.asarray(shift, jnp.float32)))
+      iou, log_odds, free = map(np.array, zip(*jax.device_get(rows)))
+      found[way].append(Windows(iou, log_odds[:, 0], log_odds[free, 1]))
+  return found
+
+
+def _shape(sequence) -> tuple[int, int]:
+  return tuple(sequence.size[::-1]) if sequence.size else sequence.frames[0].shape
+
+
+def _look(tracker, variables, state, frame, box, size, shift):
+  """(IoU, log odds [2] with the target and without, whether there is a place without)."""
+  truth = boxes.xywh_to_center_wh(box)
+  state = state.replace(center_wh=truth)
+  side = tracker.search_window(state, size)[2]
+  places = proposals.propose(frame, size, state.appearance, truth, jnp.inf, side / 4, jnp.int32(0), _PLACES)
+  free = (jnp.abs(places - truth[:2]) > (side + truth[2:]) / 2).any(-1)
+  centres = jnp.stack([truth[:2] + shift, places[free.argmax()]])
+  seen = tracker.look(variables, state, frame, size, jnp.concatenate([centres, jnp.full((2, 1), side)], 1))
+  score, centre, wh = (x.reshape(2, -1, *x.shape[3:]) for x in (seen.cell_score, seen.centre, seen.wh))
+  best = score.argmax(1)
+  ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(score, centre, best, template_window(truth)[2] / 2)
+  ltrb = lambda centre, wh: jnp.concatenate([centre - wh / 2, centre + wh / 2])
+  iou = boxes.iou(ltrb(centre[0, best[0]], wh[0, best[0]]), ltrb(truth[:2], truth[2:]))
+  return iou, peaks.log_odds(seen.presence_logit, ratios, tracker.config), free.any()
+
+
+def scored(sequences: Ordered[Windows]) -> Scores:
+  """Of one network under one condition; equal log odds count half. NaN where there is no window without the target."""
+  absent = np.concatenate([windows.absent for windows in sequences])
+  below = lambda x: (x[:, None] > absent).mean(1) / 2 + (x[:, None] >= absent).mean(1) / 2
+  with np.errstate(invalid="ignore"):
+    return Scores(np.array([windows.iou.mean() for windows in sequences]),
+                  np.array([below(windows.present).mean() if len(absent) else np.nan for windows in sequences]))
+
+
+def _format(scores: Mapping[str, Mapping[str, Scores]], weights: np.ndarray) -> str:
+  """A table for each network, against what was recorded; and one for each but the first, against the first."""
+  total = f"{len(weights)} sequences, {weights.sum()} windows with the target"
+  parts, names = [], list(scores)
+  for name, under_each in scores.items():
+    recorded = {way: under_each[AS_RECORDED] for way in under_each if way != AS_RECORDED}
+    parts.append(f"{name}: {total}\n\n{_table(under_each, recorded, weights)}")
+  for name in names[1:]:
+    parts.append(f"{name} minus {names[0]}: {total}\n\n{_table(scores[name], scores[names[0]], weights)}")
+  return "\n\n".join(parts)
+
+
+def _table(scores: Mapping[str, Scores], against: Mapping[str, Scores], weights) -> str:
+  """A row for each condition: the scores, and what they differ by from those `against`, where there are some."""
+  values = lambda field: {(side, way): getattr(x, field) for side, of_side in enumerate((scores, against))
+                          for way, x in of_side.items()}
+  pairs = [((0, way), (1, way)) for way in scores if way in against]
+  gains = {field: statistics.differences(values(field), weights, pairs=pairs) for field in Scores._fields}
+  rows = [["condition", *(f"{title}{more}" for title in ("IoU", "separation")
+                          for more in ("", ", difference (95 %)", ", p (Holm)"))]]
+  for way, of_one in scores.items():
+    row = [way]
+    for field in Scores._fields:
+      row.append(f"{np.average(getattr(of_one, field), weights=weights):.3f}")
+      if gain := gains[field].get(((0, way), (1, way))):
+        row += [f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", f"{gain.p:.3f}"]
+      else:
+        row += ["-", "-"]
+    rows.append(row)
+  return tables.markdown(rows)

@@ -1,0 +1,114 @@
+"""scripts/windows.py: what networks see in windows about the true place."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from spots import SIDE, Spots, scene
+
+import small
+from input_pipeline import datasets
+from input_pipeline.conditions import CONDITIONS
+from input_pipeline.errors import DataError
+from input_pipeline.frames import ArrayFrames
+from input_pipeline.sequences import Sequence
+from input_pipeline.simulator.dataset import write_dataset
+from siamdff_jax.evaluation import windows
+from siamdff_jax.evaluation.windows import Windows
+from siamdff_jax.tracking.tracker import Tracker
+
+
+def sequence(places, name="s"):
+  boxes = np.array([[*spots[0][:2], SIDE, SIDE] if spots else [0] * 4 for spots in places], np.float32)
+  return Sequence(name, ArrayFrames(scene(places)), boxes, boxes[:, 2] > 0, ())
+
+
+def test_what_is_seen():
+  """Bright targets, in the last frame a darker one beside a bright look-alike; the absent frame is left out.
+
+  The stand-in's log odds are 20 (level / 255 - 0.6).
+  """
+  shown = sequence([[(60, 60)], [(70, 66)], [], [(90, 80, 170), (180, 20)]])
+  ways = {name: CONDITIONS[name] for name in ("as_recorded", "half_size", "inverted")}
+  tracker = Tracker(Spots(), {"tiles": 8})
+  found = windows.collect(tracker, {}, [shown], ways, 5)
+  level = lambda x: 20 * (x / 255 - 0.6)
+  for way in ("as_recorded", "half_size"):
+    (seen,) = found[way]
+    np.testing.assert_allclose(seen.present, [level(255), level(170)], atol=0.8)
+    np.testing.assert_allclose(seen.absent, [level(90), level(255)], atol=0.8)
+  (seen,) = found["inverted"]  # The ground is what is bright now, with and without the target.
+  np.testing.assert_allclose(np.concatenate([seen.present, seen.absent]), level(255 - 90), atol=0.8)
+  again = windows.collect(tracker, {}, [shown], ways, 5)
+  for way in ways:
+    for a, b in zip(found[way][0], again[way][0]):
+      np.testing.assert_array_equal(a, b)
+
+
+def test_overlap():
+  """The stand-in's boxes are as large as the first. They lie about the cell nearest to what is bright, here the inner
+  half of the target: half a cell off at most, 4 of the 32 pixels that the target has in the crop; in noise, anywhere.
+  """
+  places = sequence([[(60, 60)], [(70, 66)], [(91, 83)], [(120, 40)], [(90, 90)]])
+  frames = scene([[]] * 5)
+  for frame, (x, y, *_) in zip(frames[:4], places.boxes.astype(int)):
+    frame[y + 4:y + 12, x + 4:x + 12] = 255
+  shown = dataclasses.replace(places, frames=ArrayFrames(frames))
+  ways = {"as_recorded": CONDITIONS["as_recorded"]}
+  (seen,) = windows.collect(Tracker(Spots(), {"tiles": 8}), {}, [shown], ways, 4)["as_recorded"]
+  common = (7 / 8) ** 2
+  assert seen.iou[:3].min() > common / (2 - common) - 0.02 and seen.iou[3] < 0.3
+
+
+def test_separation_is_the_area_under_the_curve():
+  """By counting pairs: of 2 x 3 and 1 x 3, with one tie."""
+  of = lambda present, absent: Windows(np.full(len(present), 0.5), np.array(present), np.array(absent))
+  found = windows.scored([of([2.0, 0.0], [1.0, 0.0]), of([-1.0], [-2.0])])
+  np.testing.assert_allclose(found.separation, [(3 + 1.5) / 6, 1 / 3])
+  np.testing.assert_array_equal(found.iou, [0.5, 0.5])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("data")
+  write_dataset(folder, 3, 8, seed=5, width=96, height=80)
+  return str(folder)
+
+
+def test_tables_and_scores_by_sequence(data, tmp_path):
+  plain = dict(use_sten=False, use_dsfam=False, use_dcfam=False)
+  first = small.write_checkpoint(tmp_path / "first", small.config(**plain))
+  other = small.config(**plain)
+  other.seed = 1
+  second = small.write_checkpoint(tmp_path / "second", other)
+  text = windows.assess([first, second, f"same={first}"], "antiuav410", data, str(tmp_path / "out"),
+                        conditions=["blur"], frames=2)
+  assert (tmp_path / "out" / windows.TABLE_FILE).read_text() == text + "\n"
+  tables = {part.split(":")[0]: [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows.splitlines()]
+            for part, rows in zip(*[iter(text.split("\n\n"))] * 2)}
+  assert list(tables) == ["first", "second", "same", "second minus first", "same minus first"]
+  listed = json.loads((tmp_path / "out" / windows.SCORES_FILE).read_text())
+  names = [sequence.name for sequence in datasets.load("antiuav410", data)]
+  for name in ("first", "second"):
+    assert list(listed[name]["blur"]) == names
+    for row in tables[name][2:]:
+      for column, field in ((1, "iou"), (4, "separation")):
+        mean = np.mean([x[field] for x in listed[name][row[0]].values()])  # Two windows of each sequence.
+        assert float(row[column]) == pytest.approx(mean, abs=6e-4)
+    assert tables[name][2][2] == "-" and tables[name][3][0] == "blur"
+    gain = float(tables[name][3][1]) - float(tables[name][2][1])
+    assert float(tables[name][3][2].split()[0]) == pytest.approx(gain, abs=1.1e-3)
+  assert listed["first"] == listed["same"] != listed["second"]
+  for row in tables["same minus first"][2:]:
+    assert row[2] == row[5] == "+0.000 (+0.000 to +0.000)"
+
+
+def test_problems_are_named(data, tmp_path):
+  with pytest.raises(DataError, match="--conditions: 'foggy', expected some of as_recorded, inverted"):
+    windows.assess(["lite"], "antiuav410", data, str(tmp_path), conditions=["foggy"])
+  with pytest.raises(DataError, match="no tracker to evaluate"):
+    windows.assess([], "antiuav410", data, str(tmp_path))
+  (tmp_path / "file").write_text("")
+  with pytest.raises(DataError, match="no sequence has 'none' in its name"):
+    windows.assess(["lite"], "antiuav410", data, str(tmp_path), only="none")
