@@ -1,8 +1,8 @@
 """What networks see in windows about the true place, under each condition: what `scripts/windows.py` does (our choice).
 
-Tracks part by chance: a sequence is lost to something else or it is not, and ten of them tell two networks apart by no
-less than 0.05 of AUC. Here no window depends on what was seen before, so the same sequences show a tenth of that. What
-a tracker makes of it, tracking alone shows.
+Tracks part by chance: a sequence is lost to something else or it is not, and a few of them decide between networks.
+Here no window depends on what was seen before, so the same sequences tell smaller differences. What a tracker makes of
+it, tracking alone shows.
 """
 
 import json
