@@ -173,9 +173,8 @@ def scored(sequences: Ordered[Windows]) -> Scores:
   """Of one network under one condition; equal log odds count half. NaN where there is no window without the target."""
   absent = np.concatenate([windows.absent for windows in sequences])
   below = lambda x: (x[:, None] > absent).mean(1) / 2 + (x[:, None] >= absent).mean(1) / 2
-  with np.errstate(invalid="ignore"):
-    return Scores(np.array([windows.iou.mean() for windows in sequences]),
-                  np.array([below(windows.present).mean() if len(absent) else np.nan for windows in sequences]))
+  return Scores(np.array([windows.iou.mean() for windows in sequences]),
+                np.array([below(windows.present).mean() if len(absent) else np.nan for windows in sequences]))
 
 
 def _format(scores: Mapping[str, Mapping[str, Scores]], weights: np.ndarray) -> str:
