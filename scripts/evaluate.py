@@ -13,26 +13,16 @@ see.
 from absl import flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
-from input_pipeline import datasets
 from siamdff_jax import cli
 from siamdff_jax.evaluation.protocols import PROTOCOLS
 from siamdff_jax.evaluation.running import RUNS
 
-_CHECKPOINT = flags.DEFINE_multi_string(
-    "checkpoint", [], "Training workdir, a checkpoint in one, or a shipped model; NAME=CHECKPOINT names it. Repeat it "
-    "to compare several.")
+_OF = cli.define_trackers()
 _BASELINES = flags.DEFINE_list("baselines", [], "OpenCV's trackers to run too: opencv (all), or KCF, CSRT, ...")
-_FORMAT = flags.DEFINE_enum("format", None, list(datasets.FORMATS), "Layout of the data set.", required=True)
-_ROOT = flags.DEFINE_string("root", None, "Folder of the data set, or of one split.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
 _PROTOCOL = flags.DEFINE_enum("protocol", None, list(PROTOCOLS), "How to score; the default is the format's own, and "
                               "vot for --run reset.")
 _RUN = flags.DEFINE_enum("run", "ope", RUNS, "ope: once from the true first box. sre: from twelve moved first boxes. "
                          "reset: started anew from the truth after each failure.")
-_TRACKER = flags.DEFINE_multi_string(
-    "tracker", [], "NAME=VALUE: a setting of the checkpoints' trackers instead of their own, for example tiles=8. "
-    "Repeat it for several.")
-_ONLY = flags.DEFINE_string("only", "", "Only sequences whose name contains this.")
 _STREAMS = flags.DEFINE_integer("streams", 8, "Sequences tracked in lockstep, per host.", lower_bound=1)
 _CLIPS = flags.DEFINE_integer("clips", 6, "Of how many of the worst sequences the report shows clips.", lower_bound=0)
 _VIDEOS = flags.DEFINE_integer("videos", 0, "Annotated videos of whole sequences to write, of the first by name.",
@@ -48,8 +38,8 @@ def main(_):
   one_device_per_core()
   cli.join_processes()
 
-  evaluate.evaluate(_CHECKPOINT.value, _BASELINES.value, _FORMAT.value, _ROOT.value, _OUT.value,
-                    protocol=_PROTOCOL.value or "", run=_RUN.value, settings=_TRACKER.value, only=_ONLY.value,
+  evaluate.evaluate(_OF.checkpoint.value, _BASELINES.value, _OF.format.value, _OF.root.value, _OF.out.value,
+                    protocol=_PROTOCOL.value or "", run=_RUN.value, settings=_OF.tracker.value, only=_OF.only.value,
                     streams=_STREAMS.value, clips=_CLIPS.value, videos=_VIDEOS.value, redo=_REDO.value)
 
 

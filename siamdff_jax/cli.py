@@ -1,13 +1,17 @@
-"""How every script starts and how it fails, and the flags by which several processes find each other."""
+"""How every script starts and how it fails, and the flags that several of them have."""
 
 import logging
 import sys
+import types
 import warnings
 
 from absl import app, flags
 from absl import logging as absl_logging
 
+from input_pipeline import datasets
 from input_pipeline.errors import DataError
+
+flags.disclaim_key_flags()  # They are those of the script that asks for them, whose --help shows them.
 
 
 def define_processes():
@@ -16,6 +20,21 @@ def define_processes():
   flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; joins the others by it.")
   flags.DEFINE_integer("num_processes", None, "With --coordinator.", lower_bound=1)
   flags.DEFINE_integer("process_id", None, "With --coordinator, from 0.", lower_bound=0)
+
+
+def define_trackers() -> types.SimpleNamespace:
+  """The flags that say which networks look at which sequences, by name."""
+  return types.SimpleNamespace(
+      checkpoint=flags.DEFINE_multi_string(
+          "checkpoint", [], "Training workdir, a checkpoint in one, or a shipped model; NAME=CHECKPOINT names it. "
+          "Repeat it to compare several."),
+      format=flags.DEFINE_enum("format", None, list(datasets.FORMATS), "Layout of the data set.", required=True),
+      root=flags.DEFINE_string("root", None, "Folder of the data set, or of one split.", required=True),
+      out=flags.DEFINE_string("out", None, "Folder to write to.", required=True),
+      tracker=flags.DEFINE_multi_string(
+          "tracker", [], "NAME=VALUE: a setting of the checkpoints' trackers instead of their own, for example "
+          "tiles=8. Repeat it for several."),
+      only=flags.DEFINE_string("only", "", "Only sequences whose name contains this."))
 
 
 def join_processes():

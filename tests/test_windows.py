@@ -48,17 +48,19 @@ def test_what_is_seen():
 
 def test_overlap():
   """The stand-in's boxes are as large as the first. They lie about the cell nearest to what is bright, here the inner
-  half of the target: half a cell off at most, 4 of the 32 pixels that the target has in the crop; in noise, anywhere.
+  half of the target: half a cell off at most, 4 of the 32 pixels that the target has in the crop. In the last frame what
+  is bright lies 12 pixels to its right, so that the box covers a fourth of the target, half a cell more or less.
   """
   places = sequence([[(60, 60)], [(70, 66)], [(91, 83)], [(120, 40)], [(90, 90)]])
   frames = scene([[]] * 5)
-  for frame, (x, y, *_) in zip(frames[:4], places.boxes.astype(int)):
-    frame[y + 4:y + 12, x + 4:x + 12] = 255
+  for frame, (x, y, *_), right in zip(frames, places.boxes.astype(int), (0, 0, 0, 0, 12)):
+    frame[y + 4:y + 12, x + 4 + right:x + 12 + right] = 255
   shown = dataclasses.replace(places, frames=ArrayFrames(frames))
   ways = {"as_recorded": CONDITIONS["as_recorded"]}
   (seen,) = windows.collect(Tracker(Spots(), {"tiles": 8}), {}, [shown], ways, 4)["as_recorded"]
-  common = (7 / 8) ** 2
-  assert seen.iou[:3].min() > common / (2 - common) - 0.02 and seen.iou[3] < 0.3
+  overlap = lambda common: common / (2 - common)  # Of equal boxes that have this share of each in common.
+  assert seen.iou[:3].min() > overlap((7 / 8) ** 2) - 0.02
+  assert overlap(1 / 8 * 7 / 8) - 0.02 < seen.iou[3] < overlap(3 / 8) + 0.02
 
 
 def test_separation_is_the_area_under_the_curve():
@@ -110,5 +112,7 @@ def test_problems_are_named(data, tmp_path):
   with pytest.raises(DataError, match="no tracker to evaluate"):
     windows.assess([], "antiuav410", data, str(tmp_path))
   (tmp_path / "file").write_text("")
+  with pytest.raises(DataError, match="out: cannot be written"):
+    windows.assess(["lite"], "antiuav410", data, str(tmp_path / "file" / "out"))
   with pytest.raises(DataError, match="no sequence has 'none' in its name"):
     windows.assess(["lite"], "antiuav410", data, str(tmp_path), only="none")

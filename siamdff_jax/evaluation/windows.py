@@ -85,18 +85,18 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
       log.warning("%s: left out, the target is in sight in the first frame only", sequence.name)
   if not sequences:
     raise DataError(f"{root}: no sequence shows its target after the first frame")
-  scores, weights = {}, None
-  for name, source in evaluate.named(checkpoints, []).items():
+  trackers, scores, weights = evaluate.named(checkpoints, []), {}, None
+  try:
+    os.makedirs(out, exist_ok=True)
+  except OSError as error:
+    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+  for name, source in trackers.items():
     tracker, variables = load_tracker(source)
     tracker = with_settings(tracker, [*settings, f"tiles={_PLACES}"])
     found = collect(tracker, variables, sequences, ways, frames, name)
     scores[name] = {condition: scored(of_one) for condition, of_one in found.items()}
     weights = np.array([len(windows.iou) for windows in found[AS_RECORDED]])
   text = _format(scores, weights)
-  try:
-    os.makedirs(out, exist_ok=True)
-  except OSError as error:
-    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
   results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n".encode())
   listed = {name: {condition: {sequence.name: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
                                for sequence, iou, separation in zip(sequences, *of_one)}
@@ -124,7 +124,7 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
   """
   init, look = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
   shapes = {way: [_shape(under(sequence, how)) for sequence in sequences] for way, how in ways.items()}
-  found = {way: [] for way in ways}
+  padded, found = {way: canvas(of_one) for way, of_one in shapes.items()}, {way: [] for way in ways}
   for number, sequence in enumerate(tqdm(sequences, desc=f"windows {name}".strip(), unit="sequence")):
     later = np.flatnonzero(sequence.visible[1:]) + 1
     wanted = np.unique(later[np.linspace(0, len(later) - 1, frames).round().astype(int)])
@@ -137,7 +137,7 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
         if frame.shape != shape:
           raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
                           f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
-        arguments = on_canvas(frame, canvas(shapes[way])), jnp.asarray(seen.boxes[t]), jnp.array(shape, jnp.int32)
+        arguments = on_canvas(frame, padded[way]), jnp.asarray(seen.boxes[t]), jnp.array(shape, jnp.int32)
         if t == 0:
           state = init(variables, *arguments)
         else:
