@@ -48,8 +48,8 @@ def test_what_is_seen():
 
 def test_overlap():
   """The stand-in's boxes are as large as the first. They lie about the cell nearest to what is bright, here the inner
-  half of the target: half a cell off at most, 4 of the 32 pixels that the target has in the crop. In the last frame what
-  is bright lies 12 pixels to its right, so that the box covers a fourth of the target, half a cell more or less.
+  half of the target: half a cell off at most, 4 of the 32 pixels that the target has in the crop. In the last frame
+  what is bright lies 12 pixels to its right, so that the box covers a fourth of the target, half a cell more or less.
   """
   places = sequence([[(60, 60)], [(70, 66)], [(91, 83)], [(120, 40)], [(90, 90)]])
   frames = scene([[]] * 5)
