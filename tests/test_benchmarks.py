@@ -30,14 +30,13 @@ from siamdff_jax.benchmarks import (
 )
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PLAIN = dict(use_sten=False, use_dsfam=False, use_dcfam=False)
 CHIP = scaling.Machine("4 x H100", "NVIDIA H100 80GB HBM3", chips=4, chips_per_host=2, memory=2**33, bandwidth=1e9,
                        vcpus_per_host=8)
 
 
 def tiny(teacher=False):
-  config = small.config(**PLAIN)
-  return cases.case("tiny", config, "teacher", small.config(**PLAIN)) if teacher else cases.case("tiny", config)
+  config = small.config(**small.PLAIN)
+  return cases.case("tiny", config, "teacher", small.config(**small.PLAIN)) if teacher else cases.case("tiny", config)
 
 
 # --- tables
@@ -113,7 +112,7 @@ def test_published_machines():
 
 def test_exchanges_of_batch_statistics():
   """The plain network: stem, 4 blocks of two, 3 necks; twice (branches) forward and backward."""
-  case = cases.case("tiny", small.config(**PLAIN, norm="batch"))
+  case = cases.case("tiny", small.config(**small.PLAIN, norm="batch"))
   assert scaling.small_exchanges(case) == (1 + 8 + 3) * 4
   case.config.model.backbone.remat = True
   assert scaling.small_exchanges(case) == (1 + 8 + 3) * 4 + 8 * 2
@@ -251,7 +250,7 @@ def run(*arguments):
 def test_script(tmp_path):
   overrides = {"template_side": 63, "search_side": 127, "features": 16, "heads": 2, "tower_depth": 1, "norm": "group",
                "dtype": "float32", "backbone.widths": "(8,8,8,8)", "backbone.blocks": "(1,1,1,1)",
-               **dict.fromkeys(PLAIN, "False")}
+               **dict.fromkeys(small.PLAIN, "False")}
   done = run("step", "--config", str(ROOT / "configs" / "siamdff_r18.py"), "--batch=2", "--repeats=1",
              f"--json={tmp_path / 'out.json'}", *(f"--config.model.{key}={value}" for key, value in overrides.items()))
   assert done.returncode == 0, done.stderr

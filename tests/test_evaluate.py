@@ -29,8 +29,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-  return small.write_checkpoint(tmp_path_factory.mktemp("tiny"), small.config(
-      use_sten=False, use_dsfam=False, use_dcfam=False))
+  return small.write_checkpoint(tmp_path_factory.mktemp("tiny"), small.config(**small.PLAIN))
 
 
 def files(folder) -> dict[str, bytes]:

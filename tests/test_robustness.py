@@ -90,8 +90,7 @@ def data(tmp_path_factory):
 
 
 def test_trackers_are_tracked_under_each_condition_and_not_again(data, tmp_path, monkeypatch):
-  checkpoint = small.write_checkpoint(tmp_path / "tiny", small.config(
-      use_sten=False, use_dsfam=False, use_dcfam=False))
+  checkpoint = small.write_checkpoint(tmp_path / "tiny", small.config(**small.PLAIN))
   wanted = ["double_size", "inverted"]
   arguments = ([f"tiny={checkpoint}"], ["KCF"], "antiuav410", data, str(tmp_path / "out"))
   text = robustness.assess(*arguments, conditions=wanted)

@@ -21,7 +21,7 @@ SHAPES = ((96, 128), (70, 150), (130, 64))
 
 @pytest.fixture(scope="module")
 def tracker():
-  model = build(small.config(use_sten=False, use_dsfam=False, use_dcfam=False).model)
+  model = build(small.config(**small.PLAIN).model)
   return Tracker(model, {"absent_below": 0.3}), {"params": small.random_params(model, *small.inputs(0, 1), seed=1)}
 
 

@@ -102,7 +102,7 @@ def convolutions_by_hand(config):
 
 @pytest.fixture(scope="module")
 def plain():
-  return small.config(use_sten=False, use_dsfam=False, use_dcfam=False)
+  return small.config(**small.PLAIN)
 
 
 def test_forward_count(plain):
@@ -122,7 +122,7 @@ def test_both_depthwise_forms_count_alike(monkeypatch):
 
 
 def test_a_step_counts_three_students_and_a_teacher(plain):
-  wider = small.config(use_sten=False, use_dsfam=False, use_dcfam=False, features=32)
+  wider = small.config(**small.PLAIN, features=32)
   student, teacher = throughput.forward_flops(plain.model), throughput.forward_flops(wider.model)
   assert teacher > 1.2 * student
   assert throughput.model_flops(plain) == pytest.approx(3 * student)

@@ -27,7 +27,7 @@ def moving_square(seed: int, length: int = T, shape=(H, W)) -> tuple[np.ndarray,
 
 @pytest.fixture(scope="module")
 def tracker():
-  model = build(small.config(use_sten=False, use_dsfam=False, use_dcfam=False).model)  # Compiles in half the time.
+  model = build(small.config(**small.PLAIN).model)
   template, wh, search = small.inputs(0, 1)
   variables = {"params": small.random_params(model, template, wh, search, seed=1)}
   return Tracker(model, {"absent_below": 0.0}), variables

@@ -19,9 +19,6 @@ from siamdff_jax.training.step import make_step, network_inputs
 STEPS = 2
 
 
-PLAIN = dict(use_sten=False, use_dsfam=False, use_dcfam=False)  # Compiles in a third of the time.
-
-
 def training_config(**model):
   """Plain momentum SGD without clipping, in which a gradient of the wrong scale shows."""
   config = small.config(**model)
@@ -33,7 +30,7 @@ def training_config(**model):
 def compiled(kind="mesh", devices=1, fsdp=False, norm="group", features=16, accumulate=1, plain=True, remat=False,
              dtype="float32"):
   """(layout, compiled step, state to start from)."""
-  config = training_config(norm=norm, features=features, dtype=dtype, **(PLAIN if plain else {}))
+  config = training_config(norm=norm, features=features, dtype=dtype, **(small.PLAIN if plain else {}))
   config.model.backbone.remat = remat
   config.train.accumulate = accumulate
   config.layout.update(kind=kind, fsdp=fsdp)
@@ -272,9 +269,9 @@ def test_too_many_bad_steps_end_the_run(monkeypatch, tmp_path):
 @functools.cache
 def distilled():
   """(config, student, teacher, its variables, distiller, state to start from). The teacher is wider, and privileged."""
-  config = training_config(**PLAIN)
-  config.distiller.update(kind="contextual", weight=2.0)
-  teacher_config = small.config(features=24, prior_channel=True, **PLAIN)
+  config = training_config(**small.PLAIN)
+  config.distiller.update(kind="contextual", weight=2.0, final_fraction=0.25)
+  teacher_config = small.config(features=24, prior_channel=True, **small.PLAIN)
   teacher_config.model.backbone.widths = (8, 8, 16, 16)
   student, teacher, variables, distiller, distiller_params = small.distillation_of(config, teacher_config)
   return config, student, teacher, variables, distiller, small.start_state(config, distiller_params)
@@ -301,24 +298,25 @@ def run_distilled(kind, devices):
 
 
 def test_a_distilled_step_logs_every_term():
-  """By name, times the weight, over eight devices the same as the distiller gives on the whole batch."""
+  """By name, times the weight that falls, over eight devices the same as the distiller gives on the whole batch."""
   states, metrics = run_distilled("pmap", 8)
-  _, student, teacher, variables, distiller, initial = distilled()
-  batch, found = small.batch(0), metrics[0]
+  config, student, teacher, variables, distiller, initial = distilled()
 
   @jax.jit
-  def terms():
-    ours = student.apply({"params": initial.params["student"]}, *network_inputs(batch, False))
+  def terms(params, batch):
+    ours = student.apply({"params": params["student"]}, *network_inputs(batch, False))
     theirs = teacher.apply(variables, *network_inputs(batch, True))
-    return distiller.apply({"params": initial.params["distiller"]}, ours, theirs, batch["template_wh"],
+    return distiller.apply({"params": params["distiller"]}, ours, theirs, batch["template_wh"],
                            batch["search_box_ltrb"], batch["present"])
 
-  expected = terms()
-  assert set(expected) == set(distillation.contextual.WEIGHTS)
-  assert {name for name in found if "distill" in name} == {f"loss/distill_{name}" for name in expected}
-  for name, value in expected.items():
-    assert value > 0 and found[f"loss/distill_{name}"] == pytest.approx(2 * float(value), rel=1e-3), name
-  assert found["loss"] == pytest.approx(sum(v for k, v in found.items() if k.startswith("loss/")), rel=1e-5)
+  for n, found in enumerate(metrics):
+    weight = 2 * (0.25 + 0.75 * (1 + np.cos(np.pi * n / config.train.steps)) / 2)
+    expected = terms(states[n].params, small.batch(n))
+    assert set(expected) == set(distillation.contextual.WEIGHTS)
+    assert {name for name in found if "distill" in name} == {f"loss/distill_{name}" for name in expected}
+    for name, value in expected.items():
+      assert value > 0 and found[f"loss/distill_{name}"] == pytest.approx(weight * float(value), rel=1e-3), name
+    assert found["loss"] == pytest.approx(sum(v for k, v in found.items() if k.startswith("loss/")), rel=1e-5)
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[-1].params["distiller"], initial.params["distiller"])
   assert np.mean([x > 1e-7 for x in jax.tree.leaves(moved)]) > 0.8
 

@@ -23,7 +23,7 @@ def data(tmp_path_factory):
 
 
 def config(data, **evaluation):
-  made = small.config(use_sten=False, use_dsfam=False, use_dcfam=False)
+  made = small.config(**small.PLAIN)
   made.evaluation.update(root=str(data), streams=2, **evaluation)
   return made
 

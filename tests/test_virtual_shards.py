@@ -14,7 +14,6 @@ from siamdff_jax.training import gradients, parallel
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import make_step
 
-PLAIN = dict(use_sten=False, use_dsfam=False, use_dcfam=False)
 SHARDS, STEPS = 8, 3
 SHIFTS = 5
 
@@ -39,7 +38,7 @@ def augment(examples, replicated, step_number):
 
 
 def small_config(norm: str, shards: int = SHARDS, **model):
-  config = small.config(norm=norm, **(PLAIN | model))
+  config = small.config(norm=norm, **(small.PLAIN | model))
   config.optimizer.update(kind="adamw", learning_rate=1e-3, warmup_steps=2)
   config.train.update(virtual_shards=shards, batch_size=16)
   return config

@@ -79,9 +79,8 @@ def data(tmp_path_factory):
 
 
 def test_tables_and_scores_by_sequence(data, tmp_path):
-  plain = dict(use_sten=False, use_dsfam=False, use_dcfam=False)
-  first = small.write_checkpoint(tmp_path / "first", small.config(**plain))
-  other = small.config(**plain)
+  first = small.write_checkpoint(tmp_path / "first", small.config(**small.PLAIN))
+  other = small.config(**small.PLAIN)
   other.seed = 1
   second = small.write_checkpoint(tmp_path / "second", other)
   text = windows.assess([first, second, f"same={first}"], "antiuav410", data, str(tmp_path / "out"),

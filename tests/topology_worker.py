@@ -31,7 +31,7 @@ def config_of(layout: str):
   Args:
     layout: "pmap", "mesh", "fsdp" (mesh with sharded parameters) or "shards" (pmap with four virtual shards).
   """
-  config = small.config(features=48, use_sten=False, use_dsfam=False, use_dcfam=False)
+  config = small.config(features=48, **small.PLAIN)
   config.optimizer.update(kind="sgd", learning_rate=0.002, warmup_steps=0, clip_norm=1e9)
   config.train.virtual_shards = 4 if layout == "shards" else 0
   config.layout.update(kind=KINDS[layout], fsdp=layout == "fsdp")

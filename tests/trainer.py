@@ -24,7 +24,7 @@ import small
 from configs import base
 
 def get_config():
-  config = small.config(norm="batch", use_sten=False, use_dsfam=False, use_dcfam=False)
+  config = small.config(norm="batch", **small.PLAIN)
   source = dict(format="antiuav410", root={root!r}, weight=1.0)
   config.data.train = dict(simulated=source)
   config.data.validation = dict(simulated=source)
