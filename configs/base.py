@@ -26,7 +26,6 @@ def get_config() -> ml_collections.ConfigDict:
       distiller=dict(
           kind="none",  # "contextual" (ours), "fgd", "at", "cwd" or "none".
           weight=1.0,  # Of all of the distiller's terms.
-          final_fraction=1.0,  # The share of the weight that it falls to, as half a cosine over the whole training.
           weights=dict(),  # Of single terms, by name; see siamdff_jax/distillation.
           temperature=None,  # Of the attentions; None is the kind's own.
           target_temperature=None,  # Of "contextual"'s target term.

@@ -103,7 +103,6 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
   if shards and model.axis_name:
     raise ValueError("with virtual shards the model must be built with Layout.norm_axis, which is None")
   grad_fn = jax.grad(_loss_function(model, config, distiller, teacher), has_aux=True)
-  weight = optax.cosine_decay_schedule(config.distiller.weight, config.train.steps, config.distiller.final_fraction)
 
   def gradients(state, batch, teacher_variables):
     counts = losses.label_counts(batch, model.response_side, model.search_side, axis_name)
@@ -111,7 +110,7 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
     parts = shards or rounds * axis_size(axis_name)
     counts = jax.tree.map(lambda count: count / parts, counts)
     way, number = (by_virtual_shard, shards) if shards else (accumulated, rounds)
-    return way(grad_fn, number, axis_name, state, batch, counts, weight(state.step), teacher_variables)
+    return way(grad_fn, number, axis_name, state, batch, counts, teacher_variables)
 
   def step(state, batch, teacher_variables=None):
     grads, metrics, batch_stats = gradients(state, batch, teacher_variables)
@@ -135,10 +134,9 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
 
 
 def _loss_function(model: SiamDFF, config, distiller: nn.Module | None, teacher: SiamDFF | None) -> Callable:
-  """(params, batch_stats, batch, counts, the distiller's weight, teacher_variables) -> the total, and (metrics, new
-  batch_stats)."""
+  """(params, batch_stats, batch, counts, teacher_variables) -> the total, and (metrics, new batch_stats)."""
 
-  def loss_fn(params, batch_stats, batch, counts, weight, teacher_variables):
+  def loss_fn(params, batch_stats, batch, counts, teacher_variables):
     variables = {"params": params["student"], "batch_stats": batch_stats}
     inputs = network_inputs(batch, model.prior_channel)
     out, updates = model.apply(variables, *inputs, train=True, mutable=["batch_stats"])
@@ -147,7 +145,7 @@ def _loss_function(model: SiamDFF, config, distiller: nn.Module | None, teacher:
       seen = teacher.apply(teacher_variables, *network_inputs(batch, teacher.prior_channel))
       terms = distiller.apply({"params": params["distiller"]}, out, seen, batch["template_wh"],
                               batch["search_box_ltrb"], batch["present"])
-      metrics |= {f"loss/distill_{name}": weight * term for name, term in terms.items()}
+      metrics |= {f"loss/distill_{name}": config.distiller.weight * term for name, term in terms.items()}
     total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
     return total, (metrics | {"loss": total}, updates.get("batch_stats", {}))
 
