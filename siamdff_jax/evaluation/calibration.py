@@ -9,6 +9,8 @@ import altair as alt
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import optimize
+from scipy.special import expit
 from tqdm import tqdm
 
 from input_pipeline import datasets
@@ -121,7 +123,7 @@ def _windows(sequence, t, windows, logits, ratios) -> Iterator[tuple[float, floa
 def fit(pairs: Pairs) -> Calibration:
   """By logistic regression, both kinds of windows with the same weight.
 
-  Platt's (1999) targets, just inside of 0 and 1, keep it finite where the logits separate perfectly. Newton's method.
+  Platt's (1999) targets, just inside of 0 and 1, keep it finite where the logits separate perfectly.
 
   Raises:
     DataError: only windows with, or only without the target.
@@ -132,22 +134,18 @@ def fit(pairs: Pairs) -> Calibration:
   target = np.where(pairs.visible, (counts[True] + 1) / (counts[True] + 2), 1 / (counts[False] + 2))
   weight = _weights(pairs)
   features = np.stack([pairs.logit, pairs.ratio, np.ones_like(pairs.logit)], 1)
-  line = np.zeros(3)
-  for _ in range(100):
-    p = probability(pairs, Calibration(*line))
-    gradient = features.T @ (weight * (p - target))
-    hessian = (features * (weight * p * (1 - p))[:, None]).T @ features + 1e-9 * np.eye(3)
-    step = np.linalg.solve(hessian, gradient)
-    line = line - step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))  # Damped: far away Newton's step is too long.
-    if np.abs(step).max() < 1e-9:
-      break
+
+  def loss(line):  # Cross-entropy and its gradient.
+    logit = features @ line
+    return weight @ (np.logaddexp(0, logit) - target * logit), features.T @ (weight * (expit(logit) - target))
+
+  line = optimize.minimize(loss, np.zeros(3), jac=True, tol=1e-8).x
   return Calibration(*(float(value) for value in line))
 
 
 def probability(pairs: Pairs, calibration: Calibration) -> np.ndarray:
   """What the tracker makes of windows, see `peaks.log_odds`."""
-  logit = calibration.scale * pairs.logit + calibration.ratio * pairs.ratio + calibration.bias
-  return 0.5 * (1 + np.tanh(logit / 2))
+  return expit(calibration.scale * pairs.logit + calibration.ratio * pairs.ratio + calibration.bias)
 
 
 def _weights(pairs) -> np.ndarray:

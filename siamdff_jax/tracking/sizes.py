@@ -2,7 +2,7 @@
 
 What a box includes differs between annotators (and users), and the first one shows what is wanted here. A network has a
 style of its own, and its predictions of a tiny target scatter by a tenth. So a change of size is believed the more, the
-larger it is (our choice; what else was tried: docs/decisions.md): with d the change of a logarithm since the first
+larger it is (our choice; what else was tried: docs/experiments.md): with d the change of a logarithm since the first
 box, as the predictions' running mean has it, d^5 / (d^4 + hold^4) of it is. Small ones come to nothing, half of `hold`
 is believed at `hold`, and large ones wholly.
 
