@@ -1,5 +1,6 @@
 """Lockstep tracking: equal to tracking one by one, in order, and never further ahead than it should be."""
 
+import functools
 import threading
 
 import jax
@@ -17,6 +18,14 @@ from siamdff_jax.tracking.runner import Runner, Stream
 from siamdff_jax.tracking.tracker import Tracker
 
 SHAPES = ((96, 128), (70, 150), (130, 64))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emitters_of_users():
+  """Instead of those of conftest.py: that bits do not depend on the lanes is true of XLA's default ones."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True}))
+    yield
 
 
 @pytest.fixture(scope="module")

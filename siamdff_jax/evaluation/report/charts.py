@@ -4,6 +4,7 @@ Each chart is a single or layered view without a width, since only those can fol
 the parameter `picked` (a list of trackers, empty for all) says which ones stand out; it is set by the page's legend.
 """
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -64,6 +65,7 @@ def pictures(comparison: Comparison) -> dict[str, bytes]:
           for name, chart in found.items()}
 
 
+@functools.cache  # It takes seconds, and robustness.py writes a report for each tracker.
 def library() -> str:
   """The JavaScript that draws the specifications: Vega, Vega-Lite and Vega-Embed in one, as `window.vegaEmbed`."""
   return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_version())
