@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import altair as alt
@@ -16,16 +15,15 @@ from tqdm import tqdm
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
+from siamdff_jax import boxes
+from siamdff_jax.evaluation import windows
 from siamdff_jax.models.load import load_tracker
-from siamdff_jax.tracking import peaks, proposals
-from siamdff_jax.tracking.crops import template_window
 from siamdff_jax.tracking.reading import canvas, on_canvas
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
 
 _FRAMES = 40  # Per sequence, evenly spaced.
 _BINS = 10
-_PLACES = 8  # Look-alikes to choose from.
 
 
 class Pairs(NamedTuple):
@@ -70,8 +68,8 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
       raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
   shapes = [s.size[::-1] if s.size else s.frames[0].shape for s in sequences]
   padded = canvas(shapes)
-  init = jax.jit(tracker.init)
-  look = jax.jit(lambda *x: _look(tracker, *x))
+  init, look = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
+  out_of_reach = np.array([np.inf, np.inf, 0, 0], np.float32)
   rows = []
   for sequence, shape in tqdm(list(zip(sequences, shapes)), desc="calibrate", unit="sequence"):
     wanted = set(np.unique(np.linspace(1, len(sequence) - 1, _FRAMES).round().astype(int)).tolist())
@@ -83,41 +81,24 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
       if t == 0:
         state = init(variables, on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), size)
       elif t in wanted:
-        rows += _windows(sequence, t, *jax.device_get(look(
-            variables, state, on_canvas(frame, padded), size, jnp.asarray(_last_seen(sequence, t)))))
+        there = bool(sequence.visible[t])
+        truth = boxes.xywh_to_center_wh(sequence.boxes[t]) if there else out_of_reach
+        last = boxes.xywh_to_center_wh(sequence.boxes[np.flatnonzero(sequence.visible[:t])[-1]])
+        logits, ratios, holds_it, free = jax.device_get(look(
+            variables, state, on_canvas(frame, padded), size, last, truth))
+        if holds_it or not there:
+          rows.append((logits[0], ratios[0], there))
+        if free:
+          rows.append((logits[1], ratios[1], False))
   logit, ratio, visible = np.array(rows, np.float64).reshape(-1, 3).T
   return Pairs(logit, ratio, visible.astype(bool))
 
 
-def _last_seen(sequence, t) -> np.ndarray:
-  """[4] centre and size of the target when it was last visible before frame t."""
-  x, y, w, h = sequence.boxes[np.flatnonzero(sequence.visible[:t])[-1]]
-  return np.array([x + w / 2, y + h / 2, w, h], np.float32)
-
-
-def _look(tracker, variables, state, frame, size, center_wh):
-  """([1 + _PLACES, 3] windows, their logits, their ratios): about `center_wh`, and about what looks like the target."""
-  state = state.replace(center_wh=center_wh)
-  window = tracker.search_window(state, size)
-  places = proposals.propose(frame, size, state.appearance, center_wh, jnp.inf, window[2] / 4, jnp.int32(0), _PLACES)
-  windows = jnp.concatenate([window[None], jnp.concatenate([places, jnp.full((_PLACES, 1), window[2])], 1)])
-  seen = tracker.look(variables, state, frame, size, windows)
-  score, centre = seen.cell_score.reshape(len(windows), -1), seen.centre.reshape(len(windows), -1, 2)
-  ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(score, centre, score.argmax(1), template_window(center_wh)[2] / 2)
-  return windows, seen.presence_logit, ratios
-
-
-def _windows(sequence, t, windows, logits, ratios) -> Iterator[tuple[float, float, bool]]:
-  """(logit, ratio, whether the target is there) of those windows of a frame that count."""
-  x, y, w, h = sequence.boxes[t]
-  apart = np.abs(windows[:, :2] - [x + w / 2, y + h / 2])
-  half = windows[:, 2:] / 2
-  there = bool(sequence.visible[t])
-  if not there or (apart[0] <= half[0]).all():
-    yield logits[0], ratios[0], there
-  free = [i for i in range(1, len(windows)) if not there or (apart[i] > half[i] + [w / 2, h / 2]).any()]
-  if free:
-    yield logits[free[0]], ratios[free[0]], False
+def _look(tracker, variables, state, frame, size, last, truth):
+  """(Logits [2], ratios [2], whether the first window holds the target, whether there is a second)."""
+  seen, _, ratios, free = windows.look(tracker, variables, state, frame, size, last, last[:2], truth)
+  holds_it = (jnp.abs(truth[:2] - last[:2]) <= seen.windows[0, 2] / 2).all()
+  return seen.presence_logit, ratios, holds_it, free
 
 
 def fit(pairs: Pairs) -> Calibration:
@@ -180,7 +161,7 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   """
   sequences = datasets.load_matching(format, root, only)
   tracker, variables = load_tracker(checkpoint)
-  pairs = collect(with_settings(tracker, [f"tiles={_PLACES}"]), variables, sequences)
+  pairs = collect(with_settings(tracker, [f"tiles={windows.PLACES}"]), variables, sequences)
   calibration = fit(pairs)
   tables = {name: reliability(probability(pairs, line), pairs)
             for name, line in {"as trained": AS_TRAINED, "calibrated": calibration}.items()}

@@ -29,10 +29,10 @@ from siamdff_jax.tracking import peaks, proposals
 from siamdff_jax.tracking.crops import template_window
 from siamdff_jax.tracking.reading import canvas, on_canvas
 from siamdff_jax.tracking.settings import with_settings
-from siamdff_jax.tracking.tracker import Tracker
+from siamdff_jax.tracking.tracker import Look, Tracker, TrackerState
 
 TABLE_FILE, SCORES_FILE = "windows.md", "windows.json"
-_PLACES = 8  # Look-alikes to choose from.
+PLACES = 8  # Look-alikes to choose from.
 log = logging.getLogger(__name__)
 
 
@@ -92,7 +92,7 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
     raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
   for name, source in trackers.items():
     tracker, variables = load_tracker(source)
-    tracker = with_settings(tracker, [*settings, f"tiles={_PLACES}"])
+    tracker = with_settings(tracker, [*settings, f"tiles={PLACES}"])
     found = collect(tracker, variables, sequences, ways, frames, name)
     scores[name] = {condition: scored(of_one) for condition, of_one in found.items()}
     weights = np.array([len(windows.iou) for windows in found[AS_RECORDED]])
@@ -122,7 +122,7 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
   Raises:
     DataError: unreadable frames, or of different sizes within a sequence.
   """
-  init, look = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
+  init, seen_in = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
   shapes = {way: [_shape(under(sequence, how)) for sequence in sequences] for way, how in ways.items()}
   padded, found = {way: canvas(of_one) for way, of_one in shapes.items()}, {way: [] for way in ways}
   for number, sequence in enumerate(tqdm(sequences, desc=f"windows {name}".strip(), unit="sequence")):
@@ -142,7 +142,7 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
           state = init(variables, *arguments)
         else:
           shift = np.random.default_rng([number, t]).uniform(-1, 1, 2) * np.sqrt(seen.boxes[t, 2:].prod())
-          rows.append(look(variables, state, *arguments, jnp.asarray(shift, jnp.float32)))
+          rows.append(seen_in(variables, state, *arguments, jnp.asarray(shift, jnp.float32)))
       iou, log_odds, free = map(np.array, zip(*jax.device_get(rows)))
       found[way].append(Windows(iou, log_odds[:, 0], log_odds[free, 1]))
   return found
@@ -152,21 +152,44 @@ def _shape(sequence) -> tuple[int, int]:
   return tuple(sequence.size[::-1]) if sequence.size else sequence.frames[0].shape
 
 
+def look(tracker: Tracker, variables, state: TrackerState, frame, size, target, centre, truth
+         ) -> tuple[Look, jax.Array, jax.Array, jax.Array]:
+  """What the network sees in two windows at a target's scale: one with it, and one about the place that most looks
+  like it among those whose window does not touch it.
+
+  Args:
+    tracker, variables: with `tiles`, which look for such places.
+    state: of the sequence's first frame.
+    frame, size: as of `Tracker.step`.
+    target: [4] centre and size for which the windows are laid out.
+    centre: [2] of the window with the target.
+    truth: [4] centre and size of the target in this frame; anywhere out of reach while it is absent.
+
+  Returns:
+    The look at both; of each [2] the best cell, as an index into n*n, and its ratio (see `peaks.ratio`); and whether
+    there is a place without the target.
+  """
+  state = state.replace(center_wh=target)
+  side = tracker.search_window(state, size)[2]
+  places = proposals.propose(frame, size, state.appearance, target, jnp.inf, side / 4, jnp.int32(0),
+                             tracker.config.tiles)
+  free = (jnp.abs(places - truth[:2]) > (side + truth[2:]) / 2).any(-1)
+  centres = jnp.stack([centre, places[free.argmax()]])
+  seen = tracker.look(variables, state, frame, size, jnp.concatenate([centres, jnp.full((2, 1), side)], 1))
+  score, places = seen.cell_score.reshape(2, -1), seen.centre.reshape(2, -1, 2)
+  best = score.argmax(1)
+  ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(score, places, best, template_window(target)[2] / 2)
+  return seen, best, ratios, free.any()
+
+
 def _look(tracker, variables, state, frame, box, size, shift):
   """(IoU, log odds [2] with the target and without, whether there is a place without)."""
   truth = boxes.xywh_to_center_wh(box)
-  state = state.replace(center_wh=truth)
-  side = tracker.search_window(state, size)[2]
-  places = proposals.propose(frame, size, state.appearance, truth, jnp.inf, side / 4, jnp.int32(0), _PLACES)
-  free = (jnp.abs(places - truth[:2]) > (side + truth[2:]) / 2).any(-1)
-  centres = jnp.stack([truth[:2] + shift, places[free.argmax()]])
-  seen = tracker.look(variables, state, frame, size, jnp.concatenate([centres, jnp.full((2, 1), side)], 1))
-  score, centre, wh = (x.reshape(2, -1, *x.shape[3:]) for x in (seen.cell_score, seen.centre, seen.wh))
-  best = score.argmax(1)
-  ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(score, centre, best, template_window(truth)[2] / 2)
+  seen, best, ratios, free = look(tracker, variables, state, frame, size, truth, truth[:2] + shift, truth)
+  centre, wh = (x[0].reshape(-1, 2)[best[0]] for x in (seen.centre, seen.wh))
   ltrb = lambda centre, wh: jnp.concatenate([centre - wh / 2, centre + wh / 2])
-  iou = boxes.iou(ltrb(centre[0, best[0]], wh[0, best[0]]), ltrb(truth[:2], truth[2:]))
-  return iou, peaks.log_odds(seen.presence_logit, ratios, tracker.config), free.any()
+  iou = boxes.iou(ltrb(centre, wh), ltrb(truth[:2], truth[2:]))
+  return iou, peaks.log_odds(seen.presence_logit, ratios, tracker.config), free
 
 
 def scored(sequences: Ordered[Windows]) -> Scores:
