@@ -176,9 +176,10 @@ def look(tracker: Tracker, variables, state: TrackerState, frame, size, target, 
   free = (jnp.abs(places - truth[:2]) > (side + truth[2:]) / 2).any(-1)
   centres = jnp.stack([centre, places[free.argmax()]])
   seen = tracker.look(variables, state, frame, size, jnp.concatenate([centres, jnp.full((2, 1), side)], 1))
-  score, places = seen.cell_score.reshape(2, -1), seen.centre.reshape(2, -1, 2)
+  score = seen.cell_score.reshape(2, -1)
   best = score.argmax(1)
-  ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(score, places, best, template_window(target)[2] / 2)
+  ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(
+      score, seen.centre.reshape(2, -1, 2), best, template_window(target)[2] / 2)
   return seen, best, ratios, free.any()
 
 
