@@ -127,8 +127,9 @@ def _dataset(sampler, workers, sides, seed, share, start_step, indices):
     crops = decoding.read_crops(fetch, plan, dict(zip(("template", "search"), sides)))
     return crops | {name: plan[name] for name in (*described, "index")}
 
-  dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(plan).unbatch()
-  dataset = dataset.map(pixels, num_parallel_calls=workers, deterministic=True)
+  as_written = tf.autograph.experimental.do_not_convert  # AutoGraph would take seconds to find nothing to convert.
+  dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(as_written(plan)).unbatch()
+  dataset = dataset.map(as_written(pixels), num_parallel_calls=workers, deterministic=True)
   options = tf.data.Options()
   options.autotune.enabled = False
   options.threading.private_threadpool_size = workers
