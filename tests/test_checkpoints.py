@@ -1,5 +1,7 @@
 """Checkpoints survive what happens to storage: half-written, damaged, full, vanished."""
 
+import concurrent.futures
+import contextlib
 import gc
 import itertools
 import json
@@ -9,6 +11,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +124,30 @@ def test_what_an_interrupted_save_leaves_is_no_checkpoint(tmp_path):
     assert same(saved.restore(state(0)), state(2))
     saved.save(state(3), small.config(), GOOD)
   assert names(folder) == {"2", "3"}
+
+
+def test_a_save_that_still_writes_does_not_cost_the_next(tmp_path, caplog):
+  """A save that failed may leave threads that write while what it left is removed."""
+  left = write(tmp_path, (1,)) / "2.orbax-checkpoint-tmp"
+  left.mkdir()
+  until = time.monotonic() + 1
+
+  def keep_writing():
+    for n in itertools.count():
+      if time.monotonic() > until:
+        return
+      with contextlib.suppress(FileNotFoundError):  # Between two files the folder may go, and come again.
+        left.mkdir(exist_ok=True)
+        (left / str(n)).touch()
+
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    writers = [pool.submit(keep_writing) for _ in range(4)]
+    with checkpoints.Checkpoints(str(tmp_path)) as saved:
+      saved.save(state(3), small.config(), GOOD)
+    for writer in writers:
+      writer.result()
+  assert "could not be saved" not in caplog.text
+  assert same(restore(tmp_path), state(3))
 
 
 def test_damage_after_damage(tmp_path, caplog):

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ from siamdff_jax.training.state import TrainState
 log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
+_PATIENCE = (0.1, 0.3, 1.0, 3.0)  # Seconds for the writes that a failed save has abandoned.
 _UNKNOWN = -1.0  # The quality of a checkpoint that was not validated: worse than any.
 _SHIPPED = pathlib.Path(__file__).resolve().parent.parent / "pretrained"
 
@@ -93,14 +95,27 @@ class Checkpoints:
     self._settle()
     why = None
     try:
-      self._require_folder()
-      if step in self._manager.all_steps():
+      if not self._begin(step, metrics={"quality": _UNKNOWN if quality is None else quality}, args=items):
         return
-      self._manager.save(step, metrics={"quality": _UNKNOWN if quality is None else quality}, args=items)
     except Exception as error:  # Orbax and its storage raise all kinds; whatever it is, training is worth more.
       why = faults.reason(error)
     self._note(step, why)
     self._saving = step if self._lost is None else None
+
+  def _begin(self, step: int, **save) -> bool:
+    """Whether a save was started, which it is not where the step is saved already."""
+    for patience in (*_PATIENCE, None):
+      try:
+        self._require_folder()
+        if step in self._manager.all_steps():
+          return False
+        self._manager.save(step, **save)
+        return True
+      except Exception as error:
+        if patience is None or not faults.is_unsettled(error):
+          raise
+      self._close()
+      time.sleep(patience)
 
   def wait(self):
     """Waits for the last save.

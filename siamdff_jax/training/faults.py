@@ -1,6 +1,7 @@
 """What may be wrong with the storage of checkpoints, said in a sentence, and the same on all processes."""
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -78,10 +79,21 @@ def set_aside(path: epath.Path, why: str):
   log.warning("%s; passed over, it is %s now", why, target.name)
 
 
-def reason(error: BaseException) -> str:
-  """An exception's cause in one line."""
+def _root(error: BaseException) -> BaseException:
   while error.__cause__ is not None:
     error = error.__cause__
+  return error
+
+
+def is_unsettled(error: BaseException) -> bool:
+  """Whether what an earlier save left could not be removed because that save is still writing: a matter of patience."""
+  error = _root(error)
+  return isinstance(error, OSError) and error.errno == errno.ENOTEMPTY and jax.process_count() == 1
+
+
+def reason(error: BaseException) -> str:
+  """An exception's cause in one line."""
+  error = _root(error)
   if isinstance(error, OSError) and error.strerror:
     return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
   line = (str(error).strip().splitlines() or [type(error).__name__])[0]
