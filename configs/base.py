@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
       distiller=dict(
           kind="none",  # "contextual" (ours), "fgd", "at", "cwd" or "none".
           weight=1.0,  # Of all of the distiller's terms.
-          weights=dict(),  # Of single terms, by name; see siamdff_jax/distillation.
+          weights=dict(),  # Of single terms, --config.distiller.weights="{'NAME': 1.0}"; see siamdff_jax/distillation.
           temperature=None,  # Of the attentions; None is the kind's own.
           target_temperature=None,  # Of "contextual"'s target term.
       ),
@@ -35,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
           box_kind="giou",  # or "giou+nwd", for tiny boxes
           quality_kind="centerness",  # or "iou"
           nwd_constant=32.0,  # Pixels of the search crop: about the size that a target has there.
-          weights={"class": 1.0, "box": 3.0, "quality": 1.0, "presence": 0.5},
+          weights={"class": 1.0, "box": 3.0, "quality": 1.0, "presence": 0.5},  # "--config.loss.weights['class']=2.0"
       ),
       data=dict(
           train=dict(),  # name: {format, root, weight}
