@@ -35,7 +35,8 @@ def get_config() -> ml_collections.ConfigDict:
           box_kind="giou",  # or "giou+nwd", for tiny boxes
           quality_kind="centerness",  # or "iou"
           nwd_constant=32.0,  # Pixels of the search crop: about the size that a target has there.
-          weights={"class": 1.0, "box": 3.0, "quality": 1.0, "presence": 0.5},  # "--config.loss.weights['class']=2.0"
+          # "class" is a word of Python: on a command line "--config.loss.weights['class']=2.0".
+          weights={"class": 1.0, "box": 3.0, "quality": 1.0, "presence": 0.5},
       ),
       data=dict(
           train=dict(),  # name: {format, root, weight}

@@ -86,7 +86,10 @@ def _root(error: BaseException) -> BaseException:
 
 
 def is_unsettled(error: BaseException) -> bool:
-  """Whether what an earlier save left could not be removed because that save is still writing: a matter of patience."""
+  """Whether what an earlier save left could not be removed because that save is still writing: a matter of patience.
+
+  Among several processes it never is: the others would not try again together with the one that removes.
+  """
   error = _root(error)
   return isinstance(error, OSError) and error.errno == errno.ENOTEMPTY and jax.process_count() == 1
 
