@@ -16,6 +16,9 @@ def get_config() -> ml_collections.ConfigDict:
   """`experiment`: what all variants share, the student of configs/svanstrom.py without the paper's parts, undistilled.
 
   `variants`: each adds `changes` to the variant named by `of`, which it is compared with.
+
+  `trainings`: of every variant, with seeds from `experiment.seed` on. From 2 on differences have an interval over them;
+  a larger number goes on with what is there.
   """
   experiment = svanstrom.get_config("student")
   experiment.model.update(use_sten=False, use_intensity=False, use_dsfam=False, use_dcfam=False)
@@ -30,4 +33,4 @@ def get_config() -> ml_collections.ConfigDict:
   # The rivals' published weights are for other tasks; distiller=dict(kind=..., weight=...) sets another one.
   distilled = [dict(name=kind, of="dcfam", changes=dict(distiller=dict(kind=kind)))
                for kind in ("contextual", "fgd", "at", "cwd")]
-  return ml_collections.ConfigDict(dict(experiment=experiment, variants=added + distilled))
+  return ml_collections.ConfigDict(dict(experiment=experiment, variants=added + distilled, trainings=1))

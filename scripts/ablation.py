@@ -6,9 +6,10 @@ r"""Trains the variants of an experiment one after the other, tracks labelled da
       --config.experiment.teacher.checkpoint=runs/teacher \
       --data val=antiuav:DATA/svanstrom_ir/val --data simulated=antiuav410:runs/simulated_test
 
-DIR/<variant> are training workdirs, DIR/evaluation/<data> holds the results and a report of all variants,
-DIR/ablation.md the table, written anew after every variant. The same command goes on where it was stopped. Without
-a teacher the distilled variants are left out; the same command with one adds them.
+DIR/<variant>/seed_<n> are training workdirs, DIR/evaluation/<data> holds the results and a report of all variants,
+DIR/ablation.md the table, written anew after every training. The same command goes on where it was stopped. Without
+a teacher the distilled variants are left out; the same command with one adds them. --config.trainings=3 trains every
+variant with three seeds, and says how sure a difference is over these.
 """
 
 import os

@@ -6,8 +6,9 @@
 
 Needs annotations only; where there are frames too, the page shows clips of the worst sequences. A results folder
 holds <sequence>.txt or .json, is laid out as the got10k or pysot toolkit does it, or is a tracker's folder of
-evaluate.py --out. Boxes in text files are taken in the coordinates of the label files (1-based where those are), in
-.json files they are 0-based.
+evaluate.py --out. Further folders of one name are further runs, for example of trainings that differ in the seed
+alone: scores are their means, and differences have an interval over them too. Boxes in text files are taken in the
+coordinates of the label files (1-based where those are), in .json files they are 0-based.
 """
 
 from absl import flags
@@ -22,7 +23,7 @@ _FORMAT = flags.DEFINE_enum("format", None, list(datasets.FORMATS), "The labels'
 _ROOT = flags.DEFINE_string("root", None, "The data set's folder.", required=True)
 _PROTOCOL = flags.DEFINE_enum("protocol", None, list(PROTOCOLS), "Whose rules to score by.", required=True)
 _RESULTS = flags.DEFINE_list("results", None, "NAME=FOLDER, more of them after it (or after commas), in the order of "
-                             "the table's rows.", required=True)
+                             "the table's rows. A NAME again: another run of it.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for report.html and the other files.", required=True)
 _BOXES = flags.DEFINE_enum("boxes", "xywh", results.BOX_FORMS, "What the four numbers in text files are.")
 _ORIGIN = flags.DEFINE_integer("origin", None, "What text files call the first pixel, 0 or 1; the default is the label "

@@ -66,6 +66,7 @@ def config(data, tmp_path_factory):
   made.experiment.data.train = dict(simulated=dict(format="antiuav410", root=data, weight=1.0))
   made.experiment.train.update(steps=2, batch_size=8, log_every=1, checkpoint_every=2)
   made.experiment.teacher.checkpoint = small.write_checkpoint(tmp_path_factory.mktemp("teacher"), made.experiment)
+  made.trainings = 2
   made.variants = [made.variants[0], dict(name="dcfam", of="baseline", changes=dict(model=dict(use_dcfam=True)))]
   return made
 
@@ -81,7 +82,7 @@ def train(config, workdir):
 
 @pytest.fixture(scope="module")
 def done(config, data, tmp_path_factory):
-  """(workdir, table) of a finished ablation."""
+  """(workdir, table) of a finished ablation, two trainings of each variant."""
   workdir = tmp_path_factory.mktemp("ablation")
   with pytest.MonkeyPatch.context() as patched:
     patched.setattr(ablation, "train", train)
@@ -101,14 +102,19 @@ def test_the_table_holds_scores_differences_and_costs(done, data):
   sequences = datasets.load("antiuav410", data, frames=False)
   auc = {}
   for name in ("baseline", "dcfam"):
-    (run,) = results.read_folder(str(workdir / "evaluation" / "made" / name), sequences)
-    overall = protocols.evaluate("antiuav410", sequences, run).metrics["overall"]
-    auc[name] = overall["success_auc"]
+    runs = [results.read_folder(str(workdir / "evaluation" / "made" / name / f"seed_{seed}"), sequences)[0]
+            for seed in (0, 1)]
+    overall = [protocols.evaluate("antiuav410", sequences, run).metrics["overall"] for run in runs]
+    auc[name] = [one["success_auc"] for one in overall]
+    assert auc[name][0] != auc[name][1]
     shown = [float(cell.split()[0]) for cell in gains[name][:2]]
-    assert shown == pytest.approx([auc[name], overall["precision_5"]], abs=6e-4)
+    assert shown == pytest.approx([np.mean(auc[name]), np.mean([one["precision_5"] for one in overall])], abs=6e-4)
     assert costs[name][3:] == ["2", "8.0"]
-  assert gains["baseline"][2:] == ["-", "-", "-"] and gains["dcfam"][2] == "baseline"
-  assert float(gains["dcfam"][3].split()[0]) == pytest.approx(auc["dcfam"] - auc["baseline"], abs=6e-4)
+  assert gains["baseline"][2:] == ["-"] * 4 and gains["dcfam"][2] == "baseline"
+  gain = np.mean(auc["dcfam"]) - np.mean(auc["baseline"])
+  assert float(gains["dcfam"][3].split()[0]) == pytest.approx(gain, abs=6e-4)
+  low, high = map(float, gains["dcfam"][5].split(" to "))
+  assert (low + high) / 2 == pytest.approx(gain, abs=1e-3) and low < high
   assert float(costs["dcfam"][0]) > float(costs["baseline"][0]) > 0
   assert (workdir / "evaluation" / "made" / "report.html").is_file()
 
@@ -132,14 +138,14 @@ def test_another_config_is_refused(done, config, data):
   workdir, _ = done
   other = config.copy_and_resolve_references()
   other.experiment.train.steps = 3
-  with pytest.raises(DataError, match=r"baseline/config.json: .* started with train.steps 2, now it is 3"):
+  with pytest.raises(DataError, match=r"baseline/seed_0/config.json: .* started with train.steps 2, now it is 3"):
     ablation.ablate(other, str(workdir), [f"made=antiuav410:{data}"])
 
 
 def test_a_stopped_training_ends_the_command(config, data, tmp_path, monkeypatch):
   monkeypatch.setattr(ablation, "train", lambda made, folder: types.SimpleNamespace(step=np.int32(1)))
   text = ablation.ablate(config, str(tmp_path), [f"made=antiuav410:{data}"])
-  assert text == "baseline: stopped at step 1; the same command goes on from there"
+  assert text == "baseline/seed_0: stopped at step 1; the same command goes on from there"
   assert not (tmp_path / ablation.TABLE_FILE).exists()
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -46,6 +47,21 @@ def test_rows_keep_the_order_given_and_files_are_written(root):
   # Half a width off: IoU 4*6 / (2*8*6 - 4*6) = 1/3 in every frame, also in the first, which SA does not replace.
   assert scores["off", "sa"] == pytest.approx(1 / 3, abs=1e-6)
   assert scores["off", "precision_5"] == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")  # Of the one without any spread.
+def test_further_folders_of_a_name_are_further_runs(root):
+  """SA of 1 and 1/3 against 1 and 1: one degree of freedom, whose quantile is 12.71."""
+  shutil.copytree(root / "perfect", root / "again")
+  text = compare("antiuav410", str(root / "data"), "antiuav410",
+                 [f"mixed={root / 'perfect'}", f"mixed={root / 'off'}", f"same={root / 'perfect'}",
+                  f"same={root / 'again'}"], str(root / "out"))
+  row = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
+  assert row[:2] == ["mixed", "same"] and row[2].split()[0] == "-0.333" and row[-1] == "2, 2"
+  half = 12.7062 * np.sqrt(np.var([1, 1 / 3], ddof=1) / 2)
+  assert [float(x) for x in row[3].split(" to ")] == pytest.approx([-1 / 3 - half, -1 / 3 + half], abs=1e-3)
+  page = (root / "out" / "report.html").read_text()
+  assert "95 % over runs" in page and f"<td>{1 / 3 - half:+.3f} to".replace("-", "−") in page
 
 
 def test_clips_are_made_where_there_are_frames(root, caplog):

@@ -28,6 +28,21 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
   assert 0.89 <= inside / 200 <= 0.99
 
 
+def test_an_interval_over_runs_is_welchs():
+  """By hand: equal variances of 1 in three runs each leave 4 degrees of freedom, whose quantile is 2.776."""
+  half = 2.7764 * np.sqrt(1 / 3 + 1 / 3)
+  assert statistics.between_runs([1, 2, 3], [4, 6, 5]) == pytest.approx((-3, -3 - half, -3 + half), abs=1e-3)
+  for a, b in (([0.5], [0.4, 0.3]), ([0.5, 0.5], [0.4, 0.4])):
+    value, low, high = statistics.between_runs(a, b)
+    assert value == pytest.approx(np.mean(a) - np.mean(b)) and np.isnan(low) and np.isnan(high)
+
+
+def test_intervals_over_runs_hold_the_truth_as_often_as_they_say():
+  random = np.random.default_rng(2)
+  found = [statistics.between_runs(random.normal(1, 0.5, 4), random.normal(0, 1, 3)) for _ in range(400)]
+  assert 0.92 <= np.mean([one.low <= 1 <= one.high for one in found]) <= 0.98
+
+
 def test_weights_pool_frames():
   (estimate,) = statistics.estimates(np.array([[1.0, 0.0]]), np.array([3.0, 1.0]))
   assert estimate.value == 0.75

@@ -89,7 +89,8 @@ def test_tables_and_scores_by_sequence(data, tmp_path):
   tables = {part.split(":")[0]: [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows.splitlines()]
             for part, rows in zip(*[iter(text.split("\n\n"))] * 2)}
   assert list(tables) == ["first", "second", "same", "second minus first", "same minus first"]
-  listed = json.loads((tmp_path / "out" / windows.SCORES_FILE).read_text())
+  listed = {name: trainings[0] for name, trainings in
+            json.loads((tmp_path / "out" / windows.SCORES_FILE).read_text()).items()}
   names = [sequence.name for sequence in datasets.load("antiuav410", data)]
   for name in ("first", "second"):
     assert list(listed[name]["blur"]) == names
@@ -105,11 +106,37 @@ def test_tables_and_scores_by_sequence(data, tmp_path):
     assert row[2] == row[5] == "+0.000 (+0.000 to +0.000)"
 
 
+def test_trainings_of_a_network(data, tmp_path):
+  """Means over trainings; the interval over them by hand from the scores by sequence."""
+  paths = []
+  for seed in range(4):
+    config = small.config(**small.PLAIN)
+    config.seed = seed
+    paths.append(small.write_checkpoint(tmp_path / str(seed), config))
+  text = windows.assess([f"a={paths[0]}", f"b={paths[2]}", f"a={paths[1]}", f"b={paths[3]}"], "antiuav410", data,
+                        str(tmp_path / "out"), conditions=["as_recorded"], frames=2)
+  listed = json.loads((tmp_path / "out" / windows.SCORES_FILE).read_text())
+  each = {name: [np.mean([x["separation"] for x in one["as_recorded"].values()]) for one in listed[name]] for name in "ab"}
+  assert len({*each["a"], *each["b"]}) == 4
+  rows = [[cell.strip() for cell in part.splitlines()[-1].split("|")[1:-1]] for part in text.split("\n\n")[1::2]]
+  assert "b: 3 sequences, 6 windows with the target, mean of 2 trainings" in text
+  for row, name in zip(rows, "ab"):
+    assert float(row[4]) == pytest.approx(np.mean(each[name]), abs=6e-4)
+  gain, half_width = rows[2][6], np.diff([float(x) for x in rows[2][8].split(" to ")]) / 2
+  assert float(gain.split()[0]) == pytest.approx(np.mean(each["b"]) - np.mean(each["a"]), abs=6e-4)
+  # Welch with two runs each: the quantile lies between those of one and of two degrees of freedom.
+  error = np.sqrt(np.var(each["a"], ddof=1) / 2 + np.var(each["b"], ddof=1) / 2)
+  assert 4.30 * error - 1e-3 < half_width < 12.71 * error + 1e-3
+
+
 def test_problems_are_named(data, tmp_path):
   with pytest.raises(DataError, match="--conditions: 'foggy', expected some of as_recorded, inverted"):
     windows.assess(["lite"], "antiuav410", data, str(tmp_path), conditions=["foggy"])
-  with pytest.raises(DataError, match="no tracker to evaluate"):
+  with pytest.raises(DataError, match="no network to look at"):
     windows.assess([], "antiuav410", data, str(tmp_path))
+  for twice in (["lite", "lite"], ["a=lite", "a=lite"], ["a/lite", "b/lite"]):
+    with pytest.raises(DataError, match="there is one called .* already; another training of the same is NAME="):
+      windows.assess(twice, "antiuav410", data, str(tmp_path))
   (tmp_path / "file").write_text("")
   with pytest.raises(DataError, match="out: cannot be written"):
     windows.assess(["lite"], "antiuav410", data, str(tmp_path / "file" / "out"))

@@ -28,7 +28,7 @@ class Variant(NamedTuple):
   """One network to train.
 
   Attributes:
-    name: also of its folder.
+    name: in the tables.
     of: the variant it is compared with; "" for the first one.
     config: of its training.
   """
@@ -36,6 +36,16 @@ class Variant(NamedTuple):
   name: str
   of: str
   config: ml_collections.ConfigDict
+
+  @property
+  def folder(self) -> str:
+    """Of a training with this seed, below the ablation's."""
+    return os.path.join(self.name, f"seed_{self.config.seed}")
+
+  def with_seed(self, seed: int) -> "Variant":
+    config = self.config.copy_and_resolve_references()
+    config.seed = seed
+    return self._replace(config=config)
 
 
 class Data(NamedTuple):
@@ -56,8 +66,8 @@ def ablate(config: ml_collections.ConfigDict, workdir: str, data: Ordered[str]) 
 
   Args:
     config: see configs/ablation.py.
-    workdir: gets <variant>/ (training workdirs), evaluation/<data>/<variant>/ (results), evaluation/<data>/report.html,
-      and TABLE_FILE.
+    workdir: gets <variant>/seed_<n>/ (training workdirs), evaluation/<data>/<variant>/seed_<n>/ (results),
+      evaluation/<data>/report.html, and TABLE_FILE.
     data: "NAME=FORMAT:ROOT" each.
 
   Returns:
@@ -71,19 +81,23 @@ def ablate(config: ml_collections.ConfigDict, workdir: str, data: Ordered[str]) 
   for name in names:
     if names.count(name) > 1:
       raise DataError(f"--data: two data sets are called {name}, expected a name of its own for each")
-  for variant in variants:
-    _require_same(variant, os.path.join(workdir, variant.name))
-  for number, variant in enumerate(variants, 1):
-    log.info("%s: variant %d of %d", variant.name, number, len(variants))
-    state = train(variant.config, os.path.join(workdir, variant.name))
-    if int(state.step) < variant.config.train.steps:
-      return f"{variant.name}: stopped at step {int(state.step)}; the same command goes on from there"
+  if config.trainings < 1:
+    raise DataError(f"config.trainings is {config.trainings}, expected 1 or more")
+  # All variants with the first seed, then with the next: the table is whole early.
+  trainings = [variant.with_seed(config.experiment.seed + n) for n in range(config.trainings) for variant in variants]
+  for one in trainings:
+    _require_same(one, os.path.join(workdir, one.folder))
+  for number, training in enumerate(trainings, 1):
+    log.info("%s: training %d of %d", training.folder, number, len(trainings))
+    state = train(training.config, os.path.join(workdir, training.folder))
+    if int(state.step) < training.config.train.steps:
+      return f"{training.folder}: stopped at step {int(state.step)}; the same command goes on from there"
     jax.clear_caches()  # Each training compiles its own step; without this they pile up.
     for one in sets:
-      _track(variant, one, workdir)
-    text = _write_table(workdir, variants[:number], sets)
+      _track(training, one, workdir)
+    text = _write_table(workdir, trainings[:number], sets)
   for one in sets:
-    compare.write(one.protocol, one.sequences, _results(workdir, variants, one), _folder(workdir, one), clips=0,
+    compare.write(one.protocol, one.sequences, _results(workdir, trainings, one), _folder(workdir, one), clips=0,
                   format=one.format, root=one.root)
   return text
 
@@ -144,23 +158,30 @@ def _folder(workdir: str, data: Data) -> str:
 
 def _track(variant: Variant, data: Data, workdir: str):
   """Writes the variant's result files on the data, where they are not there yet."""
-  runner, digest = evaluate.runner(os.path.join(workdir, variant.name))
-  out = os.path.join(_folder(workdir, data), variant.name)
+  runner, digest = evaluate.runner(os.path.join(workdir, variant.folder))
+  out = os.path.join(_folder(workdir, data), variant.folder)
   running.prepare(out, tracker=digest, run="ope", redo=True)  # Other weights: those of checkpoints that were removed.
   running.track(runner, data.sequences, out, run="ope")
 
 
-def _results(workdir: str, variants: Ordered[Variant], data: Data) -> dict[str, list]:
-  return {v.name: results.read_folder(os.path.join(_folder(workdir, data), v.name), data.sequences) for v in variants}
+def _results(workdir: str, trainings: Ordered[Variant], data: Data) -> dict[str, list]:
+  """By variant, a run of each training."""
+  found = {}
+  for one in trainings:
+    found.setdefault(one.name, []).extend(
+        results.read_folder(os.path.join(_folder(workdir, data), one.folder), data.sequences))
+  return found
 
 
-def _write_table(workdir: str, variants: Ordered[Variant], sets: Ordered[Data]) -> str:
+def _write_table(workdir: str, trainings: Ordered[Variant], sets: Ordered[Data]) -> str:
+  """Of the trainings so far."""
   parts = []
   for one in sets:
-    compared = comparison.compare(one.protocol, one.sequences, _results(workdir, variants, one))
+    compared = comparison.compare(one.protocol, one.sequences, _results(workdir, trainings, one))
     parts.append(f"{one.name}: {len(one.sequences)} sequences, protocol {one.protocol}\n\n"
-                 f"{tables.format_gains(compared, {v.name: v.of for v in variants}, 'variant')}")
-  text = "\n\n".join([*parts, f"cost\n\n{_costs(variants, workdir)}"])
+                 f"{tables.format_gains(compared, {v.name: v.of for v in trainings}, 'variant')}")
+  first = [v for v in trainings if v.config.seed == trainings[0].config.seed]
+  text = "\n\n".join([*parts, f"cost\n\n{_costs(first, workdir)}"])
   results.write_atomically(os.path.join(workdir, TABLE_FILE), f"{text}\n".encode())
   return text
 
@@ -170,7 +191,7 @@ def _costs(variants: Ordered[Variant], workdir: str) -> str:
   table = [["variant", "parameters (M)", "search (GFLOP)", "template (GFLOP)", "steps", "pairs/s"]]
   for v in variants:
     numbers = summarize(v.config.model)
-    rates = [line["pairs_per_second"] for line in logged(os.path.join(workdir, v.name)) if "pairs_per_second" in line]
+    rates = [line["pairs_per_second"] for line in logged(os.path.join(workdir, v.folder)) if "pairs_per_second" in line]
     table.append([v.name, f"{numbers['parameters'] / 1e6:.3f}", f"{numbers['search_gflop']:.3f}",
                   f"{numbers['template_gflop']:.3f}", str(v.config.train.steps), f"{np.median(rates):.1f}"])
   return tables.markdown(table)

@@ -24,22 +24,25 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     format, root: the data set, see `datasets.load`; annotations are enough, then there are no clips.
     protocol: a name of `protocols.PROTOCOLS`.
     entries: "NAME=FOLDER" each, in the order of the table's rows; see `results.read_folder` for what a folder may hold.
+      Further folders of one name are further runs of it, e.g. of trainings that differ in the seed alone.
     out: the folder to write to.
     box_form, origin: of text files, see `results.read_folder`.
     clips: of how many of the worst sequences to show clips; the page shows `report.WORST` of them.
 
   Raises:
-    DataError: an entry of another form, two of one name, or anything wrong with the files.
+    DataError: an entry of another form, one folder twice, or anything wrong with the files.
   """
   folders = {}
   for entry in entries:
     name, _, folder = entry.partition("=")
-    if not name or not folder or name in folders or "/" in name:
-      raise DataError(f"--results: {entry!r}, expected NAME=FOLDER with a name of its own for each")
-    folders[name] = folder
+    of_one = folders.setdefault(name, [])
+    if not name or not folder or folder in of_one or "/" in name:
+      raise DataError(f"--results: {entry!r}, expected NAME=FOLDER, and another folder for another run of NAME")
+    of_one.append(folder)
   sequences = datasets.load(format, root, frames=False)
-  trackers = {name: results.read_folder(folder, sequences, format, box_form, origin)
-              for name, folder in tqdm(folders.items(), desc="reading results", unit="tracker", delay=3)}
+  trackers = {name: [run for folder in of_one
+                     for run in results.read_folder(folder, sequences, format, box_form, origin)]
+              for name, of_one in tqdm(folders.items(), desc="reading results", unit="tracker", delay=3)}
   compared = write(protocol, sequences, trackers, out, clips=clips, format=format, root=root)
   return report.format_summary(compared)
 

@@ -48,9 +48,14 @@ class Comparison:
   presence: Mapping[str, Presence]
   overlaps: Mapping[str, Mapping[str, np.ndarray]]
 
-  def runs(self, tracker: str) -> list[float]:
-    """The main score of each run of a tracker that ran several times; else nothing."""
-    return [overall[self.main] for overall in self.scores[tracker].metrics.get("runs", [])]
+  def runs(self, tracker: str, metric: str = "") -> list[float]:
+    """A score, by default the main one, of each run of a tracker that ran several times; else nothing."""
+    return [overall[metric or self.main] for overall in self.scores[tracker].metrics.get("runs", [])]
+
+  def between_runs(self, a: str, b: str, metric: str = "") -> Estimate | None:
+    """Score of a minus that of b with its interval over runs; None unless both ran several times."""
+    runs = self.runs(a, metric), self.runs(b, metric)
+    return statistics.between_runs(*runs) if all(runs) else None
 
 
 def compare(protocol: str, sequences: Ordered[Sequence],

@@ -83,17 +83,41 @@ def named(checkpoints: Ordered[str], baselines: Ordered[str]) -> dict[str, str]:
     raise DataError(f"--baselines: {unknown[0]!r}, expected {ALL_BASELINES} or some of {', '.join(BASELINES)}")
   trackers = {}
   for entry in [*checkpoints, *wanted]:
-    name, equals, source = entry.partition("=")
-    if not equals:
-      name, source = os.path.basename(os.path.normpath(entry)), entry
+    name, source = _name_and_source(entry)
     if name in trackers:
       raise DataError(f"two trackers are called {name}, name them: --checkpoint NAME={source}")
-    if not name or name != os.path.basename(name) or not source:
-      raise DataError(f"--checkpoint {entry!r}, expected CHECKPOINT or NAME=CHECKPOINT")
     trackers[name] = source
   if not trackers:
     raise DataError("no tracker to evaluate, expected --checkpoint or --baselines")
   return trackers
+
+
+def trainings(checkpoints: Ordered[str]) -> dict[str, list[str]]:
+  """{name: checkpoints}, in the order given: NAME=CHECKPOINT again is another training of what is called NAME.
+
+  Raises:
+    DataError: two of one name that do not say it, one checkpoint twice, another form, or nothing at all.
+  """
+  found = {}
+  for entry in checkpoints:
+    name, source = _name_and_source(entry)
+    of_one = found.setdefault(name, [])
+    if of_one and "=" not in entry or source in of_one:
+      raise DataError(f"--checkpoint {entry!r}: there is one called {name} already; another training of the same is "
+                      "NAME=CHECKPOINT with another checkpoint")
+    of_one.append(source)
+  if not found:
+    raise DataError("no network to look at, expected --checkpoint")
+  return found
+
+
+def _name_and_source(entry: str) -> tuple[str, str]:
+  name, equals, source = entry.partition("=")
+  if not equals:
+    name, source = os.path.basename(os.path.normpath(entry)), entry
+  if not name or name != os.path.basename(name) or not source:
+    raise DataError(f"--checkpoint {entry!r}, expected CHECKPOINT or NAME=CHECKPOINT")
+  return name, source
 
 
 def runner(source: str, run: str = "ope", streams: int = 8,

@@ -1,4 +1,5 @@
-"""How sure a score is: bootstrap intervals over sequences, and paired tests between trackers. SciPy does the work.
+"""How sure a score is: bootstrap intervals over sequences, paired tests between trackers, and intervals over runs. SciPy
+does the work.
 
 A score is a weighted mean over sequences (all weights 1, or the number of frames that count where a protocol pools
 frames). Sequences, not frames, are what is drawn anew: frames of one sequence are far from independent.
@@ -94,6 +95,19 @@ def differences(scores: Mapping[str, np.ndarray], weights: np.ndarray, seed: int
         n_resamples=_PERMUTATIONS, batch=max(1, _BATCH_NUMBERS // values.size),
         rng=np.random.default_rng(seed)).pvalue)
   return {pair: Difference(*estimate, float(q)) for pair, estimate, q in zip(pairs, found, p, strict=True)}
+
+
+def between_runs(a: Sequence[float], b: Sequence[float]) -> Estimate:
+  """Mean of `a` minus mean of `b`, each with one score per run, and Welch's (1947) interval.
+
+  Where a run is a training with a seed of its own, it tells one way of training from another; the interval of
+  `differences` tells one trained network from another. Bounds are NaN with fewer than two runs of either.
+  """
+  value = float(np.mean(a) - np.mean(b))
+  if min(len(a), len(b)) < 2 or not np.var(a) + np.var(b):
+    return Estimate(value, np.nan, np.nan)
+  interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
+  return Estimate(value, float(interval.low), float(interval.high))
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -64,8 +64,9 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
   """Looks at every sequence with every network under every condition, and writes what they see and how they differ.
 
   Args:
-    checkpoints, format, root, settings, only: as of `evaluate.evaluate`.
-    out: gets TABLE_FILE and SCORES_FILE, {network: {condition: {sequence: {"iou", "separation"}}}}.
+    checkpoints: see `evaluate.trainings`; of several trainings of a network the tables show the means.
+    format, root, settings, only: as of `evaluate.evaluate`.
+    out: gets TABLE_FILE and SCORES_FILE, {network: [of each training {condition: {sequence: {"iou", "separation"}}}]}.
     conditions: names of `conditions.CONDITIONS`; none: all.
     frames: of each sequence, evenly spaced among those after the first that show the target.
 
@@ -85,22 +86,25 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
       log.warning("%s: left out, the target is in sight in the first frame only", sequence.name)
   if not sequences:
     raise DataError(f"{root}: no sequence shows its target after the first frame")
-  trackers, scores, weights = evaluate.named(checkpoints, []), {}, None
+  networks, scores, weights = evaluate.trainings(checkpoints), {}, None
   try:
     os.makedirs(out, exist_ok=True)
   except OSError as error:
     raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
-  for name, source in trackers.items():
-    tracker, variables = load_tracker(source)
-    tracker = with_settings(tracker, [*settings, f"tiles={PLACES}"])
-    found = collect(tracker, variables, sequences, ways, frames, name)
-    scores[name] = {condition: scored(of_one) for condition, of_one in found.items()}
-    weights = np.array([len(windows.iou) for windows in found[AS_RECORDED]])
+  for name, sources in networks.items():
+    scores[name] = []
+    for source in sources:
+      tracker, variables = load_tracker(source)
+      tracker = with_settings(tracker, [*settings, f"tiles={PLACES}"])
+      found = collect(tracker, variables, sequences, ways, frames, name)
+      scores[name].append({condition: scored(of_one) for condition, of_one in found.items()})
+      weights = np.array([len(windows.iou) for windows in found[AS_RECORDED]])
   text = _format(scores, weights)
   results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n".encode())
-  listed = {name: {condition: {sequence.name: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
-                               for sequence, iou, separation in zip(sequences, *of_one)}
-                   for condition, of_one in under_each.items()} for name, under_each in scores.items()}
+  listed = {name: [{condition: {s.name: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
+                                for s, iou, separation in zip(sequences, *of_one)}
+                    for condition, of_one in under_each.items()} for under_each in trainings]
+            for name, trainings in scores.items()}
   results.write_atomically(os.path.join(out, SCORES_FILE), json.dumps(listed, indent=1).encode())
   return text
 
@@ -201,33 +205,45 @@ def scored(sequences: Ordered[Windows]) -> Scores:
                 np.array([below(windows.present).mean() if len(absent) else np.nan for windows in sequences]))
 
 
-def _format(scores: Mapping[str, Mapping[str, Scores]], weights: np.ndarray) -> str:
+def _format(scores: Mapping[str, Ordered[Mapping[str, Scores]]], weights: np.ndarray) -> str:
   """A table for each network, against what was recorded; and one for each but the first, against the first."""
   total = f"{len(weights)} sequences, {weights.sum()} windows with the target"
   parts, names = [], list(scores)
-  for name, under_each in scores.items():
-    recorded = {way: under_each[AS_RECORDED] for way in under_each if way != AS_RECORDED}
-    parts.append(f"{name}: {total}\n\n{_table(under_each, recorded, weights)}")
+  for name, trainings in scores.items():
+    recorded = [{way: one[AS_RECORDED] for way in one if way != AS_RECORDED} for one in trainings]
+    several = f", mean of {len(trainings)} trainings" if len(trainings) > 1 else ""
+    parts.append(f"{name}: {total}{several}\n\n{_table(trainings, recorded, weights)}")
   for name in names[1:]:
-    parts.append(f"{name} minus {names[0]}: {total}\n\n{_table(scores[name], scores[names[0]], weights)}")
+    trainings, first = scores[name], scores[names[0]]
+    over = len(trainings) > 1 and len(first) > 1
+    parts.append(f"{name} minus {names[0]}: {total}\n\n{_table(trainings, first, weights, over_trainings=over)}")
   return "\n\n".join(parts)
 
 
-def _table(scores: Mapping[str, Scores], against: Mapping[str, Scores], weights) -> str:
-  """A row for each condition: the scores, and what they differ by from those `against`, where there are some."""
-  values = lambda field: {(side, way): getattr(x, field) for side, of_side in enumerate((scores, against))
-                          for way, x in of_side.items()}
-  pairs = [((0, way), (1, way)) for way in scores if way in against]
+def _table(trainings: Ordered[Mapping[str, Scores]], against: Ordered[Mapping[str, Scores]], weights,
+           over_trainings: bool = False) -> str:
+  """A row for each condition: the scores, and what they differ by from those `against`, where there are some.
+
+  With `over_trainings` the differences have an interval over these too.
+  """
+  each = lambda side, way, field: [getattr(one[way], field) for one in side]  # [trainings, S]
+  pairs = [((0, way), (1, way)) for way in trainings[0] if way in against[0]]
+  values = lambda field: {(number, way): np.mean(each(side, way, field), axis=0)
+                          for number, side in enumerate((trainings, against)) for way in side[0]}
   gains = {field: statistics.differences(values(field), weights, pairs=pairs) for field in Scores._fields}
-  rows = [["condition", *(f"{title}{more}" for title in ("IoU", "separation")
-                          for more in ("", ", difference (95 %)", ", p (Holm)"))]]
-  for way, of_one in scores.items():
+  more = ["", ", difference (95 %)", ", p (Holm)", *([", over trainings (95 %)"] if over_trainings else [])]
+  rows = [["condition", *(f"{title}{what}" for title in ("IoU", "separation") for what in more)]]
+  for way in trainings[0]:
     row = [way]
     for field in Scores._fields:
-      row.append(f"{np.average(getattr(of_one, field), weights=weights):.3f}")
+      means = lambda side, way=way, field=field: np.average(each(side, way, field), axis=1, weights=weights)
+      row.append(f"{means(trainings).mean():.3f}")
       if gain := gains[field].get(((0, way), (1, way))):
         row += [f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", f"{gain.p:.3f}"]
       else:
         row += ["-", "-"]
+      if over_trainings:
+        between = statistics.between_runs(means(trainings), means(against))
+        row.append(f"{between.low:+.3f} to {between.high:+.3f}")
     rows.append(row)
   return tables.markdown(rows)

@@ -73,7 +73,8 @@ def _difference(comparison, a, b) -> dict:
   else:
     value, high, low, p = comparison.differences[b, a]
     value, low, high = -value, -low, -high
-  return {"value": value, "low": low, "high": high, "p": p, "sure": p < _SIGNIFICANT}
+  return {"value": value, "low": low, "high": high, "p": p, "sure": p < _SIGNIFICANT,
+          "runs": comparison.between_runs(a, b)}
 
 
 def _failures(comparison, name) -> dict:

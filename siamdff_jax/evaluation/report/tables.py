@@ -73,16 +73,16 @@ def format_table(rows: Mapping[str, Mapping], extra: Mapping[str, Mapping[str, f
 
 
 def format_summary(comparison: Comparison, extra: Mapping[str, Mapping[str, float]] | None = None) -> str:
-  """What is printed of a comparison: `format_table` (which see for `extra`), and `format_parts`."""
+  """What is printed of a comparison: `format_table` (which see for `extra`), `format_parts` and `format_runs`."""
   rows = {name: comparison.scores[name].metrics for name in comparison.trackers}
-  return "\n\n".join(filter(None, [format_table(rows, extra), format_parts(comparison)]))
+  return "\n\n".join(filter(None, [format_table(rows, extra), format_parts(comparison), format_runs(comparison)]))
 
 
 def format_gains(comparison: Comparison, against: Mapping[str, str], title: str) -> str:
   """A Markdown table of AUC and P@5 with intervals, and of what each row's AUC differs by from another's.
 
   Args:
-    comparison: its trackers are the rows.
+    comparison: its trackers are the rows. Where one of them ran several times, the last column has intervals over runs.
     against: the tracker that each is compared with; "" for none. p is adjusted for the differences shown.
     title: the heading of the first column.
   """
@@ -91,12 +91,16 @@ def format_gains(comparison: Comparison, against: Mapping[str, str], title: str)
                             for name in comparison.sequences]) for tracker in comparison.trackers}
   steps = statistics.differences(auc, weights, pairs=[(a, against[a]) for a in comparison.trackers if against[a]])
   table = [[title, "AUC (95 %)", "P@5 (95 %)", "against", "AUC difference (95 %)", "p (Holm)"]]
+  if several := any(comparison.runs(tracker) for tracker in comparison.trackers):
+    table[0].append("over runs (95 %)")
   for tracker in comparison.trackers:
     row = [tracker, *(f"{x.value:.3f} ({x.low:.3f} to {x.high:.3f})"
                       for x in (comparison.estimates[tracker][key] for key in ("success_auc", "precision_5")))]
     if other := against[tracker]:
       gain = steps[tracker, other]
       row += [other, f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", f"{gain.p:.3f}"]
+      if several and (between := comparison.between_runs(tracker, other, "success_auc")):
+        row.append(f"{between.low:+.3f} to {between.high:+.3f}")
     table.append([*row, *["-"] * (len(table[0]) - len(row))])
   return markdown(table)
 
@@ -114,6 +118,18 @@ def format_parts(comparison: Comparison) -> str:
   for name in comparison.trackers:
     sizes.append([name, *(f"{group.auc[name].value:.3f} / {group.precision[name].value:.3f}" for group in groups)])
   return "\n\n".join(map(markdown, [returns, sizes] if groups else [returns]))
+
+
+def format_runs(comparison: Comparison) -> str:
+  """A Markdown table of the differences between trackers that ran several times; empty where there are no two such."""
+  title = metric_title(comparison.main)
+  rows = [["tracker", "minus", f"{title} (95 % over sequences)", "over runs (95 %)", "runs"]]
+  for (a, b), gain in comparison.differences.items():
+    if between := comparison.between_runs(a, b):
+      rows.append([a, b, f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
+                   f"{between.low:+.3f} to {between.high:+.3f}",
+                   f"{len(comparison.runs(a))}, {len(comparison.runs(b))}"])
+  return markdown(rows) if len(rows) > 1 else ""
 
 
 def ranking(comparison: Comparison) -> list[str]:
