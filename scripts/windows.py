@@ -7,8 +7,8 @@ Minutes instead of the hours of scripts/robustness.py, and with far less chance 
 seen before: for choosing between networks. Writes windows.md (IoU of the best box; how well presence separates the
 target from what looks like it; differences with intervals) and windows.json (the same by sequence).
 
-To choose between ways of training, train each with several seeds, NAME=CHECKPOINT once for each training: then the tables
-show means over them, and differences have an interval over the trainings too. The shell writes such a list:
+To choose between ways of training, train each with several seeds, and give NAME=CHECKPOINT once for each training: then
+tables show means over them, and differences have an interval over the trainings too. The shell writes such a list:
 
   scripts/windows.py --checkpoint=undistilled=runs/undistilled_{0,1,2} --checkpoint=distilled=runs/distilled_{0,1,2} ...
 """

@@ -24,7 +24,8 @@ SHAPES = ((96, 128), (70, 150), (130, 64))
 def emitters_of_users():
   """Instead of those of conftest.py: that bits do not depend on the lanes is true of XLA's default ones."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True}))
+    patch.setattr(jax.stages.Lowered, "compile", functools.partialmethod(
+        jax.stages.Lowered.compile, compiler_options={"xla_cpu_use_fusion_emitters": True}))
     yield
 
 

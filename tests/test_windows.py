@@ -116,7 +116,8 @@ def test_trainings_of_a_network(data, tmp_path):
   text = windows.assess([f"a={paths[0]}", f"b={paths[2]}", f"a={paths[1]}", f"b={paths[3]}"], "antiuav410", data,
                         str(tmp_path / "out"), conditions=["as_recorded"], frames=2)
   listed = json.loads((tmp_path / "out" / windows.SCORES_FILE).read_text())
-  each = {name: [np.mean([x["separation"] for x in one["as_recorded"].values()]) for one in listed[name]] for name in "ab"}
+  each = {name: [np.mean([x["separation"] for x in one["as_recorded"].values()]) for one in trainings]
+          for name, trainings in listed.items()}
   assert len({*each["a"], *each["b"]}) == 4
   rows = [[cell.strip() for cell in part.splitlines()[-1].split("|")[1:-1]] for part in text.split("\n\n")[1::2]]
   assert "b: 3 sequences, 6 windows with the target, mean of 2 trainings" in text

@@ -102,7 +102,7 @@ def trainings(checkpoints: Ordered[str]) -> dict[str, list[str]]:
   for entry in checkpoints:
     name, source = _name_and_source(entry)
     of_one = found.setdefault(name, [])
-    if of_one and "=" not in entry or source in of_one:
+    if (of_one and "=" not in entry) or source in of_one:
       raise DataError(f"--checkpoint {entry!r}: there is one called {name} already; another training of the same is "
                       "NAME=CHECKPOINT with another checkpoint")
     of_one.append(source)

@@ -1,8 +1,7 @@
-"""How sure a score is: bootstrap intervals over sequences, paired tests between trackers, and intervals over runs. SciPy
-does the work.
+"""How sure a score is: bootstrap intervals over sequences, paired tests between trackers, intervals over runs.
 
-A score is a weighted mean over sequences (all weights 1, or the number of frames that count where a protocol pools
-frames). Sequences, not frames, are what is drawn anew: frames of one sequence are far from independent.
+SciPy does the work. A score is a weighted mean over sequences (all weights 1, or the number of frames that count where
+a protocol pools frames). Sequences, not frames, are what is drawn anew: frames of one are far from independent.
 """
 
 import itertools

@@ -5,6 +5,7 @@ Here no window depends on what was seen before, so the same sequences tell small
 it, tracking alone shows.
 """
 
+import functools
 import json
 import logging
 import os
@@ -126,7 +127,7 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
   Raises:
     DataError: unreadable frames, or of different sizes within a sequence.
   """
-  init, seen_in = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
+  init, seen_in = functools.partial(_init, tracker), functools.partial(_look, tracker)
   shapes = {way: [_shape(under(sequence, how)) for sequence in sequences] for way, how in ways.items()}
   padded, found = {way: canvas(of_one) for way, of_one in shapes.items()}, {way: [] for way in ways}
   for number, sequence in enumerate(tqdm(sequences, desc=f"windows {name}".strip(), unit="sequence")):
@@ -187,6 +188,10 @@ def look(tracker: Tracker, variables, state: TrackerState, frame, size, target, 
   return seen, best, ratios, free.any()
 
 
+_init = jax.jit(Tracker.init, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _look(tracker, variables, state, frame, box, size, shift):
   """(IoU, log odds [2] with the target and without, whether there is a place without)."""
   truth = boxes.xywh_to_center_wh(box)

@@ -1,5 +1,6 @@
 """A trained network from its checkpoint."""
 
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.training import checkpoints
 
 
+@functools.cache  # Tracing takes seconds, and equal networks are asked for again and again.
 def abstract_variables(model: SiamDFF) -> dict[str, Any]:
   """Shapes of the network's {"params", "batch_stats"}."""
   channels = 2 if model.prior_channel else 1

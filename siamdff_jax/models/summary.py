@@ -1,5 +1,6 @@
 """Parameters and floating-point operations of a network."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,6 +9,7 @@ import ml_collections
 
 from siamdff_jax.models.build import build
 from siamdff_jax.models.load import abstract_variables
+from siamdff_jax.models.siamdff import SiamDFF
 
 
 def flops(function: Callable, *arguments) -> float:
@@ -33,7 +35,11 @@ def summarize(config: ml_collections.ConfigDict) -> dict[str, float]:
   Returns:
     "parameters", and "search_gflop" / "template_gflop" per frame and per target, see `flops`.
   """
-  model = build(config)
+  return dict(_counts(build(config)))
+
+
+@functools.cache
+def _counts(model: SiamDFF) -> dict[str, float]:
   variables = abstract_variables(model)
   channels = 2 if model.prior_channel else 1
   image = lambda side: jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)

@@ -17,6 +17,7 @@ from siamdff_jax.tracking.reading import Segment, Stream, canvas, check_stream, 
 from siamdff_jax.tracking.tracker import Tracker
 
 AXIS = "lanes"
+_WHOLE, _BY_LANE, _BY_FRAME = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, AXIS)
 
 
 def one_device_per_core():
@@ -51,16 +52,11 @@ class Runner:
     least = lockstep.FEWEST[form]
     devices = list(devices or jax.local_devices())[:max(streams, least)]
     mesh = Mesh(np.array(devices), (AXIS,))
-    self._whole, self._by_lane, self._by_frame = (
-        NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,), (None, AXIS)))
+    self._whole, self._by_lane, self._by_frame = (NamedSharding(mesh, how) for how in (_WHOLE, _BY_LANE, _BY_FRAME))
     self._lanes = max(-(-streams // len(devices)), least) * len(devices)
     self._tracker, self._variables = tracker, jax.device_put(variables, self._whole)
     self._chunk, self._reset, self._progress = chunk, reset, progress
-    # Each device runs its own lanes, and nothing crosses between devices.
-    self._advance = jax.jit(jax.shard_map(
-        functools.partial(lockstep.advance, tracker, reset=reset, form=form), mesh=mesh,
-        in_specs=(self._whole.spec, self._by_lane.spec, self._by_frame.spec),
-        out_specs=(self._by_lane.spec, self._by_frame.spec), check_vma=False), donate_argnums=1)
+    self._advance = functools.partial(_advance.lower, tracker, mesh, reset, form)
     self._compiled = {}
     self.frames_tracked, self.seconds = 0, 0.0
 
@@ -112,7 +108,7 @@ class Runner:
       lead = (self._chunk, self._lanes)
       shape = lambda dtype, *sides: jax.ShapeDtypeStruct((*lead, *sides), dtype, sharding=self._by_frame)
       inputs = lockstep.Inputs(shape(np.uint8, *frame_shape), shape(np.int32, 2), shape(np.float32, 4), shape(np.int8))
-      self._compiled[frame_shape] = self._advance.lower(self._variables, self._empty_lanes(), inputs).compile()
+      self._compiled[frame_shape] = self._advance(self._variables, self._empty_lanes(), inputs).compile()
     return self._compiled[frame_shape]
 
   def _empty_lanes(self):
@@ -131,6 +127,14 @@ class Runner:
           yield jax.device_get(running[0]), running[1]
         running = (answer, segments)
       yield jax.device_get(running[0]), running[1]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=5)
+def _advance(tracker, mesh, reset, form, variables, lanes, inputs):
+  """`lockstep.advance`; each device runs its own lanes, and nothing crosses between devices."""
+  advance = functools.partial(lockstep.advance, tracker, reset=reset, form=form)
+  return jax.shard_map(advance, mesh=mesh, in_specs=(_WHOLE, _BY_LANE, _BY_FRAME), out_specs=(_BY_LANE, _BY_FRAME),
+                       check_vma=False)(variables, lanes, inputs)
 
 
 class _Collected:

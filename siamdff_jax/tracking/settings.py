@@ -17,7 +17,7 @@ def with_settings(tracker: Tracker, settings: Sequence[str]) -> Tracker:
   Raises:
     DataError: a name that does not exist, or a value of another kind than the one it replaces.
   """
-  config = tracker.config.copy_and_resolve_references().lock()
+  config = tracker.config.as_configdict().lock()
   for setting in settings:
     name, equals, text = setting.partition("=")
     try:

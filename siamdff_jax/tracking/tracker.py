@@ -120,7 +120,8 @@ _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviati
 
 
 class Tracker:
-  """Binds a network and post-processing options; holds no state of a track. All methods are jittable.
+  """Binds a network and post-processing options; holds no state of a track. All methods are jittable, and trackers with
+  the same network and options are equal: programs that take one as a static argument serve all of them.
 
   A frame is uint8 [H, W], grey levels. Where it is the top left part of a larger canvas [H, W], `size` (int32 [2], its
   rows and columns) says so; the answers are those for the frame alone.
@@ -135,8 +136,9 @@ class Tracker:
     """
     if model.prior_channel:
       raise ValueError("a network with prior_channel sees the target's box as an input and cannot track")
-    self.model, self.config = model, default_config()
-    self.config.update(config or {})
+    options = default_config()
+    options.update(config or {})
+    self.model, self.config = model, ml_collections.FrozenConfigDict(options)
     self.search_side = self.config.search_side or model.search_side
     if self.search_side % 8 != 7 or self.search_side < model.search_side:
       raise ValueError(f"tracker.search_side is {self.search_side}, expected 8 n + 7 and at least the "
@@ -144,6 +146,12 @@ class Tracker:
     if not 0 <= self.config.template_update <= 0.5:
       raise ValueError(f"tracker.template_update is {self.config.template_update}, expected 0 to 0.5: the first "
                        "template must stay the larger part")
+
+  def __eq__(self, other) -> bool:
+    return isinstance(other, Tracker) and (self.model, self.config) == (other.model, other.config)
+
+  def __hash__(self) -> int:
+    return hash((self.model, self.config))
 
   def init(self, variables, frame: jax.Array, box: jax.Array, size: jax.Array | None = None) -> TrackerState:
     """Starts on a frame [H, W]; box [4] xywh in pixels."""
