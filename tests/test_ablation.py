@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -86,6 +87,7 @@ def done(config, data, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("ablation")
   with pytest.MonkeyPatch.context() as patched:
     patched.setattr(ablation, "train", train)
+    patched.setattr(jax, "clear_caches", lambda: None)  # Of trainings, which there are none of here.
     return workdir, ablation.ablate(config, str(workdir), [f"made=antiuav410:{data}"])
 
 

@@ -80,7 +80,8 @@ def assert_same_training(found, expected):
 WIDE = dict(norm="batch", features=48)  # So that there is something to shard.
 
 
-@pytest.mark.parametrize("layout", [dict(kind="pmap"), dict(kind="mesh"), dict(kind="mesh", fsdp=True)], ids=str)
+@pytest.mark.parametrize("layout", [dict(kind="pmap"), pytest.param(dict(kind="mesh"), marks=pytest.mark.slow),
+                                    dict(kind="mesh", fsdp=True)], ids=str)
 def test_eight_devices_equal_one(layout):
   """One pair per device, some without a target: statistics, counts and gradients must all be global."""
   assert_same_training(run(devices=8, **layout, **WIDE), run(devices=1, **WIDE))
@@ -158,10 +159,12 @@ def first_gradient(states) -> np.ndarray:
   return np.concatenate([x.ravel() for x in jax.tree.leaves(parts)])
 
 
+@pytest.mark.slow
 def test_recomputed_activations_change_nothing():
   assert_same_training(run(remat=True), run())
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32():
   """About 1 % of the loss and of the gradient (8 bits of mantissa); the state and the losses stay float32."""
   half, full = run(dtype="bfloat16"), run()
