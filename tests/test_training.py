@@ -159,12 +159,10 @@ def first_gradient(states) -> np.ndarray:
   return np.concatenate([x.ravel() for x in jax.tree.leaves(parts)])
 
 
-@pytest.mark.slow
 def test_recomputed_activations_change_nothing():
   assert_same_training(run(remat=True), run())
 
 
-@pytest.mark.slow
 def test_bfloat16_is_near_float32():
   """About 1 % of the loss and of the gradient (8 bits of mantissa); the state and the losses stay float32."""
   half, full = run(dtype="bfloat16"), run()
