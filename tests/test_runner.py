@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spots import SIDE, Spots, scene
 
 import small
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ArrayFrames
 from siamdff_jax.models.build import build
+from siamdff_jax.tracking import lockstep as lockstep_module
 from siamdff_jax.tracking import reading
 from siamdff_jax.tracking.runner import Runner, Stream
 from siamdff_jax.tracking.tracker import Tracker
@@ -163,6 +165,25 @@ def test_resets(tracker, plain, form):
     np.testing.assert_allclose(result.boxes, boxes, atol=2e-3)
     np.testing.assert_array_equal(result.boxes[list(starts)], boxes[list(starts)])
   assert not made
+
+
+def test_checkpoints_of_one_network_share_the_program(monkeypatch):
+  """Traced once for equal trackers, whatever the weights."""
+  traced, advance = [], lockstep_module.advance
+
+  def counted(tracker, *arguments, **options):
+    traced.append(tracker)
+    return advance(tracker, *arguments, **options)
+
+  monkeypatch.setattr(lockstep_module, "advance", counted)
+  network, stream = Spots(), Stream("s", ArrayFrames(scene([[(60, 60)]] * 3)), np.array([60.0, 60, SIDE, SIDE]))
+  for weight in (1.0, 2.0):
+    runner = Runner(Tracker(network, {"lost_after": 7}), {"weight": np.full(3, weight)}, streams=1, chunk=2,
+                    devices=jax.devices()[:1])
+    ((_, result),) = runner.run([stream])
+    assert result.present.all()
+  assert traced == [Tracker(network, {"lost_after": 7})]
+  assert Tracker(network) != Tracker(network, {"lost_after": 7}) != Tracker(Spots(), {"lost_after": 7})
 
 
 # --- order and memory
