@@ -115,7 +115,9 @@ def test_several_runs_show_their_range():
   low, high = sorted(found.runs("t"))
   assert low < found.estimates["t"]["success_auc"].value < high and found.runs("once") == []
   text = " ".join(page.render(found, "", {}).split())
-  assert f"of a run: t {low:.3f}–{high:.3f} (2).</p>" in text
+  assert f"of a run: t {low:.3f}–{high:.3f} (2). Size, speed, failures, returns and presence are of the first" in text
+  parts = tables.format_parts(found)
+  assert "tracker (first run)" in parts and "AUC / P@5 by size (first run)" in parts
 
 
 def test_the_table_for_the_terminal_shows_what_a_row_has():

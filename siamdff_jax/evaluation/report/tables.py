@@ -109,11 +109,12 @@ def format_parts(comparison: Comparison) -> str:
   """Two Markdown tables: losses and returns, and scores by target size. Empty for reset-based runs."""
   if not comparison.recovery:
     return ""
-  returns = [["tracker", "returns", f"back in {analysis.BACK_FRAMES} frames", "lost for good"]]
+  several = " (first run)" if any(comparison.runs(name) for name in comparison.trackers) else ""
+  returns = [[f"tracker{several}", "returns", f"back in {analysis.BACK_FRAMES} frames", "lost for good"]]
   for name, found in comparison.recovery.items():
     returns.append([name, str(found.returns), _with_interval(found.back), _with_interval(found.lost_for_good)])
   groups = comparison.groups.get("target size", ())
-  sizes = [["AUC / P@5 by size", *(group.name for group in groups)],
+  sizes = [[f"AUC / P@5 by size{several}", *(group.name for group in groups)],
            ["frames", *(str(group.frames) for group in groups)]]
   for name in comparison.trackers:
     sizes.append([name, *(f"{group.auc[name].value:.3f} / {group.precision[name].value:.3f}" for group in groups)])
