@@ -32,8 +32,8 @@ class Comparison:
     presence: by tracker; empty where no frame of the data is absent.
     overlaps: tracker -> sequence -> IoU per frame, float [T]; NaN where the target is absent.
 
-  Of a tracker with several runs, scores are their mean; target size and speed, and everything from `failures` on, are of
-  the first run.
+  Of a tracker with several runs, scores are their mean; target size and speed, and everything from `failures` on, are
+  of the first run.
   """
 
   protocol: str
