@@ -169,7 +169,6 @@ def test_accelerator_tables():
   assert looped[0]["loop/bare"] == pytest.approx(looped[0]["loop (ms)"] / looped[0]["bare step (ms)"])
 
 
-@pytest.mark.slow
 def test_tracking_rows():
   found = list(tracking.rows([tiny()], [2], frames=3, repeats=2))
   assert [(row["tracked"], row["frames from"], row["streams"]) for row in found] == [

@@ -80,8 +80,7 @@ def assert_same_training(found, expected):
 WIDE = dict(norm="batch", features=48)  # So that there is something to shard.
 
 
-@pytest.mark.parametrize("layout", [dict(kind="pmap"), pytest.param(dict(kind="mesh"), marks=pytest.mark.slow),
-                                    dict(kind="mesh", fsdp=True)], ids=str)
+@pytest.mark.parametrize("layout", [dict(kind="pmap"), dict(kind="mesh"), dict(kind="mesh", fsdp=True)], ids=str)
 def test_eight_devices_equal_one(layout):
   """One pair per device, some without a target: statistics, counts and gradients must all be global."""
   assert_same_training(run(devices=8, **layout, **WIDE), run(devices=1, **WIDE))

@@ -56,7 +56,7 @@ class Runner:
     self._lanes = max(-(-streams // len(devices)), least) * len(devices)
     self._tracker, self._variables = tracker, jax.device_put(variables, self._whole)
     self._chunk, self._reset, self._progress = chunk, reset, progress
-    self._advance = functools.partial(_advance.lower, tracker, mesh, reset, form)
+    self._fixed = (tracker, mesh, reset, form)
     self._compiled = {}
     self.frames_tracked, self.seconds = 0, 0.0
 
@@ -108,7 +108,8 @@ class Runner:
       lead = (self._chunk, self._lanes)
       shape = lambda dtype, *sides: jax.ShapeDtypeStruct((*lead, *sides), dtype, sharding=self._by_frame)
       inputs = lockstep.Inputs(shape(np.uint8, *frame_shape), shape(np.int32, 2), shape(np.float32, 4), shape(np.int8))
-      self._compiled[frame_shape] = self._advance(self._variables, self._empty_lanes(), inputs).compile()
+      lowered = _advance.lower(*self._fixed, self._variables, self._empty_lanes(), inputs)
+      self._compiled[frame_shape] = lowered.compile()
     return self._compiled[frame_shape]
 
   def _empty_lanes(self):
