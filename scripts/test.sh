@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up and runs the tests; arguments go to pytest, e.g. ./scripts/test.sh -m slow tests/test_resume.py
+# Sets up and runs the tests; arguments go to pytest, e.g. ./scripts/test.sh -m end_to_end tests/test_resume.py
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ruff check .
 # Workers, scripts that tests start and later runs share what XLA has compiled.

@@ -96,6 +96,7 @@ def rows_of(text):
                                             for line in text.splitlines() if line.startswith("|"))}
 
 
+@pytest.mark.end_to_end
 def test_the_table_holds_scores_differences_and_costs(done, data):
   workdir, text = done
   assert (workdir / ablation.TABLE_FILE).read_text() == text + "\n"
@@ -121,6 +122,7 @@ def test_the_table_holds_scores_differences_and_costs(done, data):
   assert (workdir / "evaluation" / "made" / "report.html").is_file()
 
 
+@pytest.mark.end_to_end
 def test_the_same_command_goes_on_without_training_or_tracking_again(done, config, data, monkeypatch):
   workdir, text = done
 
@@ -136,6 +138,7 @@ def test_the_same_command_goes_on_without_training_or_tracking_again(done, confi
   assert ablation.ablate(config, str(workdir), [f"made=antiuav410:{data}"]) == text
 
 
+@pytest.mark.end_to_end
 def test_another_config_is_refused(done, config, data):
   workdir, _ = done
   other = config.copy_and_resolve_references()

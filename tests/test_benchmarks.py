@@ -169,6 +169,7 @@ def test_accelerator_tables():
   assert looped[0]["loop/bare"] == pytest.approx(looped[0]["loop (ms)"] / looped[0]["bare step (ms)"])
 
 
+@pytest.mark.end_to_end
 def test_tracking_rows():
   found = list(tracking.rows([tiny()], [2], frames=3, repeats=2))
   assert [(row["tracked"], row["frames from"], row["streams"]) for row in found] == [
@@ -247,6 +248,7 @@ def run(*arguments):
                         text=True, timeout=300, env=environment, check=False)
 
 
+@pytest.mark.end_to_end
 def test_script(tmp_path):
   overrides = {"template_side": 63, "search_side": 127, "features": 16, "heads": 2, "tower_depth": 1, "norm": "group",
                "dtype": "float32", "backbone.widths": "(8,8,8,8)", "backbone.blocks": "(1,1,1,1)",

@@ -8,6 +8,8 @@ from trainer import EVERY, STEPS, Trainer, assert_same_bits, checkpoint_steps, l
 
 from siamdff_jax.training import checkpoints
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory):

@@ -98,7 +98,8 @@ def trained(tmp_path_factory):
   return get
 
 
-@pytest.mark.parametrize("layout", ["pmap", *(pytest.param(x, marks=pytest.mark.slow) for x in ("mesh", "fsdp"))])
+@pytest.mark.parametrize("layout", [pytest.param("pmap", marks=pytest.mark.end_to_end),
+                                    *(pytest.param(x, marks=pytest.mark.slow) for x in ("mesh", "fsdp"))])
 def test_two_processes_train_like_one_and_restore_anywhere(trained, layout):
   folder = trained(layout)
   assert_same_training(folder, layout, one_process("mesh", 1))
@@ -136,6 +137,7 @@ def test_eight_devices_to_two(tmp_path, layout, restored_as):
   assert_restores(tmp_path, layout, restored_as, 2)
 
 
+@pytest.mark.end_to_end
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
   processes = launch("stop", tmp_path)
   try:

@@ -28,6 +28,7 @@ def config(data, **evaluation):
   return made
 
 
+@pytest.mark.end_to_end
 def test_training_logs_the_score_and_keeps_the_best_by_it(data, tmp_path):
   trainer = Trainer(tmp_path)
   workdir = tmp_path / "run"
