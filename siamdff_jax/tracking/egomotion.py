@@ -14,7 +14,7 @@ import numpy as np
 
 SIDE = 64  # Of the small images.
 _FINE, _COARSE = 0.6, 2.0  # Deviations, in cells, of the Gaussians between which structure is compared,
-_LEAST_OVERLAP = 0.2  # share of the frame that both must show,
+_LEAST_OVERLAP = 0.3  # share of the frame that both must show,
 _CLEAR = 0.3  # and the correlation there that is believed (all: our choice, on simulated camera jumps).
 _PADDED = 2 * SIDE
 
