@@ -151,8 +151,8 @@ def moved(before, after):
 
 def test_thumbnail_is_the_area_mean():
   frame = view(ground(), 0, 0)
-  expected = cv2.resize(frame.astype(np.float32), (egomotion.SIDE,) * 2, interpolation=cv2.INTER_AREA)
-  np.testing.assert_allclose(thumbnail(frame, jnp.array(frame.shape)), expected, atol=0.01)
+  np.testing.assert_allclose(thumbnail(frame, jnp.array(frame.shape)),
+                             cv2.resize(frame.astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA), atol=0.01)
 
 
 def test_thumbnail_is_equal_to_the_bit_on_any_canvas():
@@ -164,38 +164,10 @@ def test_thumbnail_is_equal_to_the_bit_on_any_canvas():
 
 @pytest.mark.parametrize("jump", [(0, 0), (5, -3), (-40, 25), (120, 10), (-155, 60), (-100, -120)])
 def test_camera_jumps_are_found(jump):
-  """What is seen moves against the camera; up to half of the frame, to a fraction of a cell of 5 by 4 pixels."""
+  """What is seen moves against the camera; up to half of the frame, to a fraction of a cell of 2.5 by 2 pixels."""
   world = ground()
   found = moved(view(world, 200, 200), view(world, 200 - jump[0], 200 - jump[1]))
   np.testing.assert_allclose(found, jump, atol=1.2)
-
-
-def test_correlations_are_those_of_what_both_show():
-  """Against numpy's, cell by cell, at some shifts; structure is what lies between two of OpenCV's Gaussians."""
-  world = ground(3)
-  images = [np.array(thumbnail(x, jnp.array(x.shape))) for x in (view(world, 200, 200), view(world, 280, 170))]
-  found, share = jax.jit(egomotion.correlations)(*images)
-  zeros_around = lambda x, deviation: cv2.GaussianBlur(x, (31, 31), deviation, borderType=cv2.BORDER_CONSTANT)
-  blurred = lambda x, deviation: zeros_around(x, deviation) / zeros_around(np.ones_like(x), deviation)
-  one, two = (blurred(x, 0.6) - blurred(x, 2.0) for x in images)
-  side = egomotion.SIDE
-  for row, column in ((0, 0), (7, -16), (8, -16), (-20, 3), (30, 25)):
-    rows, columns = slice(max(row, 0), side + min(row, 0)), slice(max(column, 0), side + min(column, 0))
-    moved_back = slice(max(-row, 0), side - max(row, 0)), slice(max(-column, 0), side - max(column, 0))
-    expected = np.corrcoef(one[moved_back].ravel(), two[rows, columns].ravel())[0, 1]
-    assert found[row, column] == pytest.approx(expected, abs=2e-3), (row, column)
-    assert share[row, column] == pytest.approx((side - abs(row)) * (side - abs(column)) / side**2)
-  assert np.asarray(found).max() < 1.001
-
-
-def test_a_sensors_own_pattern_does_not_stand_for_the_view():
-  """Pixels of their own offset stay where they are while a view of little contrast jumps; phase correlation takes them
-  for the view.
-  """
-  pattern = np.random.default_rng(5).normal(0, 4, (256, 320))
-  world = 110 + 0.4 * (ground(2) - 110)
-  before, after = (np.clip(view(world, x, 200) + pattern, 0, 255).astype(np.uint8) for x in (200, 330))
-  np.testing.assert_allclose(moved(before, after), [-130, 0], atol=1.2)
 
 
 def test_a_clear_sky_does_not_move():
