@@ -13,6 +13,8 @@ import pytest
 import small
 from input_pipeline.simulator import simulate, write_sequence
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 

@@ -89,6 +89,7 @@ def data(tmp_path_factory):
   return str(folder)
 
 
+@pytest.mark.end_to_end
 def test_trackers_are_tracked_under_each_condition_and_not_again(data, tmp_path, monkeypatch):
   checkpoint = small.write_checkpoint(tmp_path / "tiny", small.config(**small.PLAIN))
   wanted = ["double_size", "inverted"]
