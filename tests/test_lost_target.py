@@ -151,8 +151,8 @@ def moved(before, after):
 
 def test_thumbnail_is_the_area_mean():
   frame = view(ground(), 0, 0)
-  np.testing.assert_allclose(thumbnail(frame, jnp.array(frame.shape)),
-                             cv2.resize(frame.astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA), atol=0.01)
+  expected = cv2.resize(frame.astype(np.float32), (egomotion.SIDE,) * 2, interpolation=cv2.INTER_AREA)
+  np.testing.assert_allclose(thumbnail(frame, jnp.array(frame.shape)), expected, atol=0.01)
 
 
 def test_thumbnail_is_equal_to_the_bit_on_any_canvas():
@@ -164,10 +164,38 @@ def test_thumbnail_is_equal_to_the_bit_on_any_canvas():
 
 @pytest.mark.parametrize("jump", [(0, 0), (5, -3), (-40, 25), (120, 10), (-155, 60), (-100, -120)])
 def test_camera_jumps_are_found(jump):
-  """What is seen moves against the camera; up to half of the frame, to a fraction of a cell of 2.5 by 2 pixels."""
+  """What is seen moves against the camera; up to half of the frame, to a fraction of a cell of 5 by 4 pixels."""
   world = ground()
   found = moved(view(world, 200, 200), view(world, 200 - jump[0], 200 - jump[1]))
   np.testing.assert_allclose(found, jump, atol=1.2)
+
+
+def test_correlations_are_those_of_what_both_show():
+  """Against numpy's, cell by cell, at some shifts; structure is what lies between two of OpenCV's Gaussians."""
+  world = ground(3)
+  images = [np.array(thumbnail(x, jnp.array(x.shape))) for x in (view(world, 200, 200), view(world, 280, 170))]
+  found, share = jax.jit(egomotion.correlations)(*images)
+  zeros_around = lambda x, deviation: cv2.GaussianBlur(x, (31, 31), deviation, borderType=cv2.BORDER_CONSTANT)
+  blurred = lambda x, deviation: zeros_around(x, deviation) / zeros_around(np.ones_like(x), deviation)
+  one, two = (blurred(x, 0.6) - blurred(x, 2.0) for x in images)
+  side = egomotion.SIDE
+  for row, column in ((0, 0), (7, -16), (8, -16), (-20, 3), (30, 25)):
+    rows, columns = slice(max(row, 0), side + min(row, 0)), slice(max(column, 0), side + min(column, 0))
+    moved_back = slice(max(-row, 0), side - max(row, 0)), slice(max(-column, 0), side - max(column, 0))
+    expected = np.corrcoef(one[moved_back].ravel(), two[rows, columns].ravel())[0, 1]
+    assert found[row, column] == pytest.approx(expected, abs=2e-3), (row, column)
+    assert share[row, column] == pytest.approx((side - abs(row)) * (side - abs(column)) / side**2)
+  assert np.asarray(found).max() < 1.001
+
+
+def test_a_sensors_own_pattern_does_not_stand_for_the_view():
+  """Pixels of their own offset stay where they are while a view of little contrast jumps; phase correlation takes them
+  for the view.
+  """
+  pattern = np.random.default_rng(5).normal(0, 4, (256, 320))
+  world = 110 + 0.4 * (ground(2) - 110)
+  before, after = (np.clip(view(world, x, 200) + pattern, 0, 255).astype(np.uint8) for x in (200, 330))
+  np.testing.assert_allclose(moved(before, after), [-130, 0], atol=1.2)
 
 
 def test_a_clear_sky_does_not_move():
@@ -224,16 +252,60 @@ def test_evidence_adds_up(levels, found):
   assert follow(LOST | {"found_above": 0.5}, frames, [*home, SIDE, SIDE])[1][3:].any()  # Or without that share.
 
 
-def test_the_window_jumps_with_the_camera():
-  """The whole view moves by (-100, 60) between two frames; the target is followed without a frame lost."""
-  world = 0.3 * ground(1)
-  frames = np.stack([view(world, 100, 200, (H, W))] * 3 + [view(world, 200, 140, (H, W))] * 2)
-  places = [(150, 40)] * 3 + [(50, 100)] * 2
-  for frame, (x, y) in zip(frames, places):
-    frame[y:y + SIDE, x:x + SIDE] = 255
-  boxes, present, _ = follow({"camera_compensation": True}, frames, [*places[0], SIDE, SIDE])
-  assert present.all() and max(off(box, place) for box, place in zip(boxes, places[1:])) < SIDE / 2
-  assert not follow({}, frames, [*places[0], SIDE, SIDE])[1][2:].any()
+def over_ground(*shown):
+  """Frames [T, H, W] of (the view's place in a world, the places of bright squares)."""
+  world, frames = 50 + 5 * (ground(1) - 110), []  # Of so much contrast that the squares do not count.
+  for (x, y), squares in shown:
+    frames.append(view(world, x, y, (H, W)))
+    for left, top in squares:
+      frames[-1][top:top + SIDE, left:left + SIDE] = 190
+  return np.stack(frames)
+
+
+BEFORE, AFTER = (100, 200), (200, 140)  # Of the view: all that stands in the world moves by (-100, 60) in it.
+HERE, THERE = (150, 40), (50, 100)  # The same place in the world.
+
+
+@pytest.mark.parametrize("tiles", [0, 4])
+def test_the_window_jumps_with_the_camera(tiles):
+  """The whole view moves between two frames; the target is followed without a frame lost."""
+  frames = over_ground(*[(BEFORE, [HERE])] * 3, *[(AFTER, [THERE])] * 2)
+  boxes, present, _ = follow({"camera_compensation": True, "tiles": tiles}, frames, [*HERE, SIDE, SIDE])
+  assert present.all() and max(off(box, place) for box, place in zip(boxes, [HERE] * 2 + [THERE] * 2)) < SIDE / 2
+  assert not follow({"tiles": tiles}, frames, [*HERE, SIDE, SIDE])[1][2:].any()
+
+
+def test_a_target_that_stays_where_the_background_jumps_is_not_left():
+  """As where the estimate is wrong, or the camera follows the target. No velocity comes of it, either."""
+  frames = over_ground(*[(BEFORE, [HERE])] * 3, *[(AFTER, [HERE])] * 2)
+  np.testing.assert_allclose(moved(frames[2], frames[3]), np.subtract(BEFORE, AFTER), atol=2)
+  boxes, present, state = follow({"camera_compensation": True, "tiles": 4}, frames, [*HERE, SIDE, SIDE])
+  assert present.all() and max(off(box, HERE) for box in boxes) < SIDE / 2
+  np.testing.assert_allclose(state.motion.velocity, 0, atol=1)
+
+
+def test_a_target_in_none_of_both_places_may_be_anywhere():
+  """What the tiles show does not count in the frame of the jump, but in the next ones, long before the target would be
+  lost otherwise, and over the whole frame.
+  """
+  far = (200, 130)
+  frames = over_ground(*[(BEFORE, [HERE])] * 3, *[(AFTER, [far])] * 6)
+  np.testing.assert_allclose(moved(frames[2], frames[3]), np.subtract(BEFORE, AFTER), atol=2)
+  config = {"camera_compensation": True, "tiles": 4, "lost_after": 50, "growth": 1.01}
+  boxes, present, _ = follow(config, frames, [*HERE, SIDE, SIDE])
+  assert not present[2] and present[-1]
+  assert off(boxes[-1], far) < SIDE / 2
+  still = over_ground(*[(BEFORE, [HERE])] * 3, *[(BEFORE, [far])] * 6)  # As a jump of the target itself: no search.
+  assert not follow(config, still, [*HERE, SIDE, SIDE])[1][2:].any()
+
+
+def test_a_hidden_target_moves_with_jumps_only():
+  """A slow motion of the view may be the camera following it: 8 pixels are less than a quarter of the window."""
+  frames = over_ground((BEFORE, [HERE]), (BEFORE, []), ((108, 200), []), ((208, 140), []))
+  places = [follow({"camera_compensation": True, "tiles": 4}, frames[:count], [*HERE, SIDE, SIDE])[2].center_wh[:2]
+            for count in (2, 3, 4)]
+  np.testing.assert_allclose(places[1], places[0])
+  np.testing.assert_allclose(places[2] - places[0], [-100, 60], atol=2)
 
 
 def test_recent_looks():

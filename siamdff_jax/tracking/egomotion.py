@@ -1,18 +1,22 @@
-"""How far the view moved between two frames, by phase correlation of small images of them.
+"""How far the view moved between two frames, by normalised cross-correlation of small images of them.
 
-The phase correlation of two shifted images is a peak at their shift (Kuglin and Hines 1975). Whatever covers most of
-the frame decides, so a moving target hardly counts. What is not one clear peak, as on a clear sky, counts as no motion.
+Each shift is judged by the part that both frames show (Padfield, "Masked object registration in the Fourier domain",
+2012, with rectangles as masks), after structure larger than some cells is taken out. Phase correlation, which was here
+before, is drawn to a sensor's fixed pattern when half of the scene is new. A moving target hardly counts. What
+correlates nowhere, as on a clear sky, counts as no motion.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-SIDE = 128  # Of the small images.
-_TAPER = 0.125  # Share of the side over which the small images fade out at each border,
-_SOFTNESS = 0.15  # deviation of a Gaussian over frequencies, in cycles per cell: sharper detail is noise here,
-_CLEAR = 1.5  # how much higher than any other the peak must be (all three: our choice, on simulated camera jumps),
-_NEIGHBOURS = 4  # and cells around the peak that belong to it.
+SIDE = 64  # Of the small images.
+_FINE, _COARSE = 0.6, 2.0  # Deviations, in cells, of the Gaussians between which structure is compared,
+_LEAST_OVERLAP = 0.3  # share of the frame that both must show,
+_CLEAR = 0.3  # and the correlation there that is believed (all: our choice, on simulated camera jumps).
+_PADDED = 2 * SIDE
 
 
 def thumbnail(frame: jax.Array, size: jax.Array) -> jax.Array:
@@ -35,19 +39,55 @@ def shift(before: jax.Array, after: jax.Array) -> jax.Array:
   """By how many cells (x, y) what is seen in `before` has moved in `after`, both as `thumbnail` makes them.
 
   Returns:
-    float32 [2], -SIDE / 2 to SIDE / 2; zeros where there is no clear answer.
+    float32 [2], of at most SIDE cells; zeros where there is no clear answer.
   """
-  spectra = [jnp.fft.rfft2((x - x.mean()) * _taper()) for x in (before, after)]
-  cross = jnp.conj(spectra[0]) * spectra[1]
-  peaks = jnp.fft.irfft2(cross / jnp.maximum(jnp.abs(cross), 1e-6) * _low_pass(), (SIDE, SIDE))
-  row, column = jnp.divmod(peaks.argmax(), SIDE)
-  centred = jnp.roll(peaks, (SIDE // 2 - row, SIDE // 2 - column), (0, 1))  # The peak in the middle.
-  middle = slice(SIDE // 2 - _NEIGHBOURS, SIDE // 2 + _NEIGHBOURS + 1)
-  rest = centred.at[middle, middle].set(-jnp.inf).max()
-  clear = centred[SIDE // 2, SIDE // 2] > _CLEAR * jnp.maximum(rest, 0)
-  near = centred[SIDE // 2 - 1:SIDE // 2 + 2, SIDE // 2 - 1:SIDE // 2 + 2]
+  correlation, share = correlations(before, after)
+  # By chance a correlation over few cells is higher than one over many, by the root of their number.
+  score = jnp.where(share >= _LEAST_OVERLAP, correlation * jnp.sqrt(share), -1.0)
+  row, column = jnp.divmod(score.argmax(), _PADDED)
+  near = jnp.roll(score, (1 - row, 1 - column), (0, 1))[:3, :3]  # The peak in the middle.
   found = jnp.stack([column + _vertex(near[1]), row + _vertex(near[:, 1])])
-  return jnp.where(clear, (found + SIDE / 2) % SIDE - SIDE / 2, 0.0)
+  return jnp.where(correlation[row, column] > _CLEAR, (found + SIDE) % _PADDED - SIDE, 0.0)
+
+
+def correlations(before: jax.Array, after: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Of two thumbnails' structure, for every shift (row, column) of the second, modulo 2 SIDE.
+
+  Returns:
+    float32 [2 SIDE, 2 SIDE], -1..1, over the cells that both show then; and their share of all cells.
+  """
+  images = [_band_pass(x) for x in (before, after)]
+  one, two, one_squared, two_squared, everywhere = (
+      jnp.fft.rfft2(x, (_PADDED, _PADDED)) for x in (*images, *(x**2 for x in images), jnp.ones((SIDE, SIDE))))
+  summed = lambda a, b: jnp.fft.irfft2(jnp.conj(a) * b, (_PADDED, _PADDED))  # The products, over what both show.
+  cells = _overlap()
+  of_one, of_two = summed(one, everywhere), summed(everywhere, two)
+  covariance = summed(one, two) - of_one * of_two / cells
+  variances = (summed(one_squared, everywhere) - of_one**2 / cells, summed(everywhere, two_squared) - of_two**2 / cells)
+  # Where next to nothing is seen of one of them, rounding would decide.
+  least = cells * 1e-3 * ((images[0].var() + images[1].var()) / 2 + 1)
+  product = jnp.maximum(variances[0], least) * jnp.maximum(variances[1], least)
+  return covariance / jnp.sqrt(product), jnp.asarray(cells / SIDE**2)
+
+
+def _band_pass(image: jax.Array) -> jax.Array:
+  """[SIDE, SIDE] between two Gaussians, whose weights are spread over the cells that are there."""
+  fine, coarse = (functools.reduce(functools.partial(jnp.matmul, precision="highest"), (weights, image, weights.T))
+                  for weights in (_gaussian(_FINE), _gaussian(_COARSE)))
+  return fine - coarse
+
+
+def _gaussian(deviation: float) -> np.ndarray:
+  """[SIDE, SIDE]: each row the weights of all cells for one."""
+  cell = np.arange(SIDE)
+  weights = np.exp(-((cell[:, None] - cell) ** 2) / (2 * deviation**2))
+  return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _overlap() -> np.ndarray:
+  """[_PADDED, _PADDED]: how many cells both images show at every shift; 1 where it is none."""
+  shown = SIDE - np.abs((np.arange(_PADDED) + SIDE) % _PADDED - SIDE)
+  return np.maximum(np.outer(shown, shown), 1).astype(np.float32)
 
 
 def _area_weights(length, canvas, steps) -> jax.Array:
@@ -56,19 +96,6 @@ def _area_weights(length, canvas, steps) -> jax.Array:
   pixel = jnp.arange(canvas)
   cover = jnp.clip(jnp.minimum(pixel + 1, edges[1:, None]) - jnp.maximum(pixel, edges[:-1, None]), 0)
   return jnp.round(cover * (SIDE / length) * steps) / steps
-
-
-def _taper() -> np.ndarray:
-  """[SIDE, SIDE]: 1 in the middle, a cosine's flank at the borders (Tukey)."""
-  nearest = np.minimum(np.arange(SIDE) + 0.5, SIDE - 0.5 - np.arange(SIDE)) / (SIDE * _TAPER)
-  axis = np.sin(np.pi / 2 * np.minimum(nearest, 1)) ** 2
-  return np.outer(axis, axis).astype(np.float32)
-
-
-def _low_pass() -> np.ndarray:
-  """Of a spectrum as `rfft2` orders it."""
-  squares = np.fft.fftfreq(SIDE)[:, None] ** 2 + np.fft.rfftfreq(SIDE) ** 2
-  return np.exp(-squares / (2 * _SOFTNESS**2)).astype(np.float32)
 
 
 def _vertex(values) -> jax.Array:

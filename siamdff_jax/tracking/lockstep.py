@@ -121,14 +121,15 @@ def _ltrb(xywh):
 def _batched(tracker, variables, track, now, tracks):
   """All lanes as one batch. Lanes that do not track compute too: their state is not read before the next start.
 
-  Lost targets are looked for lane by lane: it is few lanes that are lost, and what each looks at is a batch already.
+  Targets that may be elsewhere are looked for lane by lane: they are few, and what each looks at is a batch already.
   """
+  track, moved = jax.vmap(tracker.moved_with_camera)(track, now.frame, now.size)
   stepped = jax.vmap(tracker.follow, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.size)
   if not tracker.config.tiles:
     return stepped
   search = lambda lane: tracker.search(variables, jax.tree.map(lambda x: x[lane], track), now.frame[lane],
-                                       now.size[lane])
-  return _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_lost)(track))
+                                       now.size[lane], moved[lane])
+  return _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_elsewhere)(track, moved))
 
 
 def _one_by_one(tracker, variables, track, now, tracks):

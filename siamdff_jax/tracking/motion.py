@@ -42,7 +42,7 @@ def nearness(state: MotionState, centre: jax.Array, last: jax.Array, size: jax.A
   Args:
     state: of the frame before.
     centre: [..., 2] places, frame pixels.
-    last: [2] the target's last place, frame pixels.
+    last: [..., 2] the target's last place, frame pixels.
     size: [] of the target, frame pixels.
     config: as `default_config`.
   """

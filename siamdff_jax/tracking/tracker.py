@@ -8,6 +8,7 @@ for either in one window that grows from frame to frame until it covers the fram
 target's own scale about the places of the frame that look most like it and others. Absent is reported as absent.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import flax
@@ -179,35 +180,46 @@ class Tracker:
 
   def step(self, variables, state: TrackerState, frame: jax.Array,
            size: jax.Array | None = None) -> tuple[TrackerState, Output]:
-    """One frame [H, W] further: `search` where the target is lost and there are tiles, else `follow`."""
+    """One frame [H, W] further: `search` where the target may be elsewhere and there are tiles, else `follow`."""
     size = jnp.asarray(frame.shape if size is None else size, jnp.int32)
+    state, moved = self.moved_with_camera(state, frame, size)
     if not self.config.tiles:
       return self.follow(variables, state, frame, size)
-    return jax.lax.cond(self.is_lost(state), self.search, self.follow, variables, state, frame, size)
+    return jax.lax.cond(self.is_elsewhere(state, moved), lambda: self.search(variables, state, frame, size, moved),
+                        lambda: self.follow(variables, state, frame, size))
 
   def is_lost(self, state: TrackerState) -> jax.Array:
     """bool []: whether the target has been absent for so long that it may be anywhere."""
     return state.absent_for > self.config.lost_after
 
+  def is_elsewhere(self, state: TrackerState, moved: jax.Array) -> jax.Array:
+    """bool []: whether the target may be outside of the search window: it is lost, or the camera has jumped."""
+    return self.is_lost(state) | (moved != 0).any()
+
   def follow(self, variables, state: TrackerState, frame: jax.Array,
              size: jax.Array) -> tuple[TrackerState, Output]:
-    """One frame further, looking at the search window."""
-    state = self._moved_with_camera(state, frame, size)
+    """One frame further after `moved_with_camera`, looking at the search window."""
     window = self.search_window(state, size)
     state, output, sure = self._taken(state, self.look(variables, state, frame, size, window[None]), size)
     return self._with_recent_look(variables, state, frame, size, sure), output
 
-  def search(self, variables, state: TrackerState, frame: jax.Array,
-             size: jax.Array) -> tuple[TrackerState, Output]:
-    """One frame further for a lost target, looking at the search window and at all tiles as one batch."""
-    state = self._moved_with_camera(state, frame, size)
+  def search(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array,
+             moved: jax.Array) -> tuple[TrackerState, Output]:
+    """One frame further after `moved_with_camera`, looking at the search window, at the place it had before the camera
+    moved by `moved` [2], and at all tiles, as one batch. Of a target that is not lost the tiles tell nothing. If it is
+    in neither place after a move, it is lost and may be anywhere: not every estimate of the move is right.
+    """
     window, lost_for = self.search_window(state, size), self._lost_for(state)
     reach = window[2] / 2 * self.config.growth ** lost_for.astype(jnp.float32)
     places = proposals.propose(frame, size, state.appearance, state.center_wh, reach, window[2] / 4, lost_for,
                                self.config.tiles)
     tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
-    look = self.look(variables, state, frame, size, jnp.concatenate([window[None], tiles]))
-    return self._taken(state, look, size)[:2]
+    unmoved = window.at[:2].add(-moved)
+    look = self.look(variables, state, frame, size, jnp.concatenate([window[None], unmoved[None], tiles]))
+    state, output, _ = self._taken(state, look, size)
+    missed = (moved != 0).any() & ~output.present
+    least = jnp.where(missed, self.config.lost_after + self._frames_to_cover(window[2], size), 0)
+    return state.replace(absent_for=jnp.maximum(state.absent_for, least)), output
 
   def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
     """`step` over frames [T, H, W] as one program (`lax.scan`); outputs have a leading axis T."""
@@ -229,19 +241,27 @@ class Tracker:
   def _lost_for(self, state) -> jax.Array:
     return jnp.maximum(state.absent_for - self.config.lost_after, 0)
 
-  def _moved_with_camera(self, state, frame, size) -> TrackerState:
-    """The place of a target that is not seen moves with the background; that of one that is, where it would leave
-    the search window: less may be the camera following the target.
+  def _frames_to_cover(self, side, size) -> jax.Array:
+    """int32 [] lost frames after which tiles come from the whole frame, at least 1; they never do without growth."""
+    if self.config.growth <= 1:
+      return jnp.ones((), jnp.int32)
+    frames = jnp.log(2.0 * jnp.max(size) / side) / math.log(self.config.growth)
+    return jnp.maximum(jnp.ceil(frames), 1).astype(jnp.int32)
+
+  def moved_with_camera(self, state: TrackerState, frame: jax.Array,
+                        size: jax.Array) -> tuple[TrackerState, jax.Array]:
+    """The state with the target's place moved as the background has, and that motion [2], frame pixels, where it is
+    large against the search window. Less is none: it may be the camera following the target, seen or hidden.
     """
     if not self.config.camera_compensation:
-      return state
+      return state, jnp.zeros(2)
     thumbnail = egomotion.thumbnail(frame, size)
     moved = egomotion.shift(state.thumbnail, thumbnail) * size[::-1] / egomotion.SIDE
-    out_of_sight = jnp.abs(moved).max() > self._side(state.center_wh) / 4
-    moved = jnp.where((state.absent_for > 0) | out_of_sight, moved, 0.0)
-    centre = jnp.clip(state.center_wh[:2] + moved, 0, size[::-1])
-    return state.replace(center_wh=jnp.concatenate([centre, state.center_wh[2:]]), candidate=state.candidate + moved,
-                         thumbnail=thumbnail)
+    moved = jnp.where(jnp.abs(moved).max() > self._side(state.center_wh) / 4, moved, 0.0)
+    last = state.center_wh[:2]
+    moved = jnp.clip(last + moved, 0, size[::-1]) - last
+    return state.replace(center_wh=state.center_wh.at[:2].add(moved), candidate=state.candidate + moved,
+                         thumbnail=thumbnail), moved
 
   def _side(self, center_wh) -> jax.Array:
     """[] of the search window about a target [4], frame pixels."""
@@ -269,9 +289,10 @@ class Tracker:
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
     consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
     quality = look.cell_score * penalty
-    # Relative to the best: in images unlike those of the training all scores are lower, which must not lend the window
-    # more weight.
-    near = quality / jnp.maximum(quality.max(), peaks.LEAST_SCORE) * (1 - config.window)
+    # A target that is not lost is in the search window or, if it did not move with the background, in the second one.
+    # Relative to the best there: in images unlike those of the training all scores are lower, which must not lend the
+    # expected place more weight.
+    near = quality / jnp.maximum(quality[:2].max(), peaks.LEAST_SCORE) * (1 - config.window)
     expected = self._expected(state, look)
     near += expected * config.window
     score = jnp.where(lost, jnp.where(consistent, quality, -1.0), near)
@@ -279,10 +300,10 @@ class Tracker:
     cells = flat(score).argmax(1)  # One in every window.
     of_cells = lambda x: flat(x)[jnp.arange(len(cells)), cells]
     ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(flat(quality), flat(look.centre), cells,
-                                                    _place_and_size(state.center_wh)[1])
+                                                    _size(state.center_wh))
     log_odds = peaks.log_odds(look.presence_logit, ratios, config)
     sums = self._evidence(state, of_cells(look.centre), jnp.where(of_cells(consistent), log_odds, -jnp.inf))
-    window = sums.argmax()  # There is one only, unless the target is lost.
+    window = jnp.where(lost, sums.argmax(), log_odds[:2].argmax())
     pick = lambda x: flat(x)[window, cells[window]]
     doubtful = ~lost & (pick(expected) < _FAR) & (ratios[window] < config.jump_ratio)
     presence = jnp.where(doubtful, 0.0, jax.nn.sigmoid(log_odds[window]))
@@ -300,10 +321,10 @@ class Tracker:
     state = state.replace(
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
-        motion=self._next_motion(state, proposal[:2], present & ~lost), presence=presence,
+        motion=self._next_motion(state, proposal[:2] - look.windows[window, :2], present & ~lost), presence=presence,
         level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
         candidate=proposal[:2], evidence=jnp.where(lost & ~found, sums[window], 0.0),
-        appearance=self._next_appearance(state, look, proposal, sure))
+        appearance=self._next_appearance(state, look, window, proposal, sure))
     return state, output, sure
 
   def _evidence(self, state, places, log_odds) -> jax.Array:
@@ -318,22 +339,23 @@ class Tracker:
     return jnp.maximum(before + log_odds - self.config.found_share * jnp.maximum(state.level, 0.0), 0.0)
 
   def _expected(self, state, look) -> jax.Array:
-    """How near every cell [K, n, n] is to where the target is expected, 0..1."""
+    """How near every cell [K, n, n] is to where the target is expected, 0..1, if it was last in the window's middle."""
     if not self.config.motion.deviation:
       return jnp.broadcast_to(_hann(look.cell_score.shape[-1]), look.cell_score.shape)
-    return motion.nearness(state.motion, look.centre, *_place_and_size(state.center_wh), self.config.motion)
+    last = look.windows[:, None, None, :2]
+    return motion.nearness(state.motion, look.centre, last, _size(state.center_wh), self.config.motion)
 
-  def _next_motion(self, state, place, seen) -> motion.MotionState:
-    last, size = _place_and_size(state.center_wh)
-    return motion.update(state.motion, place - last, size, seen, self.config.motion)
+  def _next_motion(self, state, moved, seen) -> motion.MotionState:
+    return motion.update(state.motion, moved, _size(state.center_wh), seen, self.config.motion)
 
-  def _next_appearance(self, state, look, center_wh, sure) -> proposals.Appearance | None:
+  def _next_appearance(self, state, look, window, center_wh, sure) -> proposals.Appearance | None:
     """What is surely seen is what to look for when it is lost."""
     if not self.config.tiles:
       return None
-    scale, side = look.images.shape[1] / look.windows[0, 2], look.images.shape[1]
-    centre = (center_wh[:2] - look.windows[0, :2]) * scale + side / 2
-    seen = proposals.pattern(look.images[0], jnp.concatenate([centre, center_wh[2:] * scale]))
+    side, (place, length) = look.images.shape[1], jnp.split(look.windows[window], [2])
+    scale = side / length
+    centre = (center_wh[:2] - place) * scale + side / 2
+    seen = proposals.pattern(look.images[window], jnp.concatenate([centre, center_wh[2:] * scale]))
     return state.appearance._replace(last=jnp.where(sure, seen, state.appearance.last))
 
   def _template(self, state) -> dict:
@@ -375,9 +397,9 @@ def _change(ratio: jax.Array) -> jax.Array:
   return jnp.maximum(ratio, 1 / ratio)
 
 
-def _place_and_size(center_wh: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """[4] -> centre [2] and size []: the side of a square target, for others half of the template window's."""
-  return center_wh[:2], _padded_size(center_wh[2:]) / 2
+def _size(center_wh: jax.Array) -> jax.Array:
+  """[4] -> []: the side of a square target, for others half of the template window's."""
+  return _padded_size(center_wh[2:]) / 2
 
 
 def _padded_size(wh: jax.Array) -> jax.Array:
