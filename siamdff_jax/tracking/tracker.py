@@ -303,10 +303,10 @@ class Tracker:
                                                     _size(state.center_wh))
     log_odds = peaks.log_odds(look.presence_logit, ratios, config)
     sums = self._evidence(state, of_cells(look.centre), jnp.where(of_cells(consistent), log_odds, -jnp.inf))
-    window = jnp.where(lost, sums.argmax(), log_odds[:2].argmax())
+    doubtful = ~lost & (of_cells(expected) < _FAR) & (ratios < config.jump_ratio)
+    window = jnp.where(lost, sums.argmax(), jnp.where(doubtful, -jnp.inf, log_odds)[:2].argmax())
     pick = lambda x: flat(x)[window, cells[window]]
-    doubtful = ~lost & (pick(expected) < _FAR) & (ratios[window] < config.jump_ratio)
-    presence = jnp.where(doubtful, 0.0, jax.nn.sigmoid(log_odds[window]))
+    presence = jnp.where(doubtful[window], 0.0, jax.nn.sigmoid(log_odds[window]))
 
     limit = frame_size[::-1].astype(jnp.float32)
     scale = look.windows[window, 2] / self._side(state.center_wh)
