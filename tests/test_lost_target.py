@@ -12,7 +12,7 @@ from spots import SIDE, H, Spots, W, scene
 from input_pipeline.frames import ArrayFrames
 from siamdff_jax.tracking import egomotion, proposals
 from siamdff_jax.tracking.runner import Runner, Stream
-from siamdff_jax.tracking.tracker import Tracker
+from siamdff_jax.tracking.tracker import Jump, Tracker
 
 
 @functools.cache
@@ -145,7 +145,7 @@ def view(world, x, y, shape=(256, 320), seed=0):
 
 def moved(before, after):
   size = jnp.array(before.shape)
-  cells = shift(thumbnail(before, size), thumbnail(after, size))
+  cells, _ = shift(thumbnail(before, size), thumbnail(after, size))
   return np.asarray(cells) * before.shape[::-1] / egomotion.SIDE
 
 
@@ -166,8 +166,11 @@ def test_thumbnail_is_equal_to_the_bit_on_any_canvas():
 def test_camera_jumps_are_found(jump):
   """What is seen moves against the camera; up to half of the frame, to a fraction of a cell of 5 by 4 pixels."""
   world = ground()
-  found = moved(view(world, 200, 200), view(world, 200 - jump[0], 200 - jump[1]))
-  np.testing.assert_allclose(found, jump, atol=1.2)
+  before, after = view(world, 200, 200), view(world, 200 - jump[0], 200 - jump[1])
+  np.testing.assert_allclose(moved(before, after), jump, atol=1.2)
+  thumbnails = [thumbnail(x, jnp.array(x.shape)) for x in (before, after)]
+  noise = np.random.default_rng(1).normal(size=(egomotion.SIDE,) * 2)
+  assert shift(*thumbnails)[1] and not shift(thumbnails[0], thumbnails[1] + 30 * noise)[1]
 
 
 def test_correlations_are_those_of_what_both_show():
@@ -282,6 +285,21 @@ def test_a_target_that_stays_where_the_background_jumps_is_not_left():
   boxes, present, state = follow({"camera_compensation": True, "tiles": 4}, frames, [*HERE, SIDE, SIDE])
   assert present.all() and max(off(box, HERE) for box in boxes) < SIDE / 2
   np.testing.assert_allclose(state.motion.velocity, 0, atol=1)
+
+
+@pytest.mark.parametrize("sure, place", [(True, THERE), (False, HERE)])
+def test_a_look_alike_in_the_old_place(sure, place):
+  """Brighter than the target, which has moved with the background: it counts where the jump is not sure."""
+  frame = over_ground((BEFORE, [HERE]))[0]
+  tracker, size = Tracker(Spots(), {"camera_compensation": True, "tiles": 4}), jnp.array(frame.shape)
+  state = jax.jit(tracker.init)({}, frame, jnp.array([*HERE, SIDE, SIDE], jnp.float32))
+  frame = over_ground((AFTER, []))[0]
+  for (x, y), level in ((HERE, 200), (THERE, 175)):
+    frame[y:y + SIDE, x:x + SIDE] = level
+  by = jnp.array(np.subtract(THERE, HERE), jnp.float32)
+  state = state.replace(center_wh=state.center_wh.at[:2].add(by))
+  _, out = jax.jit(tracker.search)({}, state, frame, size, Jump(by, jnp.array(sure)))
+  assert out.present and off(out.box, place) < SIDE / 2
 
 
 def test_a_target_in_none_of_both_places_may_be_anywhere():

@@ -15,7 +15,8 @@ import numpy as np
 SIDE = 64  # Of the small images.
 _FINE, _COARSE = 0.6, 2.0  # Deviations, in cells, of the Gaussians between which structure is compared,
 _LEAST_OVERLAP = 0.3  # share of the frame that both must show,
-_CLEAR = 0.3  # and the correlation there that is believed (all: our choice, on simulated camera jumps).
+_CLEAR = 0.3  # the correlation there that is an answer,
+_SURE = 0.7  # and one that is hardly ever wrong (all: our choice, on simulated camera jumps).
 _PADDED = 2 * SIDE
 
 
@@ -35,11 +36,11 @@ def thumbnail(frame: jax.Array, size: jax.Array) -> jax.Array:
   return jnp.matmul(levels, columns.T, precision="highest") / columns.sum(1)
 
 
-def shift(before: jax.Array, after: jax.Array) -> jax.Array:
+def shift(before: jax.Array, after: jax.Array) -> tuple[jax.Array, jax.Array]:
   """By how many cells (x, y) what is seen in `before` has moved in `after`, both as `thumbnail` makes them.
 
   Returns:
-    float32 [2], of at most SIDE cells; zeros where there is no clear answer.
+    float32 [2], of at most SIDE cells, zeros where there is no clear answer; and bool [] whether the answer is sure.
   """
   correlation, share = correlations(before, after)
   # By chance a correlation over few cells is higher than one over many, by the root of their number.
@@ -47,7 +48,8 @@ def shift(before: jax.Array, after: jax.Array) -> jax.Array:
   row, column = jnp.divmod(score.argmax(), _PADDED)
   near = jnp.roll(score, (1 - row, 1 - column), (0, 1))[:3, :3]  # The peak in the middle.
   found = jnp.stack([column + _vertex(near[1]), row + _vertex(near[:, 1])])
-  return jnp.where(correlation[row, column] > _CLEAR, (found + SIDE) % _PADDED - SIDE, 0.0)
+  highest = correlation[row, column]
+  return jnp.where(highest > _CLEAR, (found + SIDE) % _PADDED - SIDE, 0.0), highest > _SURE
 
 
 def correlations(before: jax.Array, after: jax.Array) -> tuple[jax.Array, jax.Array]:

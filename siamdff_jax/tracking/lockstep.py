@@ -123,13 +123,16 @@ def _batched(tracker, variables, track, now, tracks):
 
   Targets that may be elsewhere are looked for lane by lane: they are few, and what each looks at is a batch already.
   """
-  track, moved = jax.vmap(tracker.moved_with_camera)(track, now.frame, now.size)
+  track, jump = jax.vmap(tracker.moved_with_camera)(track, now.frame, now.size)
   stepped = jax.vmap(tracker.follow, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.size)
   if not tracker.config.tiles:
     return stepped
-  search = lambda lane: tracker.search(variables, jax.tree.map(lambda x: x[lane], track), now.frame[lane],
-                                       now.size[lane], moved[lane])
-  return _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_elsewhere)(track, moved))
+
+  def search(lane):
+    state, jumped = jax.tree.map(lambda x: x[lane], (track, jump))
+    return tracker.search(variables, state, now.frame[lane], now.size[lane], jumped)
+
+  return _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_elsewhere)(track, jump))
 
 
 def _one_by_one(tracker, variables, track, now, tracks):

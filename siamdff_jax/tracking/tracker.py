@@ -96,6 +96,22 @@ class Output(NamedTuple):
   present: jax.Array
 
 
+class Jump(NamedTuple):
+  """Of the camera from the last frame to this one. Attributes:
+
+    moved: [2] by how much the background has moved, frame pixels; zeros where it has not jumped.
+    sure: bool [] whether that is hardly ever wrong.
+  """
+
+  moved: jax.Array
+  sure: jax.Array
+
+  @property
+  def happened(self) -> jax.Array:
+    """bool []."""
+    return (self.moved != 0).any()
+
+
 class Look(NamedTuple):
   """What the network sees in K windows, per cell [K, n, n]; see `Tracker.look`.
 
@@ -182,19 +198,19 @@ class Tracker:
            size: jax.Array | None = None) -> tuple[TrackerState, Output]:
     """One frame [H, W] further: `search` where the target may be elsewhere and there are tiles, else `follow`."""
     size = jnp.asarray(frame.shape if size is None else size, jnp.int32)
-    state, moved = self.moved_with_camera(state, frame, size)
+    state, jump = self.moved_with_camera(state, frame, size)
     if not self.config.tiles:
       return self.follow(variables, state, frame, size)
-    return jax.lax.cond(self.is_elsewhere(state, moved), lambda: self.search(variables, state, frame, size, moved),
+    return jax.lax.cond(self.is_elsewhere(state, jump), lambda: self.search(variables, state, frame, size, jump),
                         lambda: self.follow(variables, state, frame, size))
 
   def is_lost(self, state: TrackerState) -> jax.Array:
     """bool []: whether the target has been absent for so long that it may be anywhere."""
     return state.absent_for > self.config.lost_after
 
-  def is_elsewhere(self, state: TrackerState, moved: jax.Array) -> jax.Array:
+  def is_elsewhere(self, state: TrackerState, jump: Jump) -> jax.Array:
     """bool []: whether the target may be outside of the search window: it is lost, or the camera has jumped."""
-    return self.is_lost(state) | (moved != 0).any()
+    return self.is_lost(state) | jump.happened
 
   def follow(self, variables, state: TrackerState, frame: jax.Array,
              size: jax.Array) -> tuple[TrackerState, Output]:
@@ -204,21 +220,21 @@ class Tracker:
     return self._with_recent_look(variables, state, frame, size, sure), output
 
   def search(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array,
-             moved: jax.Array) -> tuple[TrackerState, Output]:
-    """One frame further after `moved_with_camera`, looking at the search window, at the place it had before the camera
-    moved by `moved` [2], and at all tiles, as one batch. Of a target that is not lost the tiles tell nothing. If it is
-    in neither place after a move, it is lost and may be anywhere: not every estimate of the move is right.
+             jump: Jump) -> tuple[TrackerState, Output]:
+    """One frame further after `moved_with_camera`, looking at the search window, at the place it had before a jump that
+    is not sure, and at all tiles, as one batch. Of a target that is not lost the tiles tell nothing; if it is in
+    neither place after a jump, it is lost and may be anywhere.
     """
     window, lost_for = self.search_window(state, size), self._lost_for(state)
     reach = window[2] / 2 * self.config.growth ** lost_for.astype(jnp.float32)
     places = proposals.propose(frame, size, state.appearance, state.center_wh, reach, window[2] / 4, lost_for,
                                self.config.tiles)
     tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
-    unmoved = window.at[:2].add(-moved)
+    unmoved = window.at[:2].add(jnp.where(jump.sure, 0.0, -jump.moved))
     look = self.look(variables, state, frame, size, jnp.concatenate([window[None], unmoved[None], tiles]))
     state, output, _ = self._taken(state, look, size)
-    missed = (moved != 0).any() & ~output.present
-    least = jnp.where(missed, self.config.lost_after + self._frames_to_cover(window[2], size), 0)
+    anywhere = self.config.lost_after + self._frames_to_cover(window[2], size)
+    least = jnp.where(jump.happened & ~output.present, anywhere, 0)
     return state.replace(absent_for=jnp.maximum(state.absent_for, least)), output
 
   def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
@@ -248,20 +264,20 @@ class Tracker:
     frames = jnp.log(2.0 * jnp.max(size) / side) / math.log(self.config.growth)
     return jnp.maximum(jnp.ceil(frames), 1).astype(jnp.int32)
 
-  def moved_with_camera(self, state: TrackerState, frame: jax.Array,
-                        size: jax.Array) -> tuple[TrackerState, jax.Array]:
-    """The state with the target's place moved as the background has, and that motion [2], frame pixels, where it is
-    large against the search window. Less is none: it may be the camera following the target, seen or hidden.
+  def moved_with_camera(self, state: TrackerState, frame: jax.Array, size: jax.Array) -> tuple[TrackerState, Jump]:
+    """The state with the target's place moved as the background has, where that is far against the search window: a
+    jump. Less is none: it may be the camera following the target, seen or hidden.
     """
     if not self.config.camera_compensation:
-      return state, jnp.zeros(2)
+      return state, Jump(jnp.zeros(2), jnp.ones((), bool))
     thumbnail = egomotion.thumbnail(frame, size)
-    moved = egomotion.shift(state.thumbnail, thumbnail) * size[::-1] / egomotion.SIDE
+    cells, sure = egomotion.shift(state.thumbnail, thumbnail)
+    moved = cells * size[::-1] / egomotion.SIDE
     moved = jnp.where(jnp.abs(moved).max() > self._side(state.center_wh) / 4, moved, 0.0)
     last = state.center_wh[:2]
     moved = jnp.clip(last + moved, 0, size[::-1]) - last
     return state.replace(center_wh=state.center_wh.at[:2].add(moved), candidate=state.candidate + moved,
-                         thumbnail=thumbnail), moved
+                         thumbnail=thumbnail), Jump(moved, sure)
 
   def _side(self, center_wh) -> jax.Array:
     """[] of the search window about a target [4], frame pixels."""
@@ -289,7 +305,7 @@ class Tracker:
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
     consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
     quality = look.cell_score * penalty
-    # A target that is not lost is in the search window or, if it did not move with the background, in the second one.
+    # A target that is not lost is in the search window or, if the camera did not jump after all, in the second one.
     # Relative to the best there: in images unlike those of the training all scores are lower, which must not lend the
     # expected place more weight.
     near = quality / jnp.maximum(quality[:2].max(), peaks.LEAST_SCORE) * (1 - config.window)
