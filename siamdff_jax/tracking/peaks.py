@@ -29,12 +29,15 @@ def ratio(score: jax.Array, centre: jax.Array, cell: jax.Array, size: jax.Array)
   return jnp.minimum(found, _LARGEST)
 
 
-def log_odds(logit: jax.Array, ratios: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
+def log_odds(logit: jax.Array, ratios: jax.Array, scores: jax.Array | float,
+             config: ml_collections.ConfigDict) -> jax.Array:
   """The log odds that windows show the target: a logistic regression, fitted by scripts/calibrate.py.
 
   Args:
     logit: [K] the network's.
     ratios: [K] see `ratio`.
+    scores: [K] see `discriminant.score`; 0 without.
     config: of the tracker.
   """
-  return config.presence_scale * logit + config.presence_bias + config.presence_ratio * ratios
+  return (config.presence_scale * logit + config.presence_bias + config.presence_ratio * ratios
+          + config.presence_discriminant * scores)

@@ -19,7 +19,7 @@ import numpy as np
 
 from siamdff_jax import boxes, targets
 from siamdff_jax.models.siamdff import SiamDFF
-from siamdff_jax.tracking import egomotion, motion, peaks, proposals, sizes
+from siamdff_jax.tracking import discriminant, egomotion, motion, peaks, proposals, sizes
 from siamdff_jax.tracking.crops import crop, template_window
 
 
@@ -31,8 +31,10 @@ def default_config() -> ml_collections.ConfigDict:
       window=0.3,  # Weight of the window about the expected place while tracking.
       motion=motion.default_config(),  # Which place is expected.
       size=sizes.default_config(),  # How the size follows the predictions.
-      # Presence is sigmoid(scale * the network's logit + bias + ratio * the log peak-to-sidelobe ratio of its scores);
-      presence_scale=1.0, presence_bias=0.0, presence_ratio=0.0,  # see scripts/calibrate.py.
+      # Presence is sigmoid(scale * the network's logit + bias + ratio * the log peak-to-sidelobe ratio of its scores
+      presence_scale=1.0, presence_bias=0.0, presence_ratio=0.0,  # + discriminant * what that gives);
+      presence_discriminant=0.0,  # see scripts/calibrate.py.
+      discriminant_every=0,  # Frames between two lessons in telling the target from the rest; 0: never. Needs tiles.
       jump_ratio=0.0,  # The least such ratio where the target is far from the expected place.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
       sure_above=0.6,  # Presence above this: what is seen may serve as a recent look of the target.
@@ -65,6 +67,7 @@ class TrackerState:
     candidate: [2] where a lost target may be,
     evidence: [] of that, log odds, at least 0.
     appearance: what proposals look for; None without tiles.
+    discriminant: what tells the target from the rest; None without.
     thumbnail: of the last frame, see `egomotion.thumbnail`; None without camera compensation.
   """
 
@@ -80,6 +83,7 @@ class TrackerState:
   candidate: jax.Array
   evidence: jax.Array
   appearance: proposals.Appearance | None
+  discriminant: discriminant.Discriminant | None
   thumbnail: jax.Array | None
 
 
@@ -122,6 +126,7 @@ class Look(NamedTuple):
     cell_score: [K, n, n] class times quality, 0..1.
     centre: [K, n, n, 2] of the predicted box, frame pixels.
     wh: [K, n, n, 2] its size, frame pixels.
+    features: [K, n, n, D] of the correlation.
   """
 
   windows: jax.Array
@@ -130,9 +135,22 @@ class Look(NamedTuple):
   cell_score: jax.Array
   centre: jax.Array
   wh: jax.Array
+  features: jax.Array
+
+
+class Sight(NamedTuple):
+  """What was taken for the target. Attributes:
+
+    sure: bool [] whether it is surely the target, which was seen in the frame before too.
+    features: [D] at its cell.
+  """
+
+  sure: jax.Array
+  features: jax.Array
 
 
 _LEVEL_RATE = 0.1  # How fast `TrackerState.level` follows, per frame (our choice).
+_ELSEWHERE = 1.5  # Target sizes from its centre, along either axis: what is so far away is something else.
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
@@ -149,7 +167,7 @@ class Tracker:
 
     Raises:
       ValueError: a privileged network, which needs the answer as an input; `template_update` outside of 0..0.5; a
-        `search_side` that the network cannot see.
+        `search_side` that the network cannot see; `discriminant_every` without `tiles`.
     """
     if model.prior_channel:
       raise ValueError("a network with prior_channel sees the target's box as an input and cannot track")
@@ -163,6 +181,9 @@ class Tracker:
     if not 0 <= self.config.template_update <= 0.5:
       raise ValueError(f"tracker.template_update is {self.config.template_update}, expected 0 to 0.5: the first "
                        "template must stay the larger part")
+    if self.config.discriminant_every and not self.config.tiles:
+      raise ValueError("tracker.discriminant_every needs tracker.tiles, where it learns what else there is; set it to "
+                       "0 and the tracker.presence_... to values for that, see scripts/calibrate.py")
 
   def __eq__(self, other) -> bool:
     return isinstance(other, Tracker) and (self.model, self.config) == (other.model, other.config)
@@ -180,11 +201,12 @@ class Tracker:
       first = proposals.pattern(image, jnp.concatenate([jnp.full(2, image.shape[0] / 2), wh]))
       appearance = proposals.Appearance(first, first)
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(())
-    return TrackerState(
+    state = TrackerState(
         center_wh, encoded, encoded if config.template_update else None, sizes.init(center_wh[2:]),
         absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), level=none, candidate=center_wh[:2],
-        evidence=none, appearance=appearance,
+        evidence=none, appearance=appearance, discriminant=None,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None)
+    return self.taught(variables, state, frame, size) if config.discriminant_every else state
 
   def _encoded(self, variables, frame, center_wh, size) -> tuple[jax.Array, jax.Array, dict]:
     """The template crop [S, S] about a box, the box's size in it [2], and what the network makes of both."""
@@ -201,38 +223,49 @@ class Tracker:
     state, jump = self.moved_with_camera(state, frame, size)
     if not self.config.tiles:
       return self.follow(variables, state, frame, size)
-    return jax.lax.cond(self.is_elsewhere(state, jump), lambda: self.search(variables, state, frame, size, jump),
+    return jax.lax.cond(self.looks_around(state, jump), lambda: self.search(variables, state, frame, size, jump),
                         lambda: self.follow(variables, state, frame, size))
 
   def is_lost(self, state: TrackerState) -> jax.Array:
     """bool []: whether the target has been absent for so long that it may be anywhere."""
     return state.absent_for > self.config.lost_after
 
-  def is_elsewhere(self, state: TrackerState, jump: Jump) -> jax.Array:
-    """bool []: whether the target may be outside of the search window: it is lost, or the camera has jumped."""
-    return self.is_lost(state) | jump.happened
+  def looks_around(self, state: TrackerState, jump: Jump) -> jax.Array:
+    """bool []: whether to look outside of the search window: the target may be there, because it is lost or the camera
+    has jumped, or it is time to learn what else there is.
+    """
+    return self.is_lost(state) | jump.happened | self._lesson_due(state)
+
+  def _lesson_due(self, state) -> jax.Array:
+    every = self.config.discriminant_every
+    return (state.absent_for == 0) & ((state.age + 1) % every == 0) if every else jnp.zeros((), bool)
 
   def follow(self, variables, state: TrackerState, frame: jax.Array,
              size: jax.Array) -> tuple[TrackerState, Output]:
     """One frame further after `moved_with_camera`, looking at the search window."""
     window = self.search_window(state, size)
-    state, output, sure = self._taken(state, self.look(variables, state, frame, size, window[None]), size)
-    return self._with_recent_look(variables, state, frame, size, sure), output
+    state, output, sight = self._taken(state, self.look(variables, state, frame, size, window[None]), size)
+    return self._with_recent_look(variables, state, frame, size, sight.sure), output
 
   def search(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array,
              jump: Jump) -> tuple[TrackerState, Output]:
     """One frame further after `moved_with_camera`, looking at the search window, at the place it had before a jump that
-    is not sure, and at all tiles, as one batch. Of a target that is not lost the tiles tell nothing; if it is in
-    neither place after a jump, it is lost and may be anywhere.
+    is not sure, and at all tiles, as one batch. Of a target that is not lost the tiles tell only what else there is; if
+    it is in neither place after a jump, it is lost and may be anywhere.
     """
-    window, lost_for = self.search_window(state, size), self._lost_for(state)
+    window, lost_for, lesson = self.search_window(state, size), self._lost_for(state), self._lesson_due(state)
     reach = window[2] / 2 * self.config.growth ** lost_for.astype(jnp.float32)
+    reach = jnp.where(lesson, jnp.max(size), reach)
     places = proposals.propose(frame, size, state.appearance, state.center_wh, reach, window[2] / 4, lost_for,
                                self.config.tiles)
     tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
     unmoved = window.at[:2].add(jnp.where(jump.sure, 0.0, -jump.moved))
     look = self.look(variables, state, frame, size, jnp.concatenate([window[None], unmoved[None], tiles]))
-    state, output, _ = self._taken(state, look, size)
+    state, output, sight = self._taken(state, look, size)
+    if self.config.discriminant_every:
+      learnt = jax.lax.cond(lesson & sight.sure, lambda: self._lesson(state, look, sight.features),
+                            lambda: state.discriminant)
+      state = state.replace(discriminant=learnt)
     anywhere = self.config.lost_after + self._frames_to_cover(window[2], size)
     least = jnp.where(jump.happened & ~output.present, anywhere, 0)
     return state.replace(absent_for=jnp.maximum(state.absent_for, least)), output
@@ -252,7 +285,29 @@ class Tracker:
     centre = (box[..., :2] + box[..., 2:]) / 2 - side / 2
     return Look(windows, images, out["presence_logit"],
                 jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"]),
-                windows[:, None, None, :2] + centre / scale, (box[..., 2:] - box[..., :2]) / scale)
+                windows[:, None, None, :2] + centre / scale, (box[..., 2:] - box[..., :2]) / scale, out["response"])
+
+  def taught(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array) -> TrackerState:
+    """After a lesson in a frame that shows the target at `state.center_wh`."""
+    window = self.search_window(state, size)
+    places = proposals.propose(frame, size, state.appearance, state.center_wh, jnp.max(size), window[2] / 4, state.age,
+                               self.config.tiles)
+    tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
+    look = self.look(variables, state, frame, size, jnp.concatenate([window[None], tiles]))
+    # The best cell whose box is about the target's, otherwise the one whose box is nearest.
+    apart = jnp.abs(look.centre[0] - state.center_wh[:2]).max(-1) / _size(state.center_wh)
+    cell = jnp.where(apart <= 0.5, look.cell_score[0], -apart).argmax()
+    features = look.features[0].reshape(-1, look.features.shape[-1])[cell]
+    return state.replace(discriminant=self._lesson(state, look, features))
+
+  def _lesson(self, state, look, features) -> discriminant.Discriminant:
+    """What is in the windows away from the target is something else; the more it is like it, the more that counts."""
+    elsewhere = jnp.abs(look.centre - state.center_wh[:2]).max(-1) > _ELSEWHERE * _size(state.center_wh)
+    weights = jnp.where(elsewhere, look.cell_score**2, 0.0)
+    others = look.features.reshape(-1, len(features)), weights.reshape(-1)
+    if state.discriminant is None:
+      return discriminant.init(features, *others)
+    return discriminant.learn(state.discriminant, features, *others)
 
   def _lost_for(self, state) -> jax.Array:
     return jnp.maximum(state.absent_for - self.config.lost_after, 0)
@@ -295,11 +350,8 @@ class Tracker:
     return jnp.concatenate([centre, side[None]])
 
   def _taken(self, state: TrackerState, look: Look,
-             frame_size: jax.Array) -> tuple[TrackerState, Output, jax.Array]:
-    """The state after the best cell of all windows is taken for the target, or the target for absent.
-
-    Also returns whether the target is surely seen, as it was in the frame before.
-    """
+             frame_size: jax.Array) -> tuple[TrackerState, Output, Sight]:
+    """The state after the best cell of all windows is taken for the target, or the target for absent."""
     config, lost, last_wh = self.config, self.is_lost(state), state.center_wh[2:]
     penalty = _change_penalty(look.wh, last_wh, config.scale_penalty)
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
@@ -317,7 +369,10 @@ class Tracker:
     of_cells = lambda x: flat(x)[jnp.arange(len(cells)), cells]
     ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(flat(quality), flat(look.centre), cells,
                                                     _size(state.center_wh))
-    log_odds = peaks.log_odds(look.presence_logit, ratios, config)
+    distinct = 0.0
+    if config.discriminant_every:
+      distinct = discriminant.score(state.discriminant, of_cells(look.features))
+    log_odds = peaks.log_odds(look.presence_logit, ratios, distinct, config)
     sums = self._evidence(state, of_cells(look.centre), jnp.where(of_cells(consistent), log_odds, -jnp.inf))
     doubtful = ~lost & (of_cells(expected) < _FAR) & (ratios < config.jump_ratio)
     window = jnp.where(lost, sums.argmax(), jnp.where(doubtful, -jnp.inf, log_odds)[:2].argmax())
@@ -341,7 +396,7 @@ class Tracker:
         level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
         candidate=proposal[:2], evidence=jnp.where(lost & ~found, sums[window], 0.0),
         appearance=self._next_appearance(state, look, window, proposal, sure))
-    return state, output, sure
+    return state, output, Sight(sure, pick(look.features))
 
   def _evidence(self, state, places, log_odds) -> jax.Array:
     """[K] that a lost target is at places [K, 2], from log odds of its presence in this frame [K]: Page's cumulative

@@ -1,0 +1,98 @@
+"""What tells this target from what else is in its frames: a linear discriminant, learned while it is followed.
+
+The network compares with one look at the target and has never seen its surroundings. Here the features of the
+correlation at the target and at all that the network takes for alike elsewhere in the frame, in the first frame and in
+some later ones, give Fisher's discriminant ("The Use of Multiple Measurements in Taxonomic Problems", Annals of
+Eugenics 1936) with a shrunken covariance. Sums are kept, no frames; the first look always has half of the target's
+weight, so that mistakes made later cannot take its place. (Our choice; docs/decisions.md.)
+"""
+
+import flax
+import jax
+import jax.numpy as jnp
+
+_SHRINKAGE = 0.1  # Of the covariance to a multiple of one: variance added, as a share of the mean variance.
+_LIMITS = -1.0, 2.0  # Of the score: beyond them all are alike.
+
+
+@flax.struct.dataclass
+class Moments:
+  """Of weighted samples. Attributes:
+
+    weight: [] their sum.
+    first: [D] of the samples times their weights,
+    second: [D, D] and of their outer products.
+  """
+
+  weight: jax.Array
+  first: jax.Array
+  second: jax.Array
+
+  @property
+  def mean(self) -> jax.Array:
+    """[D]; zeros without samples."""
+    return self.first / jnp.maximum(self.weight, _TINY)
+
+  @property
+  def covariance(self) -> jax.Array:
+    """[D, D]; zeros without samples."""
+    return self.second / jnp.maximum(self.weight, _TINY) - jnp.outer(self.mean, self.mean)
+
+
+@flax.struct.dataclass
+class Discriminant:
+  """Attributes:
+
+    first_look: [D] features of the target in its first frame.
+    target: of all looks at it.
+    others: of what is elsewhere.
+    direction: [D],
+    offset: [] of the score.
+  """
+
+  first_look: jax.Array
+  target: Moments
+  others: Moments
+  direction: jax.Array
+  offset: jax.Array
+
+
+_TINY = 1e-6
+
+
+def init(look: jax.Array, others: jax.Array, weights: jax.Array) -> Discriminant:
+  """From the first frame.
+
+  Args:
+    look: [D] features at the target.
+    others: [N, D] features elsewhere.
+    weights: [N] of those, at least 0.
+  """
+  none = Moments(jnp.zeros(()), jnp.zeros_like(look), jnp.zeros((len(look), len(look))))
+  return learn(Discriminant(look, none, none, jnp.zeros_like(look), jnp.zeros(())), look, others, weights)
+
+
+def learn(state: Discriminant, look: jax.Array, others: jax.Array, weights: jax.Array) -> Discriminant:
+  """With one more frame; arguments as of `init`."""
+  target = _added(state.target, look[None], jnp.ones(1))
+  others = _added(state.others, others, weights)
+  centre = (state.first_look + target.mean) / 2
+  spread = (target.covariance + others.covariance) / 2
+  variance = jnp.trace(spread) / len(look)
+  apart = centre - others.mean
+  # Positive definite; by Cholesky's factors.
+  direction = jax.scipy.linalg.solve(spread + (_SHRINKAGE * variance + _TINY) * jnp.eye(len(look)), apart,
+                                     assume_a="pos")
+  direction = direction / jnp.maximum(apart @ direction, _TINY)
+  return Discriminant(state.first_look, target, others, direction, others.mean @ direction)
+
+
+def score(state: Discriminant, features: jax.Array) -> jax.Array:
+  """[..., D] -> [...]: 0 for the mean of what is elsewhere, 1 for that of the target; -1 to 2."""
+  return jnp.clip(jnp.einsum("...d,d->...", features, state.direction, precision="highest") - state.offset, *_LIMITS)
+
+
+def _added(moments: Moments, samples: jax.Array, weights: jax.Array) -> Moments:
+  weighted = samples * weights[:, None]
+  second = jnp.einsum("nd,ne->de", weighted, samples, precision="highest")
+  return Moments(moments.weight + weights.sum(), moments.first + weighted.sum(0), moments.second + second)
