@@ -18,9 +18,7 @@ from siamdff_jax.tracking.tracker import Tracker
 
 
 def drawn(count, calibration, seed=0):
-  """Logits, ratios and scores of a discriminant, and whether the target is there with the probability that a calibration
-  gives.
-  """
+  """Logits, ratios, a discriminant's scores; and whether the target is there, as probable as a calibration has it."""
   rng = np.random.default_rng(seed)
   logit, ratio = rng.normal(1, 3, count), rng.uniform(0, 4, count)
   scores = rng.uniform(-1, 2, count)

@@ -24,8 +24,8 @@ def lessons(count, seed=0):
 
 def learned(looks, others, weights):
   """One lesson after the other."""
-  state = discriminant.init(*(jnp.asarray(x[0], jnp.float32) for x in (looks, others, weights)))
-  for lesson in zip(looks[1:], others[1:], weights[1:]):
+  state = discriminant.init(*(jnp.asarray(x[0], jnp.float32) for x in (looks[:, None], others, weights)))
+  for lesson in zip(looks[1:, None], others[1:], weights[1:]):
     state = discriminant.learn(state, *(jnp.asarray(x, jnp.float32) for x in lesson))
   return state
 
@@ -118,12 +118,13 @@ def test_a_look_alike_that_was_there_all_the_time_is_not_the_target():
 
 
 def test_lessons_are_given_now_and_then_while_the_target_is_seen():
-  """By the target in the first and in every fourth frame that surely shows it."""
+  """In frames 0, 1, 2 and in every fourth that surely shows the target."""
   frames = frames_of(*[[TARGET, LOOK_ALIKE]] * 10, *[[LOOK_ALIKE]] * 8, *[[TARGET, LOOK_ALIKE]] * 8)
   _, present, states = follow(LEARNS, frames)
   looks = [float(state.discriminant.target.weight) for state in states]
-  assert looks[:9] == [1, 1, 1, 2, 2, 2, 2, 3, 3] and looks[9:17] == [3] * 8
-  assert not any(present[9:17]) and present[-1] and looks[-1] > 3
+  np.testing.assert_allclose(looks[:9], [2, 3, 3, 4, 4, 4, 4, 5, 5], rtol=1e-5)
+  assert looks[9:17] == [looks[8]] * 8
+  assert not any(present[9:17]) and present[-1] and looks[-1] > 5.5
   np.testing.assert_array_equal(states[-1].discriminant.first_look, states[0].discriminant.first_look)
 
 

@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
 
     logit: float64 [N] the network's presence logits.
     ratio: float64 [N] log peak-to-sidelobe ratios of its scores, see `peaks.ratio`.
-    discriminant: float64 [N] of what the tracker has learned by then, see `discriminant.score`; zeros where it does not.
+    discriminant: float64 [N] by what the tracker has learned, see `discriminant.score`; zeros where it does not.
     visible: bool [N] whether the window shows the target.
   """
 

@@ -43,7 +43,7 @@ class Moments:
 class Discriminant:
   """Attributes:
 
-    first_look: [D] features of the target in its first frame.
+    first_look: [D] mean features of the target in its first frame.
     target: of all looks at it.
     others: of what is elsewhere.
     direction: [D],
@@ -60,28 +60,29 @@ class Discriminant:
 _TINY = 1e-6
 
 
-def init(look: jax.Array, others: jax.Array, weights: jax.Array) -> Discriminant:
+def init(looks: jax.Array, others: jax.Array, weights: jax.Array) -> Discriminant:
   """From the first frame.
 
   Args:
-    look: [D] features at the target.
+    looks: [M, D] features at the target, in M windows.
     others: [N, D] features elsewhere.
     weights: [N] of those, at least 0.
   """
-  none = Moments(jnp.zeros(()), jnp.zeros_like(look), jnp.zeros((len(look), len(look))))
-  return learn(Discriminant(look, none, none, jnp.zeros_like(look), jnp.zeros(())), look, others, weights)
+  first, zeros = looks.mean(0), jnp.zeros_like(looks[0])
+  none = Moments(jnp.zeros(()), zeros, jnp.outer(zeros, zeros))
+  return learn(Discriminant(first, none, none, zeros, jnp.zeros(())), looks, others, weights)
 
 
-def learn(state: Discriminant, look: jax.Array, others: jax.Array, weights: jax.Array) -> Discriminant:
-  """With one more frame; arguments as of `init`."""
-  target = _added(state.target, look[None], jnp.ones(1))
+def learn(state: Discriminant, looks: jax.Array, others: jax.Array, weights: jax.Array) -> Discriminant:
+  """With one more frame; arguments as of `init`. All frames' looks at the target count alike."""
+  target = _added(state.target, looks, jnp.full(len(looks), 1 / len(looks)))
   others = _added(state.others, others, weights)
   centre = (state.first_look + target.mean) / 2
-  spread = (target.covariance + others.covariance) / 2
-  variance = jnp.trace(spread) / len(look)
   apart = centre - others.mean
+  spread = (target.covariance + others.covariance) / 2
+  variance = jnp.trace(spread) / len(apart)
   # Positive definite; by Cholesky's factors.
-  direction = jax.scipy.linalg.solve(spread + (_SHRINKAGE * variance + _TINY) * jnp.eye(len(look)), apart,
+  direction = jax.scipy.linalg.solve(spread + (_SHRINKAGE * variance + _TINY) * jnp.eye(len(apart)), apart,
                                      assume_a="pos")
   direction = direction / jnp.maximum(apart @ direction, _TINY)
   return Discriminant(state.first_look, target, others, direction, others.mean @ direction)

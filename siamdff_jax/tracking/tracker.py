@@ -151,6 +151,9 @@ class Sight(NamedTuple):
 
 _LEVEL_RATE = 0.1  # How fast `TrackerState.level` follows, per frame (our choice).
 _ELSEWHERE = 1.5  # Target sizes from its centre, along either axis: what is so far away is something else.
+# Where the target is looked at from for a first lesson: what is added to the search window, in its sides (our choice).
+_VIEWS = np.array([(0, 0, 0), *((x, y, side) for x in (-0.1, 0.1) for y in (-0.1, 0.1) for side in (-0.13, 0.15))],
+                  np.float32)
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
@@ -237,8 +240,11 @@ class Tracker:
     return self.is_lost(state) | jump.happened | self._lesson_due(state)
 
   def _lesson_due(self, state) -> jax.Array:
-    every = self.config.discriminant_every
-    return (state.absent_for == 0) & ((state.age + 1) % every == 0) if every else jnp.zeros((), bool)
+    """bool []: in frames 1, 2, 4, 8 and so on, because one look says little, and from then on regularly."""
+    every, number = self.config.discriminant_every, state.age + 1
+    if not every:
+      return jnp.zeros((), bool)
+    return (state.absent_for == 0) & ((number % every == 0) | (number & (number - 1) == 0))
 
   def follow(self, variables, state: TrackerState, frame: jax.Array,
              size: jax.Array) -> tuple[TrackerState, Output]:
@@ -263,7 +269,7 @@ class Tracker:
     look = self.look(variables, state, frame, size, jnp.concatenate([window[None], unmoved[None], tiles]))
     state, output, sight = self._taken(state, look, size)
     if self.config.discriminant_every:
-      learnt = jax.lax.cond(lesson & sight.sure, lambda: self._lesson(state, look, sight.features),
+      learnt = jax.lax.cond(lesson & sight.sure, lambda: self._lesson(state, look, sight.features[None]),
                             lambda: state.discriminant)
       state = state.replace(discriminant=learnt)
     anywhere = self.config.lost_after + self._frames_to_cover(window[2], size)
@@ -288,26 +294,28 @@ class Tracker:
                 windows[:, None, None, :2] + centre / scale, (box[..., 2:] - box[..., :2]) / scale, out["response"])
 
   def taught(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array) -> TrackerState:
-    """After a lesson in a frame that shows the target at `state.center_wh`."""
+    """After a lesson in a frame that shows the target at `state.center_wh`, seen from several windows."""
     window = self.search_window(state, size)
-    places = proposals.propose(frame, size, state.appearance, state.center_wh, jnp.max(size), window[2] / 4, state.age,
-                               self.config.tiles)
+    places = proposals.propose(frame, size, state.appearance, state.center_wh, jnp.max(size), window[2] / 4,
+                               jnp.zeros((), jnp.int32), self.config.tiles)
     tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
-    look = self.look(variables, state, frame, size, jnp.concatenate([window[None], tiles]))
-    # The best cell whose box is about the target's, otherwise the one whose box is nearest.
-    apart = jnp.abs(look.centre[0] - state.center_wh[:2]).max(-1) / _size(state.center_wh)
-    cell = jnp.where(apart <= 0.5, look.cell_score[0], -apart).argmax()
-    features = look.features[0].reshape(-1, look.features.shape[-1])[cell]
-    return state.replace(discriminant=self._lesson(state, look, features))
+    views = window + window[2] * _VIEWS
+    look = self.look(variables, state, frame, size, jnp.concatenate([views, tiles]))
+    seen = jax.tree.map(lambda x: x[:len(views)].reshape(len(views), -1, *x.shape[3:]),
+                        (look.centre, look.cell_score, look.features))
+    # In each view the best cell whose box is about the target's, otherwise the one whose box is nearest.
+    apart = jnp.abs(seen[0] - state.center_wh[:2]).max(-1) / _size(state.center_wh)
+    cells = jnp.where(apart <= 0.5, seen[1], -apart).argmax(1)
+    return state.replace(discriminant=self._lesson(state, look, seen[2][jnp.arange(len(views)), cells]))
 
-  def _lesson(self, state, look, features) -> discriminant.Discriminant:
+  def _lesson(self, state, look, looks) -> discriminant.Discriminant:
     """What is in the windows away from the target is something else; the more it is like it, the more that counts."""
     elsewhere = jnp.abs(look.centre - state.center_wh[:2]).max(-1) > _ELSEWHERE * _size(state.center_wh)
     weights = jnp.where(elsewhere, look.cell_score**2, 0.0)
-    others = look.features.reshape(-1, len(features)), weights.reshape(-1)
+    others = look.features.reshape(-1, looks.shape[1]), weights.reshape(-1)
     if state.discriminant is None:
-      return discriminant.init(features, *others)
-    return discriminant.learn(state.discriminant, features, *others)
+      return discriminant.init(looks, *others)
+    return discriminant.learn(state.discriminant, looks, *others)
 
   def _lost_for(self, state) -> jax.Array:
     return jnp.maximum(state.absent_for - self.config.lost_after, 0)
