@@ -23,21 +23,23 @@ def lessons(count, seed=0):
 
 
 def learned(looks, others, weights):
-  """One lesson after the other."""
-  state = discriminant.init(*(jnp.asarray(x[0], jnp.float32) for x in (looks[:, None], others, weights)))
-  for lesson in zip(looks[1:, None], others[1:], weights[1:]):
+  """One lesson after the other; looks [count, D], or [count, M, D] with several each."""
+  looks = looks.reshape(len(looks), -1, D)
+  state = discriminant.init(*(jnp.asarray(x[0], jnp.float32) for x in (looks, others, weights)))
+  for lesson in zip(looks[1:], others[1:], weights[1:]):
     state = discriminant.learn(state, *(jnp.asarray(x, jnp.float32) for x in lesson))
   return state
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_fishers_discriminant_by_hand(count):
+@pytest.mark.parametrize("count, views", [(1, 1), (5, 1), (4, 3)])
+def test_fishers_discriminant_by_hand(count, views):
   """Against NumPy's mean and covariance of all samples at once, in float64."""
-  looks, others, weights = lessons(count)
-  centre = (looks[0] + looks.mean(0)) / 2
+  _, others, weights = lessons(count)
+  looks = lessons(count * views, seed=1)[0].reshape(count, views, D)
+  centre = (looks[0].mean(0) + looks.mean((0, 1))) / 2
   flat, share = others.reshape(-1, D), weights.ravel()
   elsewhere = np.average(flat, axis=0, weights=share)
-  spread = (np.cov(looks.T, bias=True) + np.cov(flat.T, bias=True, aweights=share)) / 2
+  spread = (np.cov(looks.reshape(-1, D).T, bias=True) + np.cov(flat.T, bias=True, aweights=share)) / 2
   spread += 0.1 * np.trace(spread) / D * np.eye(D)
   direction = np.linalg.inv(spread) @ (centre - elsewhere)
   direction /= (centre - elsewhere) @ direction

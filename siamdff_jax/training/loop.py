@@ -136,7 +136,10 @@ class _Profile:
   def before(self, taken: int):
     """To be called before the step number `taken` of this start."""
     if self._count and taken == _PROFILE_AFTER + 1:
-      jax.profiler.start_trace(self._folder)
+      # Without Python's calls: to stop tracing those while a save's threads come and go can crash the process.
+      options = jax.profiler.ProfileOptions()
+      options.python_tracer_level = 0
+      jax.profiler.start_trace(self._folder, profiler_options=options)
       self._running = True
     elif taken == _PROFILE_AFTER + self._count + 1:
       self.close()
