@@ -11,7 +11,7 @@ from spots import SIDE, Spots, scene
 from siamdff_jax.tracking import discriminant
 from siamdff_jax.tracking.tracker import Tracker
 
-D = 6
+D = 48
 
 
 def lessons(count, seed=0):
@@ -43,7 +43,7 @@ def test_fishers_discriminant_by_hand(count, views):
   spread += 0.1 * np.trace(spread) / D * np.eye(D)
   direction = np.linalg.inv(spread) @ (centre - elsewhere)
   direction /= (centre - elsewhere) @ direction
-  samples = np.random.default_rng(1).normal(0, 5, (7, D))
+  samples = np.random.default_rng(1).normal(0, 20, (40, D))
   expected = np.clip((samples - elsewhere) @ direction, -1, 2)
   assert expected.std() > 0.1
   np.testing.assert_allclose(discriminant.score(learned(looks, others, weights), samples), expected, atol=2e-4)
