@@ -130,6 +130,14 @@ def test_lessons_are_given_now_and_then_while_the_target_is_seen():
   np.testing.assert_array_equal(states[-1].discriminant.first_look, states[0].discriminant.first_look)
 
 
+def test_a_lesson_and_a_recent_look_in_the_same_frame():
+  """Looking around does not cost the recent look."""
+  frames = frames_of(*[[(*HOME, level), LOOK_ALIKE] for level in (205, 205, 205, 205, 225)])
+  states = follow(LEARNS | {"template_update": 0.5, "template_every": 4}, frames)[2]
+  levels = [float(state.recent_template["level"][0]) for state in states]
+  assert levels[:3] == [levels[0]] * 3 and levels[3] > levels[0]
+
+
 def test_lessons_need_tiles():
   with pytest.raises(ValueError, match="discriminant_every needs tracker.tiles"):
     Tracker(Spots(), {"discriminant_every": 10})

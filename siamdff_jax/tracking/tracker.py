@@ -31,9 +31,9 @@ def default_config() -> ml_collections.ConfigDict:
       window=0.3,  # Weight of the window about the expected place while tracking.
       motion=motion.default_config(),  # Which place is expected.
       size=sizes.default_config(),  # How the size follows the predictions.
-      # Presence is sigmoid(scale * the network's logit + bias + ratio * the log peak-to-sidelobe ratio of its scores
-      presence_scale=1.0, presence_bias=0.0, presence_ratio=0.0,  # + discriminant * what that gives);
-      presence_discriminant=0.0,  # see scripts/calibrate.py.
+      # Presence is sigmoid(scale * the network's logit + ratio * the log peak-to-sidelobe ratio of its scores +
+      # discriminant * the score of that + bias); see scripts/calibrate.py.
+      presence_scale=1.0, presence_ratio=0.0, presence_discriminant=0.0, presence_bias=0.0,
       discriminant_every=0,  # Frames between two lessons in telling the target from the rest; 0: never. Needs tiles.
       jump_ratio=0.0,  # The least such ratio where the target is far from the expected place.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
@@ -261,10 +261,7 @@ class Tracker:
     """
     window, lost_for, lesson = self.search_window(state, size), self._lost_for(state), self._lesson_due(state)
     reach = window[2] / 2 * self.config.growth ** lost_for.astype(jnp.float32)
-    reach = jnp.where(lesson, jnp.max(size), reach)
-    places = proposals.propose(frame, size, state.appearance, state.center_wh, reach, window[2] / 4, lost_for,
-                               self.config.tiles)
-    tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
+    tiles = self._tiles(state, frame, size, jnp.where(lesson, jnp.max(size), reach), lost_for)
     unmoved = window.at[:2].add(jnp.where(jump.sure, 0.0, -jump.moved))
     look = self.look(variables, state, frame, size, jnp.concatenate([window[None], unmoved[None], tiles]))
     state, output, sight = self._taken(state, look, size)
@@ -274,7 +271,8 @@ class Tracker:
       state = state.replace(discriminant=learnt)
     anywhere = self.config.lost_after + self._frames_to_cover(window[2], size)
     least = jnp.where(jump.happened & ~output.present, anywhere, 0)
-    return state.replace(absent_for=jnp.maximum(state.absent_for, least)), output
+    state = state.replace(absent_for=jnp.maximum(state.absent_for, least))
+    return self._with_recent_look(variables, state, frame, size, sight.sure), output
 
   def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
     """`step` over frames [T, H, W] as one program (`lax.scan`); outputs have a leading axis T."""
@@ -296,9 +294,7 @@ class Tracker:
   def taught(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array) -> TrackerState:
     """After a lesson in a frame that shows the target at `state.center_wh`, seen from several windows."""
     window = self.search_window(state, size)
-    places = proposals.propose(frame, size, state.appearance, state.center_wh, jnp.max(size), window[2] / 4,
-                               jnp.zeros((), jnp.int32), self.config.tiles)
-    tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
+    tiles = self._tiles(state, frame, size, jnp.max(size), jnp.zeros((), jnp.int32))
     views = window + window[2] * _VIEWS
     look = self.look(variables, state, frame, size, jnp.concatenate([views, tiles]))
     seen = jax.tree.map(lambda x: x[:len(views)].reshape(len(views), -1, *x.shape[3:]),
@@ -307,6 +303,13 @@ class Tracker:
     apart = jnp.abs(seen[0] - state.center_wh[:2]).max(-1) / _size(state.center_wh)
     cells = jnp.where(apart <= 0.5, seen[1], -apart).argmax(1)
     return state.replace(discriminant=self._lesson(state, look, seen[2][jnp.arange(len(views)), cells]))
+
+  def _tiles(self, state, frame, size, reach, turn) -> jax.Array:
+    """[K, 3] windows at the target's scale about places within reach, see `proposals.propose`."""
+    side = self._side(state.center_wh)
+    places = proposals.propose(frame, size, state.appearance, state.center_wh, reach, side / 4, turn,
+                               self.config.tiles)
+    return jnp.concatenate([places, jnp.full((len(places), 1), side)], 1)
 
   def _lesson(self, state, look, looks) -> discriminant.Discriminant:
     """What is in the windows away from the target is something else; the more it is like it, the more that counts."""
