@@ -1,4 +1,5 @@
-"""Is the target there? What the network says of it, and how far its peak of the score map stands out.
+"""Is the target there? What the network says of it, how far its peak of the score map stands out, and how unlike the
+rest it is (`discriminant`).
 
 How far is the logarithm of the peak's score over the best one at least a target's size away: the peak-to-sidelobe
 ratio of Bolme et al., "Visual Object Tracking using Adaptive Correlation Filters", CVPR 2010, with the best sidelobe

@@ -5,7 +5,8 @@ Siamese family's: a penalty on sudden changes of scale and aspect, a window abou
 follows slowly. There is no minimum size. When presence is low for some frames the target counts as lost: the
 window is off, and the target is taken up again only on enough evidence for what has about its last size. It is looked
 for either in one window that grows from frame to frame until it covers the frame, or (`tiles`) in windows at the
-target's own scale about the places of the frame that look most like it and others. Absent is reported as absent.
+target's own scale about the places of the frame that look most like it and others. What tells the target from these
+is learned now and then while it is followed (`discriminant`). Absent is reported as absent.
 """
 
 import math
