@@ -48,6 +48,6 @@ def get_config(role: str = "lite") -> ml_collections.ConfigDict:
   # A lost target is looked for in the whole frame; chosen on simulated sequences (docs/experiments.md).
   config.tracker = dict(tiles=8, growth=1.5, lost_after=3, camera_compensation=True, jump_ratio=1.2,
                         presence_scale=0.25, presence_ratio=0.5, presence_discriminant=7.7, presence_bias=-4.0,
-                        discriminant_every=20, absent_below=0.1, sure_above=0.75, found_above=4.0, found_share=0.3,
-                        template_update=0.5, template_below=0.98)
+                        discriminant_every=20, score_discriminant=2.0, absent_below=0.1, sure_above=0.75,
+                        found_above=4.0, found_share=0.3, template_update=0.5, template_below=0.98)
   return config

@@ -130,6 +130,16 @@ def test_lessons_are_given_now_and_then_while_the_target_is_seen():
   np.testing.assert_array_equal(states[-1].discriminant.first_look, states[0].discriminant.first_look)
 
 
+@pytest.mark.parametrize("weight, stays", [(0.0, False), (2.0, True)])
+def test_a_look_alike_beside_a_target_that_fades(weight, stays):
+  """By its scores it wins over a target that gets dark; by what was learned of it before it came near it does not."""
+  beside = (HOME[0] + 2 * SIDE, HOME[1], STRIPED)
+  frames = frames_of(*[[TARGET, LOOK_ALIKE]] * 8, *[[(*HOME, 205 - 16 * i), beside] for i in range(6)])
+  boxes = follow(LEARNS | {"score_discriminant": weight, "absent_below": 0.0}, frames)[0]
+  assert (np.abs(boxes[-1][:2] - HOME).max() < SIDE / 2) == stays
+  assert stays or np.abs(boxes[-1][:2] - beside[:2]).max() < SIDE / 2
+
+
 def test_a_lesson_and_a_recent_look_in_the_same_frame():
   """Looking around does not cost the recent look."""
   frames = frames_of(*[[(*HOME, level), LOOK_ALIKE] for level in (205, 205, 205, 205, 225)])

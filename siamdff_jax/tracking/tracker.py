@@ -35,6 +35,7 @@ def default_config() -> ml_collections.ConfigDict:
       # Presence is sigmoid(scale * the network's logit + ratio * the log peak-to-sidelobe ratio of its scores +
       # discriminant * the score of that + bias); see scripts/calibrate.py.
       presence_scale=1.0, presence_ratio=0.0, presence_discriminant=0.0, presence_bias=0.0,
+      score_discriminant=0.0,  # k in exp(-(1 - that) k) on the scores of cells while the target is followed.
       discriminant_every=0,  # Frames between two lessons in telling the target from the rest; 0: never. Needs tiles.
       jump_ratio=0.0,  # The least such ratio where the target is far from the expected place.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
@@ -368,7 +369,11 @@ class Tracker:
     penalty = _change_penalty(look.wh, last_wh, config.scale_penalty)
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
     consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
-    quality = look.cell_score * penalty
+    quality, scores = look.cell_score * penalty, jnp.zeros_like(look.cell_score)
+    if config.discriminant_every:
+      scores = discriminant.score(state.discriminant, look.features)
+      unlike = jnp.exp(config.score_discriminant * jnp.minimum(scores - 1, 0))
+      quality *= jnp.where(lost, 1.0, unlike)
     # A target that is not lost is in the search window or, if the camera did not jump after all, in the second one.
     # Relative to the best there: in images unlike those of the training all scores are lower, which must not lend the
     # expected place more weight.
@@ -381,10 +386,7 @@ class Tracker:
     of_cells = lambda x: flat(x)[jnp.arange(len(cells)), cells]
     ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(flat(quality), flat(look.centre), cells,
                                                     _size(state.center_wh))
-    distinct = 0.0
-    if config.discriminant_every:
-      distinct = discriminant.score(state.discriminant, of_cells(look.features))
-    log_odds = peaks.log_odds(look.presence_logit, ratios, distinct, config)
+    log_odds = peaks.log_odds(look.presence_logit, ratios, of_cells(scores), config)
     sums = self._evidence(state, of_cells(look.centre), jnp.where(of_cells(consistent), log_odds, -jnp.inf))
     doubtful = ~lost & (of_cells(expected) < _FAR) & (ratios < config.jump_ratio)
     window = jnp.where(lost, sums.argmax(), jnp.where(doubtful, -jnp.inf, log_odds)[:2].argmax())
