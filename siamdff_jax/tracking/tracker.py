@@ -369,15 +369,15 @@ class Tracker:
     penalty = _change_penalty(look.wh, last_wh, config.scale_penalty)
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
     consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
-    quality, scores = look.cell_score * penalty, jnp.zeros_like(look.cell_score)
+    near = quality = look.cell_score * penalty
+    scores = jnp.zeros_like(quality)
     if config.discriminant_every:
       scores = discriminant.score(state.discriminant, look.features)
-      unlike = jnp.exp(config.score_discriminant * jnp.minimum(scores - 1, 0))
-      quality *= jnp.where(lost, 1.0, unlike)
+      near *= jnp.exp(config.score_discriminant * jnp.minimum(scores - 1, 0))
     # A target that is not lost is in the search window or, if the camera did not jump after all, in the second one.
     # Relative to the best there: in images unlike those of the training all scores are lower, which must not lend the
     # expected place more weight.
-    near = quality / jnp.maximum(quality[:2].max(), peaks.LEAST_SCORE) * (1 - config.window)
+    near = near / jnp.maximum(near[:2].max(), peaks.LEAST_SCORE) * (1 - config.window)
     expected = self._expected(state, look)
     near += expected * config.window
     score = jnp.where(lost, jnp.where(consistent, quality, -1.0), near)
