@@ -65,6 +65,7 @@ class TrackerState:
     age: int32 [] frames since the first.
     motion: of the target's centre.
     presence: [] of the last frame, 0..1.
+    sure_for: int32 [] frames in a row, up to the last, that surely showed the target.
     level: [] running mean of the log odds of presence while the target is followed.
     candidate: [2] where a lost target may be,
     evidence: [] of that, log odds, at least 0.
@@ -81,6 +82,7 @@ class TrackerState:
   age: jax.Array
   motion: motion.MotionState
   presence: jax.Array
+  sure_for: jax.Array
   level: jax.Array
   candidate: jax.Array
   evidence: jax.Array
@@ -208,8 +210,8 @@ class Tracker:
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(())
     state = TrackerState(
         center_wh, encoded, encoded if config.template_update else None, sizes.init(center_wh[2:]),
-        absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), level=none, candidate=center_wh[:2],
-        evidence=none, appearance=appearance, discriminant=None,
+        absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), sure_for=zero, level=none,
+        candidate=center_wh[:2], evidence=none, appearance=appearance, discriminant=None,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None)
     return self.taught(variables, state, frame, size) if config.discriminant_every else state
 
@@ -242,11 +244,14 @@ class Tracker:
     return self.is_lost(state) | jump.happened | self._lesson_due(state)
 
   def _lesson_due(self, state) -> jax.Array:
-    """bool []: in frames 1, 2, 4, 8 and so on, because one look says little, and from then on regularly."""
+    """bool []: early on in frames 1, 2, 4 and so on, because one look says little. From then on regularly, where all
+    frames since the last lesson surely showed the target: it may have become something else in any other.
+    """
     every, number = self.config.discriminant_every, state.age + 1
     if not every:
       return jnp.zeros((), bool)
-    return (state.absent_for == 0) & ((number % every == 0) | (number & (number - 1) == 0))
+    early = (number < every) & (number & (number - 1) == 0)
+    return (state.absent_for == 0) & (early | (number % every == 0) & (state.sure_for >= every - 1))
 
   def follow(self, variables, state: TrackerState, frame: jax.Array,
              size: jax.Array) -> tuple[TrackerState, Output]:
@@ -406,6 +411,7 @@ class Tracker:
     state = state.replace(
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
+        sure_for=jnp.where(sure, state.sure_for + 1, 0),
         motion=self._next_motion(state, proposal[:2] - look.windows[window, :2], present & ~lost), presence=presence,
         level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
         candidate=proposal[:2], evidence=jnp.where(lost & ~found, sums[window], 0.0),
