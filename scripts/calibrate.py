@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Fits a tracker's presence to labelled sequences (Platt scaling of the network's logit, its peak-to-sidelobe ratio
-and what the tracker has learned of the rest), with a reliability plot.
+"""Fits a tracker's presence to labelled sequences (Platt scaling of the network's logit and its peak-to-sidelobe
+ratio), with a reliability plot.
 
   scripts/calibrate.py --checkpoint runs/student --format antiuav --root DATA/val --out runs/calibration
 

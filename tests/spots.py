@@ -22,14 +22,9 @@ class Spots:
     # Cells of 8 pixels, symmetric about the crop's centre: the mean over 9x9 pixels about each.
     sums = jax.lax.reduce_window(images[:, 3:, 3:, 0], 0.0, jax.lax.add, (1, 9, 9), (1, 8, 8), "VALID")
     level = sums / 81  # [K, 15, 15]
-    # Two features: the level, and how far rows differ from the next ones.
-    rows = jnp.abs(images[:, 4:, 3:, 0] - images[:, 3:-1, 3:, 0])
-    stripes = jax.lax.reduce_window(jnp.pad(rows, ((0, 0), (0, 1), (0, 0))), 0.0, jax.lax.add, (1, 9, 9), (1, 8, 8),
-                                    "VALID") / 81
     ltrb = jnp.concatenate([encoded["wh"], encoded["wh"]], -1)[:, None, None] / 2
     return {"class_logit": 40 * (level - 0.5), "quality_logit": jnp.full_like(level, 4.0),
-            "ltrb": jnp.broadcast_to(ltrb, (*level.shape, 4)), "presence_logit": 20 * (level.max((1, 2)) - 0.6),
-            "response": jnp.stack([level, stripes], -1)}
+            "ltrb": jnp.broadcast_to(ltrb, (*level.shape, 4)), "presence_logit": 20 * (level.max((1, 2)) - 0.6)}
 
 
 def scene(places, level=255, seed=0):

@@ -387,7 +387,7 @@ def test_loop_and_batch_agree():
     frames = scene(places, seed=i)[:, :H - 16 * (i % 2), :W - 16 * (i % 3)]
     streams.append(Stream(f"s{i}", ArrayFrames(np.ascontiguousarray(frames)), np.array([20.0, 20, SIDE, SIDE])))
   config = LOST | {"camera_compensation": True, "template_update": 0.5, "template_below": 0.9,
-                   "found_above": 10.0, "discriminant_every": 2, "presence_discriminant": 1.0}
+                   "found_above": 10.0}
   tracker, found = Tracker(Spots(), config), {}
   for form in ("loop", "batch"):
     runner = Runner(tracker, {}, streams=2, chunk=4, form=form, devices=jax.devices()[:1])

@@ -18,7 +18,6 @@ from input_pipeline.sequences import Sequence
 from siamdff_jax import boxes
 from siamdff_jax.evaluation import windows
 from siamdff_jax.models.load import load_tracker
-from siamdff_jax.tracking import discriminant
 from siamdff_jax.tracking.reading import canvas, on_canvas
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
@@ -32,34 +31,30 @@ class Pairs(NamedTuple):
 
     logit: float64 [N] the network's presence logits.
     ratio: float64 [N] log peak-to-sidelobe ratios of its scores, see `peaks.ratio`.
-    discriminant: float64 [N] by what the tracker has learned, see `discriminant.score`; zeros where it does not.
     visible: bool [N] whether the window shows the target.
   """
 
   logit: np.ndarray
   ratio: np.ndarray
-  discriminant: np.ndarray
   visible: np.ndarray
 
 
 class Calibration(NamedTuple):
-  """presence_scale, presence_ratio, presence_discriminant and presence_bias of the tracker."""
+  """presence_scale, presence_ratio and presence_bias of the tracker."""
 
   scale: float
   ratio: float
-  discriminant: float
   bias: float
 
 
-AS_TRAINED = Calibration(1.0, 0.0, 0.0, 0.0)
+AS_TRAINED = Calibration(1.0, 0.0, 0.0)
 
 
 def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
   """What tells presence, in windows at the target's scale.
 
   With the target: the window about its place one frame before. Without it: the same of absent frames, and in every
-  frame the place that most looks like the target among those whose window does not touch it. What the tracker learns
-  while it follows a target it is taught from the true places.
+  frame the place that most looks like the target among those whose window does not touch it.
 
   Args:
     tracker, variables: what to calibrate; with `tiles`, which look for such places.
@@ -73,12 +68,12 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
       raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
   shapes = [s.size[::-1] if s.size else s.frames[0].shape for s in sequences]
   padded = canvas(shapes)
-  init, look, teach = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x)), jax.jit(tracker.taught)
+  init, look = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
   out_of_reach = np.array([np.inf, np.inf, 0, 0], np.float32)
   rows = []
   for sequence, shape in tqdm(list(zip(sequences, shapes)), desc="calibrate", unit="sequence"):
     wanted = set(np.unique(np.linspace(1, len(sequence) - 1, _FRAMES).round().astype(int)).tolist())
-    size, state, last_lesson = jnp.array(shape, jnp.int32), None, 0
+    size, state = jnp.array(shape, jnp.int32), None
     for t, frame in enumerate(sequence.frames):
       if frame.shape != tuple(shape):
         raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
@@ -89,30 +84,21 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
         there = bool(sequence.visible[t])
         truth = boxes.xywh_to_center_wh(sequence.boxes[t]) if there else out_of_reach
         last = boxes.xywh_to_center_wh(sequence.boxes[np.flatnonzero(sequence.visible[:t])[-1]])
-        features, holds_it, free = jax.device_get(look(
+        logits, ratios, holds_it, free = jax.device_get(look(
             variables, state, on_canvas(frame, padded), size, last, truth))
         if holds_it or not there:
-          rows.append((*features[0], there))
+          rows.append((logits[0], ratios[0], there))
         if free:
-          rows.append((*features[1], False))
-        every = tracker.config.discriminant_every
-        if every and there and t - last_lesson >= every:
-          state, last_lesson = teach(variables, state.replace(center_wh=truth), on_canvas(frame, padded), size), t
-  *features, visible = np.array(rows, np.float64).reshape(-1, 4).T
-  return Pairs(*features, visible.astype(bool))
+          rows.append((logits[1], ratios[1], False))
+  logit, ratio, visible = np.array(rows, np.float64).reshape(-1, 3).T
+  return Pairs(logit, ratio, visible.astype(bool))
 
 
 def _look(tracker, variables, state, frame, size, last, truth):
-  """(Logit, ratio and score of the discriminant [2, 3], whether the first window holds the target, whether there is a
-  second).
-  """
-  seen, best, ratios, free = windows.look(tracker, variables, state, frame, size, last, last[:2], truth)
+  """(Logits [2], ratios [2], whether the first window holds the target, whether there is a second)."""
+  seen, _, ratios, free = windows.look(tracker, variables, state, frame, size, last, last[:2], truth)
   holds_it = (jnp.abs(truth[:2] - last[:2]) <= seen.windows[0, 2] / 2).all()
-  scores = jnp.zeros(2)
-  if tracker.config.discriminant_every:
-    cells = seen.features.reshape(2, -1, seen.features.shape[-1])[jnp.arange(2), best]
-    scores = discriminant.score(state.discriminant, cells)
-  return jnp.stack([seen.presence_logit, ratios, scores], 1), holds_it, free
+  return seen.presence_logit, ratios, holds_it, free
 
 
 def fit(pairs: Pairs) -> Calibration:
@@ -128,20 +114,19 @@ def fit(pairs: Pairs) -> Calibration:
     raise DataError(f"{counts[True]} windows with and {counts[False]} without the target, expected some of both")
   target = np.where(pairs.visible, (counts[True] + 1) / (counts[True] + 2), 1 / (counts[False] + 2))
   weight = _weights(pairs)
-  features = np.stack([pairs.logit, pairs.ratio, pairs.discriminant, np.ones_like(pairs.logit)], 1)
+  features = np.stack([pairs.logit, pairs.ratio, np.ones_like(pairs.logit)], 1)
 
   def loss(line):  # Cross-entropy and its gradient.
     logit = features @ line
     return weight @ (np.logaddexp(0, logit) - target * logit), features.T @ (weight * (expit(logit) - target))
 
-  line = optimize.minimize(loss, np.zeros(4), jac=True, tol=1e-8).x
+  line = optimize.minimize(loss, np.zeros(3), jac=True, tol=1e-8).x
   return Calibration(*(float(value) for value in line))
 
 
 def probability(pairs: Pairs, calibration: Calibration) -> np.ndarray:
   """What the tracker makes of windows, see `peaks.log_odds`."""
-  return expit(calibration.scale * pairs.logit + calibration.ratio * pairs.ratio
-               + calibration.discriminant * pairs.discriminant + calibration.bias)
+  return expit(calibration.scale * pairs.logit + calibration.ratio * pairs.ratio + calibration.bias)
 
 
 def _weights(pairs) -> np.ndarray:

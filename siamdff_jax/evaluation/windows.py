@@ -199,8 +199,7 @@ def _look(tracker, variables, state, frame, box, size, shift):
   centre, wh = (x[0].reshape(-1, 2)[best[0]] for x in (seen.centre, seen.wh))
   ltrb = lambda centre, wh: jnp.concatenate([centre - wh / 2, centre + wh / 2])
   iou = boxes.iou(ltrb(centre, wh), ltrb(truth[:2], truth[2:]))
-  # By the network alone: what a tracker learns besides is not of its training.
-  return iou, peaks.log_odds(seen.presence_logit, ratios, 0.0, tracker.config), free
+  return iou, peaks.log_odds(seen.presence_logit, ratios, tracker.config), free
 
 
 def scored(sequences: Ordered[Windows]) -> Scores:

@@ -121,7 +121,7 @@ def _ltrb(xywh):
 def _batched(tracker, variables, track, now, tracks):
   """All lanes as one batch. Lanes that do not track compute too: their state is not read before the next start.
 
-  Lanes look around (see `Tracker.looks_around`) one by one: they are few, and what each looks at is a batch already.
+  Targets that may be elsewhere are looked for lane by lane: they are few, and what each looks at is a batch already.
   """
   track, jump = jax.vmap(tracker.moved_with_camera)(track, now.frame, now.size)
   stepped = jax.vmap(tracker.follow, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.size)
@@ -132,7 +132,7 @@ def _batched(tracker, variables, track, now, tracks):
     state, jumped = jax.tree.map(lambda x: x[lane], (track, jump))
     return tracker.search(variables, state, now.frame[lane], now.size[lane], jumped)
 
-  return _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.looks_around)(track, jump))
+  return _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_elsewhere)(track, jump))
 
 
 def _one_by_one(tracker, variables, track, now, tracks):

@@ -1,5 +1,4 @@
-"""Is the target there? What the network says of it, how far its peak of the score map stands out, and how unlike the
-rest it is (`discriminant`).
+"""Is the target there? What the network says of it, and how far its peak of the score map stands out.
 
 How far is the logarithm of the peak's score over the best one at least a target's size away: the peak-to-sidelobe
 ratio of Bolme et al., "Visual Object Tracking using Adaptive Correlation Filters", CVPR 2010, with the best sidelobe
@@ -30,15 +29,12 @@ def ratio(score: jax.Array, centre: jax.Array, cell: jax.Array, size: jax.Array)
   return jnp.minimum(found, _LARGEST)
 
 
-def log_odds(logit: jax.Array, ratios: jax.Array, scores: jax.Array | float,
-             config: ml_collections.ConfigDict) -> jax.Array:
+def log_odds(logit: jax.Array, ratios: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
   """The log odds that windows show the target: a logistic regression, fitted by scripts/calibrate.py.
 
   Args:
     logit: [K] the network's.
     ratios: [K] see `ratio`.
-    scores: [K] see `discriminant.score`; 0 without.
     config: of the tracker.
   """
-  return (config.presence_scale * logit + config.presence_bias + config.presence_ratio * ratios
-          + config.presence_discriminant * scores)
+  return config.presence_scale * logit + config.presence_bias + config.presence_ratio * ratios

@@ -5,8 +5,7 @@ Siamese family's: a penalty on sudden changes of scale and aspect, a window abou
 follows slowly. There is no minimum size. When presence is low for some frames the target counts as lost: the
 window is off, and the target is taken up again only on enough evidence for what has about its last size. It is looked
 for either in one window that grows from frame to frame until it covers the frame, or (`tiles`) in windows at the
-target's own scale about the places of the frame that look most like it and others. What tells the target from these
-is learned now and then while it is followed (`discriminant`). Absent is reported as absent.
+target's own scale about the places of the frame that look most like it and others. Absent is reported as absent.
 """
 
 import math
@@ -20,7 +19,7 @@ import numpy as np
 
 from siamdff_jax import boxes, targets
 from siamdff_jax.models.siamdff import SiamDFF
-from siamdff_jax.tracking import discriminant, egomotion, motion, peaks, proposals, sizes
+from siamdff_jax.tracking import egomotion, motion, peaks, proposals, sizes
 from siamdff_jax.tracking.crops import crop, template_window
 
 
@@ -32,11 +31,8 @@ def default_config() -> ml_collections.ConfigDict:
       window=0.3,  # Weight of the window about the expected place while tracking.
       motion=motion.default_config(),  # Which place is expected.
       size=sizes.default_config(),  # How the size follows the predictions.
-      # Presence is sigmoid(scale * the network's logit + ratio * the log peak-to-sidelobe ratio of its scores +
-      # discriminant * the score of that + bias); see scripts/calibrate.py.
-      presence_scale=1.0, presence_ratio=0.0, presence_discriminant=0.0, presence_bias=0.0,
-      score_discriminant=0.0,  # k in exp(-(1 - that) k) on the scores of cells while the target is followed.
-      discriminant_every=0,  # Frames between two lessons in telling the target from the rest; 0: never. Needs tiles.
+      # Presence is sigmoid(scale * the network's logit + bias + ratio * the log peak-to-sidelobe ratio of its scores);
+      presence_scale=1.0, presence_bias=0.0, presence_ratio=0.0,  # see scripts/calibrate.py.
       jump_ratio=0.0,  # The least such ratio where the target is far from the expected place.
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
       sure_above=0.6,  # Presence above this: what is seen may serve as a recent look of the target.
@@ -65,12 +61,10 @@ class TrackerState:
     age: int32 [] frames since the first.
     motion: of the target's centre.
     presence: [] of the last frame, 0..1.
-    sure_for: int32 [] frames in a row, up to the last, that surely showed the target.
     level: [] running mean of the log odds of presence while the target is followed.
     candidate: [2] where a lost target may be,
     evidence: [] of that, log odds, at least 0.
     appearance: what proposals look for; None without tiles.
-    discriminant: what tells the target from the rest; None without.
     thumbnail: of the last frame, see `egomotion.thumbnail`; None without camera compensation.
   """
 
@@ -82,12 +76,10 @@ class TrackerState:
   age: jax.Array
   motion: motion.MotionState
   presence: jax.Array
-  sure_for: jax.Array
   level: jax.Array
   candidate: jax.Array
   evidence: jax.Array
   appearance: proposals.Appearance | None
-  discriminant: discriminant.Discriminant | None
   thumbnail: jax.Array | None
 
 
@@ -130,7 +122,6 @@ class Look(NamedTuple):
     cell_score: [K, n, n] class times quality, 0..1.
     centre: [K, n, n, 2] of the predicted box, frame pixels.
     wh: [K, n, n, 2] its size, frame pixels.
-    features: [K, n, n, D] of the correlation.
   """
 
   windows: jax.Array
@@ -139,25 +130,9 @@ class Look(NamedTuple):
   cell_score: jax.Array
   centre: jax.Array
   wh: jax.Array
-  features: jax.Array
-
-
-class Sight(NamedTuple):
-  """What was taken for the target. Attributes:
-
-    sure: bool [] whether it is surely the target, which was seen in the frame before too.
-    features: [D] at its cell.
-  """
-
-  sure: jax.Array
-  features: jax.Array
 
 
 _LEVEL_RATE = 0.1  # How fast `TrackerState.level` follows, per frame (our choice).
-_ELSEWHERE = 1.5  # Target sizes from its centre, along either axis: what is so far away is something else.
-# Where the target is looked at from for a first lesson: what is added to the search window, in its sides (our choice).
-_VIEWS = np.array([(0, 0, 0), *((x, y, side) for x in (-0.1, 0.1) for y in (-0.1, 0.1) for side in (-0.13, 0.15))],
-                  np.float32)
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
@@ -174,7 +149,7 @@ class Tracker:
 
     Raises:
       ValueError: a privileged network, which needs the answer as an input; `template_update` outside of 0..0.5; a
-        `search_side` that the network cannot see; `discriminant_every` without `tiles`.
+        `search_side` that the network cannot see.
     """
     if model.prior_channel:
       raise ValueError("a network with prior_channel sees the target's box as an input and cannot track")
@@ -188,9 +163,6 @@ class Tracker:
     if not 0 <= self.config.template_update <= 0.5:
       raise ValueError(f"tracker.template_update is {self.config.template_update}, expected 0 to 0.5: the first "
                        "template must stay the larger part")
-    if self.config.discriminant_every and not self.config.tiles:
-      raise ValueError("tracker.discriminant_every needs tracker.tiles, where it learns what else there is; set it to "
-                       "0 and the tracker.presence_... to values for that, see scripts/calibrate.py")
 
   def __eq__(self, other) -> bool:
     return isinstance(other, Tracker) and (self.model, self.config) == (other.model, other.config)
@@ -208,12 +180,11 @@ class Tracker:
       first = proposals.pattern(image, jnp.concatenate([jnp.full(2, image.shape[0] / 2), wh]))
       appearance = proposals.Appearance(first, first)
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(())
-    state = TrackerState(
+    return TrackerState(
         center_wh, encoded, encoded if config.template_update else None, sizes.init(center_wh[2:]),
-        absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), sure_for=zero, level=none,
-        candidate=center_wh[:2], evidence=none, appearance=appearance, discriminant=None,
+        absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), level=none, candidate=center_wh[:2],
+        evidence=none, appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None)
-    return self.taught(variables, state, frame, size) if config.discriminant_every else state
 
   def _encoded(self, variables, frame, center_wh, size) -> tuple[jax.Array, jax.Array, dict]:
     """The template crop [S, S] about a box, the box's size in it [2], and what the network makes of both."""
@@ -230,56 +201,41 @@ class Tracker:
     state, jump = self.moved_with_camera(state, frame, size)
     if not self.config.tiles:
       return self.follow(variables, state, frame, size)
-    return jax.lax.cond(self.looks_around(state, jump), lambda: self.search(variables, state, frame, size, jump),
+    return jax.lax.cond(self.is_elsewhere(state, jump), lambda: self.search(variables, state, frame, size, jump),
                         lambda: self.follow(variables, state, frame, size))
 
   def is_lost(self, state: TrackerState) -> jax.Array:
     """bool []: whether the target has been absent for so long that it may be anywhere."""
     return state.absent_for > self.config.lost_after
 
-  def looks_around(self, state: TrackerState, jump: Jump) -> jax.Array:
-    """bool []: whether to look outside of the search window: the target may be there, because it is lost or the camera
-    has jumped, or it is time to learn what else there is.
-    """
-    return self.is_lost(state) | jump.happened | self._lesson_due(state)
-
-  def _lesson_due(self, state) -> jax.Array:
-    """bool []: early on in frames 1, 2, 4 and so on, because one look says little. From then on regularly, where all
-    frames since the last lesson surely showed the target: it may have become something else in any other.
-    """
-    every, number = self.config.discriminant_every, state.age + 1
-    if not every:
-      return jnp.zeros((), bool)
-    early = (number < every) & (number & (number - 1) == 0)
-    return (state.absent_for == 0) & (early | (number % every == 0) & (state.sure_for >= every - 1))
+  def is_elsewhere(self, state: TrackerState, jump: Jump) -> jax.Array:
+    """bool []: whether the target may be outside of the search window: it is lost, or the camera has jumped."""
+    return self.is_lost(state) | jump.happened
 
   def follow(self, variables, state: TrackerState, frame: jax.Array,
              size: jax.Array) -> tuple[TrackerState, Output]:
     """One frame further after `moved_with_camera`, looking at the search window."""
     window = self.search_window(state, size)
-    state, output, sight = self._taken(state, self.look(variables, state, frame, size, window[None]), size)
-    return self._with_recent_look(variables, state, frame, size, sight.sure), output
+    state, output, sure = self._taken(state, self.look(variables, state, frame, size, window[None]), size)
+    return self._with_recent_look(variables, state, frame, size, sure), output
 
   def search(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array,
              jump: Jump) -> tuple[TrackerState, Output]:
     """One frame further after `moved_with_camera`, looking at the search window, at the place it had before a jump that
-    is not sure, and at all tiles, as one batch. Of a target that is not lost the tiles tell only what else there is; if
-    it is in neither place after a jump, it is lost and may be anywhere.
+    is not sure, and at all tiles, as one batch. Of a target that is not lost the tiles tell nothing; if it is in
+    neither place after a jump, it is lost and may be anywhere.
     """
-    window, lost_for, lesson = self.search_window(state, size), self._lost_for(state), self._lesson_due(state)
+    window, lost_for = self.search_window(state, size), self._lost_for(state)
     reach = window[2] / 2 * self.config.growth ** lost_for.astype(jnp.float32)
-    tiles = self._tiles(state, frame, size, jnp.where(lesson, jnp.max(size), reach), lost_for)
+    places = proposals.propose(frame, size, state.appearance, state.center_wh, reach, window[2] / 4, lost_for,
+                               self.config.tiles)
+    tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
     unmoved = window.at[:2].add(jnp.where(jump.sure, 0.0, -jump.moved))
     look = self.look(variables, state, frame, size, jnp.concatenate([window[None], unmoved[None], tiles]))
-    state, output, sight = self._taken(state, look, size)
-    if self.config.discriminant_every:
-      learnt = jax.lax.cond(lesson & sight.sure, lambda: self._lesson(state, look, sight.features[None]),
-                            lambda: state.discriminant)
-      state = state.replace(discriminant=learnt)
+    state, output, _ = self._taken(state, look, size)
     anywhere = self.config.lost_after + self._frames_to_cover(window[2], size)
     least = jnp.where(jump.happened & ~output.present, anywhere, 0)
-    state = state.replace(absent_for=jnp.maximum(state.absent_for, least))
-    return self._with_recent_look(variables, state, frame, size, sight.sure), output
+    return state.replace(absent_for=jnp.maximum(state.absent_for, least)), output
 
   def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
     """`step` over frames [T, H, W] as one program (`lax.scan`); outputs have a leading axis T."""
@@ -296,36 +252,7 @@ class Tracker:
     centre = (box[..., :2] + box[..., 2:]) / 2 - side / 2
     return Look(windows, images, out["presence_logit"],
                 jax.nn.sigmoid(out["class_logit"]) * jax.nn.sigmoid(out["quality_logit"]),
-                windows[:, None, None, :2] + centre / scale, (box[..., 2:] - box[..., :2]) / scale, out["response"])
-
-  def taught(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array) -> TrackerState:
-    """After a lesson in a frame that shows the target at `state.center_wh`, seen from several windows."""
-    window = self.search_window(state, size)
-    tiles = self._tiles(state, frame, size, jnp.max(size), jnp.zeros((), jnp.int32))
-    views = window + window[2] * _VIEWS
-    look = self.look(variables, state, frame, size, jnp.concatenate([views, tiles]))
-    seen = jax.tree.map(lambda x: x[:len(views)].reshape(len(views), -1, *x.shape[3:]),
-                        (look.centre, look.cell_score, look.features))
-    # In each view the best cell whose box is about the target's, otherwise the one whose box is nearest.
-    apart = jnp.abs(seen[0] - state.center_wh[:2]).max(-1) / _size(state.center_wh)
-    cells = jnp.where(apart <= 0.5, seen[1], -apart).argmax(1)
-    return state.replace(discriminant=self._lesson(state, look, seen[2][jnp.arange(len(views)), cells]))
-
-  def _tiles(self, state, frame, size, reach, turn) -> jax.Array:
-    """[K, 3] windows at the target's scale about places within reach, see `proposals.propose`."""
-    side = self._side(state.center_wh)
-    places = proposals.propose(frame, size, state.appearance, state.center_wh, reach, side / 4, turn,
-                               self.config.tiles)
-    return jnp.concatenate([places, jnp.full((len(places), 1), side)], 1)
-
-  def _lesson(self, state, look, looks) -> discriminant.Discriminant:
-    """What is in the windows away from the target is something else; the more it is like it, the more that counts."""
-    elsewhere = jnp.abs(look.centre - state.center_wh[:2]).max(-1) > _ELSEWHERE * _size(state.center_wh)
-    weights = jnp.where(elsewhere, look.cell_score**2, 0.0)
-    others = look.features.reshape(-1, looks.shape[1]), weights.reshape(-1)
-    if state.discriminant is None:
-      return discriminant.init(looks, *others)
-    return discriminant.learn(state.discriminant, looks, *others)
+                windows[:, None, None, :2] + centre / scale, (box[..., 2:] - box[..., :2]) / scale)
 
   def _lost_for(self, state) -> jax.Array:
     return jnp.maximum(state.absent_for - self.config.lost_after, 0)
@@ -368,21 +295,20 @@ class Tracker:
     return jnp.concatenate([centre, side[None]])
 
   def _taken(self, state: TrackerState, look: Look,
-             frame_size: jax.Array) -> tuple[TrackerState, Output, Sight]:
-    """The state after the best cell of all windows is taken for the target, or the target for absent."""
+             frame_size: jax.Array) -> tuple[TrackerState, Output, jax.Array]:
+    """The state after the best cell of all windows is taken for the target, or the target for absent.
+
+    Also returns whether the target is surely seen, as it was in the frame before.
+    """
     config, lost, last_wh = self.config, self.is_lost(state), state.center_wh[2:]
     penalty = _change_penalty(look.wh, last_wh, config.scale_penalty)
     # In a grown or far window anything can look like the target; only what has its size may bring it back.
     consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
-    near = quality = look.cell_score * penalty
-    scores = jnp.zeros_like(quality)
-    if config.discriminant_every:
-      scores = discriminant.score(state.discriminant, look.features)
-      near *= jnp.exp(config.score_discriminant * jnp.minimum(scores - 1, 0))
+    quality = look.cell_score * penalty
     # A target that is not lost is in the search window or, if the camera did not jump after all, in the second one.
     # Relative to the best there: in images unlike those of the training all scores are lower, which must not lend the
     # expected place more weight.
-    near = near / jnp.maximum(near[:2].max(), peaks.LEAST_SCORE) * (1 - config.window)
+    near = quality / jnp.maximum(quality[:2].max(), peaks.LEAST_SCORE) * (1 - config.window)
     expected = self._expected(state, look)
     near += expected * config.window
     score = jnp.where(lost, jnp.where(consistent, quality, -1.0), near)
@@ -391,7 +317,7 @@ class Tracker:
     of_cells = lambda x: flat(x)[jnp.arange(len(cells)), cells]
     ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(flat(quality), flat(look.centre), cells,
                                                     _size(state.center_wh))
-    log_odds = peaks.log_odds(look.presence_logit, ratios, of_cells(scores), config)
+    log_odds = peaks.log_odds(look.presence_logit, ratios, config)
     sums = self._evidence(state, of_cells(look.centre), jnp.where(of_cells(consistent), log_odds, -jnp.inf))
     doubtful = ~lost & (of_cells(expected) < _FAR) & (ratios < config.jump_ratio)
     window = jnp.where(lost, sums.argmax(), jnp.where(doubtful, -jnp.inf, log_odds)[:2].argmax())
@@ -411,12 +337,11 @@ class Tracker:
     state = state.replace(
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
-        sure_for=jnp.where(sure, state.sure_for + 1, 0),
         motion=self._next_motion(state, proposal[:2] - look.windows[window, :2], present & ~lost), presence=presence,
         level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
         candidate=proposal[:2], evidence=jnp.where(lost & ~found, sums[window], 0.0),
         appearance=self._next_appearance(state, look, window, proposal, sure))
-    return state, output, Sight(sure, pick(look.features))
+    return state, output, sure
 
   def _evidence(self, state, places, log_odds) -> jax.Array:
     """[K] that a lost target is at places [K, 2], from log odds of its presence in this frame [K]: Page's cumulative
