@@ -136,7 +136,7 @@ class _Profile:
   def before(self, taken: int):
     """To be called before the step number `taken` of this start."""
     if self._count and taken == _PROFILE_AFTER + 1:
-      # Without Python's calls: to stop tracing those while a save's threads come and go can crash the process.
+      # Without Python's calls: to stop tracing those while a save's threads came and went has crashed the process once.
       options = jax.profiler.ProfileOptions()
       options.python_tracer_level = 0
       jax.profiler.start_trace(self._folder, profiler_options=options)
