@@ -255,6 +255,19 @@ def test_evidence_adds_up(levels, found):
   assert follow(LOST | {"found_above": 0.5}, frames, [*home, SIDE, SIDE])[1][3:].any()  # Or without that share.
 
 
+@pytest.mark.parametrize("sizes, level, price, waits", [
+    (2, 170, 5, 1),  # Near ones cost nothing.
+    (5, 170, 5, 7),  # Log odds of 1.33 exceed 5 log(5 / (2.5 + 0.2 n)) from n = 7 lost frames on.
+    (5, 170, 0, 1), (8, 170, 5, 19), (8, 170, 0, 1),
+    (8, 255, 5, 1)])  # Nor can any price, at most 4, keep off what has log odds of 8.
+def test_far_places_cost_more(sizes, level, price, waits):
+  home = (16, 20)
+  frames = scene([[home]] * 2 + [[]] * 2 + [[(home[0] + sizes * SIDE, home[1], level)]] * 25)
+  _, present, _ = follow(LOST | {"found_above": 0.05, "found_far": float(price)}, frames, [*home, SIDE, SIDE])
+  assert present[0] and not present[1:3].any()
+  assert abs(present[3:].argmax() + 1 - waits) <= 1 + waits // 5 and present[3:].any()  # Boxes lie on a grid.
+
+
 def over_ground(*shown):
   """Frames [T, H, W] of (the view's place in a world, the places of bright squares)."""
   world, frames = 50 + 5 * (ground(1) - 110), []  # Of so much contrast that the squares do not count.
@@ -302,14 +315,15 @@ def test_a_look_alike_in_the_old_place(sure, place):
   assert out.present and off(out.box, place) < SIDE / 2
 
 
-def test_a_target_in_none_of_both_places_may_be_anywhere():
+@pytest.mark.parametrize("price", [0.0, 5.0])
+def test_a_target_in_none_of_both_places_may_be_anywhere(price):
   """What the tiles show does not count in the frame of the jump, but in the next ones, long before the target would be
-  lost otherwise, and over the whole frame.
+  lost otherwise, over the whole frame, and without a price for being far.
   """
   far = (200, 130)
   frames = over_ground(*[(BEFORE, [HERE])] * 3, *[(AFTER, [far])] * 6)
   np.testing.assert_allclose(moved(frames[2], frames[3]), np.subtract(BEFORE, AFTER), atol=2)
-  config = {"camera_compensation": True, "tiles": 4, "lost_after": 50, "growth": 1.01}
+  config = {"camera_compensation": True, "tiles": 4, "lost_after": 50, "growth": 1.01, "found_far": price}
   boxes, present, _ = follow(config, frames, [*HERE, SIDE, SIDE])
   assert not present[2] and present[-1]
   assert off(boxes[-1], far) < SIDE / 2

@@ -8,7 +8,6 @@ for either in one window that grows from frame to frame until it covers the fram
 target's own scale about the places of the frame that look most like it and others. Absent is reported as absent.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import flax
@@ -38,6 +37,7 @@ def default_config() -> ml_collections.ConfigDict:
       sure_above=0.6,  # Presence above this: what is seen may serve as a recent look of the target.
       found_above=0.5,  # A lost target is taken up again where log odds of presence, summed up over frames, reach this,
       found_share=0.0,  # each less this share of what they were while it was followed,
+      found_far=0.0,  # and this much besides per e-fold of the way from where it was last seen (`Tracker._price`),
       found_size_change=2.0,  # of what is at most this many times larger or smaller than it was.
       lost_after=5,  # Absent frames in a row after which the target counts as lost.
       growth=1.15,  # Per lost frame: of the search window, or of the region from which the tiles are taken.
@@ -133,6 +133,10 @@ class Look(NamedTuple):
 
 
 _LEVEL_RATE = 0.1  # How fast `TrackerState.level` follows, per frame (our choice).
+# How far a lost target may have gone without a price, in target sizes: at first, and more per frame; the largest price.
+# Chosen on simulated sequences (docs/experiments.md), as are the others here.
+_WAY, _WAY_PER_FRAME, _HIGHEST_PRICE = 2.5, 0.2, 4.0
+_ANYWHERE = 10**6  # Frames after which a lost target may be anywhere.
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
@@ -222,8 +226,9 @@ class Tracker:
   def search(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array,
              jump: Jump) -> tuple[TrackerState, Output]:
     """One frame further after `moved_with_camera`, looking at the search window, at the place it had before a jump that
-    is not sure, and at all tiles, as one batch. Of a target that is not lost the tiles tell nothing; if it is in
-    neither place after a jump, it is lost and may be anywhere.
+    is not sure, and at all tiles, as one batch. Of a target that is not lost the tiles tell nothing. One that was
+    seen before a jump and is in neither place after it is lost and may be anywhere: the estimate was wrong. One that
+    was not seen before it says nothing about a sure estimate.
     """
     window, lost_for = self.search_window(state, size), self._lost_for(state)
     reach = window[2] / 2 * self.config.growth ** lost_for.astype(jnp.float32)
@@ -232,9 +237,10 @@ class Tracker:
     tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
     unmoved = window.at[:2].add(jnp.where(jump.sure, 0.0, -jump.moved))
     look = self.look(variables, state, frame, size, jnp.concatenate([window[None], unmoved[None], tiles]))
+    was_lost = self.is_lost(state)
     state, output, _ = self._taken(state, look, size)
-    anywhere = self.config.lost_after + self._frames_to_cover(window[2], size)
-    least = jnp.where(jump.happened & ~output.present, anywhere, 0)
+    astray = jump.happened & ~output.present & ~(was_lost & jump.sure)
+    least = jnp.where(astray, self.config.lost_after + _ANYWHERE, 0)
     return state.replace(absent_for=jnp.maximum(state.absent_for, least)), output
 
   def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
@@ -256,13 +262,6 @@ class Tracker:
 
   def _lost_for(self, state) -> jax.Array:
     return jnp.maximum(state.absent_for - self.config.lost_after, 0)
-
-  def _frames_to_cover(self, side, size) -> jax.Array:
-    """int32 [] lost frames after which tiles come from the whole frame, at least 1; they never do without growth."""
-    if self.config.growth <= 1:
-      return jnp.ones((), jnp.int32)
-    frames = jnp.log(2.0 * jnp.max(size) / side) / math.log(self.config.growth)
-    return jnp.maximum(jnp.ceil(frames), 1).astype(jnp.int32)
 
   def moved_with_camera(self, state: TrackerState, frame: jax.Array, size: jax.Array) -> tuple[TrackerState, Jump]:
     """The state with the target's place moved as the background has, where that is far against the search window: a
@@ -348,11 +347,20 @@ class Tracker:
     sum ("Continuous Inspection Schemes", Biometrika 1954). Near the place of the frame before it counts on.
 
     A look-alike is there as long as one likes, but less like the target than the target was: what is asked of every
-    frame is a share of that.
+    frame is a share of that. It is asked more of far places: look-alikes are everywhere, the target is mostly near.
     """
     apart = jnp.abs(places - state.candidate).max(-1)
     before = jnp.where(apart <= template_window(state.center_wh)[2] / 2, state.evidence, 0.0)
-    return jnp.maximum(before + log_odds - self.config.found_share * jnp.maximum(state.level, 0.0), 0.0)
+    asked = self.config.found_share * jnp.maximum(state.level, 0.0) + self._price(state, places)
+    return jnp.maximum(before + log_odds - asked, 0.0)
+
+  def _price(self, state, places) -> jax.Array:
+    """[K] log odds against places [K, 2] of a lost target for being far from where it was last seen. It was hidden or
+    unclear there and has gone on from there, unless the camera jumped to where it is in none of the windows.
+    """
+    way = jnp.linalg.norm(places - state.center_wh[:2], axis=-1) / _size(state.center_wh)
+    without = _WAY + _WAY_PER_FRAME * self._lost_for(state)
+    return jnp.minimum(self.config.found_far * jnp.log(jnp.maximum(way / without, 1.0)), _HIGHEST_PRICE)
 
   def _expected(self, state, look) -> jax.Array:
     """How near every cell [K, n, n] is to where the target is expected, 0..1, if it was last in the window's middle."""
