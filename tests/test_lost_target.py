@@ -331,6 +331,18 @@ def test_a_target_in_none_of_both_places_may_be_anywhere(price):
   assert not follow(config, still, [*HERE, SIDE, SIDE])[1][2:].any()
 
 
+@pytest.mark.parametrize("price, found", [(0.0, True), (5.0, False)])
+def test_a_target_hidden_before_a_jump_is_near_where_that_takes_it(price, found):
+  """That it is not seen after the jump either does not prove the estimate wrong: far places keep their price."""
+  far = (200, 130)
+  frames = over_ground(*[(BEFORE, [HERE])] * 3, *[(BEFORE, [])] * 3, (AFTER, []), *[(AFTER, [far])] * 6)
+  config = {"camera_compensation": True, "tiles": 4, "lost_after": 1, "growth": 3.0, "found_far": price}
+  _, present, state = follow(config, frames, [*HERE, SIDE, SIDE])
+  assert present[:2].all() and not present[2:6].any() and present[6:].any() == found
+  if not found:
+    np.testing.assert_allclose(state.center_wh[:2], np.add(THERE, SIDE / 2), atol=SIDE / 2)
+
+
 def test_a_hidden_target_moves_with_jumps_only():
   """A slow motion of the view may be the camera following it: 8 pixels are less than a quarter of the window."""
   frames = over_ground((BEFORE, [HERE]), (BEFORE, []), ((108, 200), []), ((208, 140), []))
