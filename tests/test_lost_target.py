@@ -268,6 +268,14 @@ def test_far_places_cost_more(sizes, level, price, waits):
   assert abs(present[3:].argmax() + 1 - waits) <= 1 + waits // 5 and present[3:].any()  # Boxes lie on a grid.
 
 
+def test_no_price_once_something_was_taken_up():
+  """It may have been something else, and where that is lost says nothing of the target."""
+  home, far = (16, 20), (16 + 8 * SIDE, 20)
+  frames = scene([[home]] * 2 + [[]] * 2 + [[home]] * 3 + [[]] * 2 + [[(*far, 170)]] * 3)
+  _, present, _ = follow(LOST | {"found_above": 0.05, "found_far": 5.0}, frames, [*home, SIDE, SIDE])
+  assert present[4:6].all() and not present[6:8].any() and present[9]  # At first it would take 19 frames.
+
+
 def over_ground(*shown):
   """Frames [T, H, W] of (the view's place in a world, the places of bright squares)."""
   world, frames = 50 + 5 * (ground(1) - 110), []  # Of so much contrast that the squares do not count.

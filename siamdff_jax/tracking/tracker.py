@@ -8,6 +8,7 @@ for either in one window that grows from frame to frame until it covers the fram
 target's own scale about the places of the frame that look most like it and others. Absent is reported as absent.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import flax
@@ -61,6 +62,7 @@ class TrackerState:
     age: int32 [] frames since the first.
     motion: of the target's centre.
     presence: [] of the last frame, 0..1.
+    place_known: bool [] whether a lost target is surely about where it was last seen.
     level: [] running mean of the log odds of presence while the target is followed.
     candidate: [2] where a lost target may be,
     evidence: [] of that, log odds, at least 0.
@@ -76,6 +78,7 @@ class TrackerState:
   age: jax.Array
   motion: motion.MotionState
   presence: jax.Array
+  place_known: jax.Array
   level: jax.Array
   candidate: jax.Array
   evidence: jax.Array
@@ -134,9 +137,8 @@ class Look(NamedTuple):
 
 _LEVEL_RATE = 0.1  # How fast `TrackerState.level` follows, per frame (our choice).
 # How far a lost target may have gone without a price, in target sizes: at first, and more per frame; the largest price.
-# Chosen on simulated sequences (docs/experiments.md), as are the others here.
+# Chosen on simulated sequences (docs/experiments.md).
 _WAY, _WAY_PER_FRAME, _HIGHEST_PRICE = 2.5, 0.2, 4.0
-_ANYWHERE = 10**6  # Frames after which a lost target may be anywhere.
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
@@ -186,7 +188,7 @@ class Tracker:
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(())
     return TrackerState(
         center_wh, encoded, encoded if config.template_update else None, sizes.init(center_wh[2:]),
-        absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), level=none, candidate=center_wh[:2],
+        absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), place_known=jnp.ones((), bool), level=none, candidate=center_wh[:2],
         evidence=none, appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None)
 
@@ -226,9 +228,8 @@ class Tracker:
   def search(self, variables, state: TrackerState, frame: jax.Array, size: jax.Array,
              jump: Jump) -> tuple[TrackerState, Output]:
     """One frame further after `moved_with_camera`, looking at the search window, at the place it had before a jump that
-    is not sure, and at all tiles, as one batch. Of a target that is not lost the tiles tell nothing. One that was
-    seen before a jump and is in neither place after it is lost and may be anywhere: the estimate was wrong. One that
-    was not seen before it says nothing about a sure estimate.
+    is not sure, and at all tiles, as one batch. Of a target that is not lost the tiles tell nothing; if it is in
+    neither place after a jump, it is lost and may be anywhere.
     """
     window, lost_for = self.search_window(state, size), self._lost_for(state)
     reach = window[2] / 2 * self.config.growth ** lost_for.astype(jnp.float32)
@@ -239,9 +240,12 @@ class Tracker:
     look = self.look(variables, state, frame, size, jnp.concatenate([window[None], unmoved[None], tiles]))
     was_lost = self.is_lost(state)
     state, output, _ = self._taken(state, look, size)
-    astray = jump.happened & ~output.present & ~(was_lost & jump.sure)
-    least = jnp.where(astray, self.config.lost_after + _ANYWHERE, 0)
-    return state.replace(absent_for=jnp.maximum(state.absent_for, least)), output
+    anywhere = self.config.lost_after + self._frames_to_cover(window[2], size)
+    missed = jump.happened & ~output.present
+    least = jnp.where(missed, anywhere, 0)
+    # A target that was hidden before the jump, too, says nothing about a sure estimate.
+    place_known = state.place_known & (~missed | was_lost & jump.sure)
+    return state.replace(absent_for=jnp.maximum(state.absent_for, least), place_known=place_known), output
 
   def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
     """`step` over frames [T, H, W] as one program (`lax.scan`); outputs have a leading axis T."""
@@ -262,6 +266,13 @@ class Tracker:
 
   def _lost_for(self, state) -> jax.Array:
     return jnp.maximum(state.absent_for - self.config.lost_after, 0)
+
+  def _frames_to_cover(self, side, size) -> jax.Array:
+    """int32 [] lost frames after which tiles come from the whole frame, at least 1; they never do without growth."""
+    if self.config.growth <= 1:
+      return jnp.ones((), jnp.int32)
+    frames = jnp.log(2.0 * jnp.max(size) / side) / math.log(self.config.growth)
+    return jnp.maximum(jnp.ceil(frames), 1).astype(jnp.int32)
 
   def moved_with_camera(self, state: TrackerState, frame: jax.Array, size: jax.Array) -> tuple[TrackerState, Jump]:
     """The state with the target's place moved as the background has, where that is far against the search window: a
@@ -337,6 +348,7 @@ class Tracker:
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
         motion=self._next_motion(state, proposal[:2] - look.windows[window, :2], present & ~lost), presence=presence,
+        place_known=state.place_known & ~(lost & found),
         level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
         candidate=proposal[:2], evidence=jnp.where(lost & ~found, sums[window], 0.0),
         appearance=self._next_appearance(state, look, window, proposal, sure))
@@ -347,7 +359,7 @@ class Tracker:
     sum ("Continuous Inspection Schemes", Biometrika 1954). Near the place of the frame before it counts on.
 
     A look-alike is there as long as one likes, but less like the target than the target was: what is asked of every
-    frame is a share of that. It is asked more of far places: look-alikes are everywhere, the target is mostly near.
+    frame is a share of that. Of far places more is asked: look-alikes are everywhere, the target is mostly near.
     """
     apart = jnp.abs(places - state.candidate).max(-1)
     before = jnp.where(apart <= template_window(state.center_wh)[2] / 2, state.evidence, 0.0)
@@ -355,12 +367,14 @@ class Tracker:
     return jnp.maximum(before + log_odds - asked, 0.0)
 
   def _price(self, state, places) -> jax.Array:
-    """[K] log odds against places [K, 2] of a lost target for being far from where it was last seen. It was hidden or
-    unclear there and has gone on from there, unless the camera jumped to where it is in none of the windows.
+    """[K] log odds against places [K, 2] of a lost target for being far from where it was last seen. None where that
+    tells nothing: after a jump of the camera to where it was not found, or once a target has been taken up again, for
+    every second one that is lost after that was not the target.
     """
     way = jnp.linalg.norm(places - state.center_wh[:2], axis=-1) / _size(state.center_wh)
-    without = _WAY + _WAY_PER_FRAME * self._lost_for(state)
-    return jnp.minimum(self.config.found_far * jnp.log(jnp.maximum(way / without, 1.0)), _HIGHEST_PRICE)
+    free = _WAY + _WAY_PER_FRAME * self._lost_for(state)
+    price = jnp.minimum(self.config.found_far * jnp.log(jnp.maximum(way / free, 1.0)), _HIGHEST_PRICE)
+    return jnp.where(state.place_known, price, 0.0)
 
   def _expected(self, state, look) -> jax.Array:
     """How near every cell [K, n, n] is to where the target is expected, 0..1, if it was last in the window's middle."""
