@@ -38,7 +38,6 @@ def default_config() -> ml_collections.ConfigDict:
       sure_above=0.6,  # Presence above this: what is seen may serve as a recent look of the target.
       found_above=0.5,  # A lost target is taken up again where log odds of presence, summed up over frames, reach this,
       found_share=0.0,  # each less this share of what they were while it was followed,
-      found_far=0.0,  # and this much besides per e-fold of the way from where it was last seen (`Tracker._price`),
       found_size_change=2.0,  # of what is at most this many times larger or smaller than it was.
       lost_after=5,  # Absent frames in a row after which the target counts as lost.
       growth=1.15,  # Per lost frame: of the search window, or of the region from which the tiles are taken.
@@ -62,7 +61,6 @@ class TrackerState:
     age: int32 [] frames since the first.
     motion: of the target's centre.
     presence: [] of the last frame, 0..1.
-    place_known: bool [] whether a lost target is surely about where it was last seen.
     level: [] running mean of the log odds of presence while the target is followed.
     candidate: [2] where a lost target may be,
     evidence: [] of that, log odds, at least 0.
@@ -78,7 +76,6 @@ class TrackerState:
   age: jax.Array
   motion: motion.MotionState
   presence: jax.Array
-  place_known: jax.Array
   level: jax.Array
   candidate: jax.Array
   evidence: jax.Array
@@ -136,9 +133,6 @@ class Look(NamedTuple):
 
 
 _LEVEL_RATE = 0.1  # How fast `TrackerState.level` follows, per frame (our choice).
-# How far a lost target may have gone without a price, in target sizes: at first, and more per frame; the largest price.
-# Chosen on simulated sequences (docs/experiments.md).
-_WAY, _WAY_PER_FRAME, _HIGHEST_PRICE = 2.5, 0.2, 4.0
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
@@ -188,7 +182,7 @@ class Tracker:
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros(())
     return TrackerState(
         center_wh, encoded, encoded if config.template_update else None, sizes.init(center_wh[2:]),
-        absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), place_known=jnp.ones((), bool), level=none, candidate=center_wh[:2],
+        absent_for=zero, age=zero, motion=motion.init(), presence=jnp.ones(()), level=none, candidate=center_wh[:2],
         evidence=none, appearance=appearance,
         thumbnail=egomotion.thumbnail(frame, size) if config.camera_compensation else None)
 
@@ -238,14 +232,10 @@ class Tracker:
     tiles = jnp.concatenate([places, jnp.full((len(places), 1), window[2])], 1)
     unmoved = window.at[:2].add(jnp.where(jump.sure, 0.0, -jump.moved))
     look = self.look(variables, state, frame, size, jnp.concatenate([window[None], unmoved[None], tiles]))
-    was_lost = self.is_lost(state)
     state, output, _ = self._taken(state, look, size)
     anywhere = self.config.lost_after + self._frames_to_cover(window[2], size)
-    missed = jump.happened & ~output.present
-    least = jnp.where(missed, anywhere, 0)
-    # A target that was hidden before the jump, too, says nothing about a sure estimate.
-    place_known = state.place_known & (~missed | was_lost & jump.sure)
-    return state.replace(absent_for=jnp.maximum(state.absent_for, least), place_known=place_known), output
+    least = jnp.where(jump.happened & ~output.present, anywhere, 0)
+    return state.replace(absent_for=jnp.maximum(state.absent_for, least)), output
 
   def chunk(self, variables, state: TrackerState, frames: jax.Array) -> tuple[TrackerState, Output]:
     """`step` over frames [T, H, W] as one program (`lax.scan`); outputs have a leading axis T."""
@@ -348,7 +338,6 @@ class Tracker:
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
         motion=self._next_motion(state, proposal[:2] - look.windows[window, :2], present & ~lost), presence=presence,
-        place_known=state.place_known & ~(lost & found),
         level=state.level + jnp.where(present & ~lost, _LEVEL_RATE * (log_odds[window] - state.level), 0.0),
         candidate=proposal[:2], evidence=jnp.where(lost & ~found, sums[window], 0.0),
         appearance=self._next_appearance(state, look, window, proposal, sure))
@@ -359,22 +348,11 @@ class Tracker:
     sum ("Continuous Inspection Schemes", Biometrika 1954). Near the place of the frame before it counts on.
 
     A look-alike is there as long as one likes, but less like the target than the target was: what is asked of every
-    frame is a share of that. Of far places more is asked: look-alikes are everywhere, the target is mostly near.
+    frame is a share of that.
     """
     apart = jnp.abs(places - state.candidate).max(-1)
     before = jnp.where(apart <= template_window(state.center_wh)[2] / 2, state.evidence, 0.0)
-    asked = self.config.found_share * jnp.maximum(state.level, 0.0) + self._price(state, places)
-    return jnp.maximum(before + log_odds - asked, 0.0)
-
-  def _price(self, state, places) -> jax.Array:
-    """[K] log odds against places [K, 2] of a lost target for being far from where it was last seen. None where that
-    tells nothing: after a jump of the camera to where it was not found, or once a target has been taken up again, for
-    every second one that is lost after that was not the target.
-    """
-    way = jnp.linalg.norm(places - state.center_wh[:2], axis=-1) / _size(state.center_wh)
-    free = _WAY + _WAY_PER_FRAME * self._lost_for(state)
-    price = jnp.minimum(self.config.found_far * jnp.log(jnp.maximum(way / free, 1.0)), _HIGHEST_PRICE)
-    return jnp.where(state.place_known, price, 0.0)
+    return jnp.maximum(before + log_odds - self.config.found_share * jnp.maximum(state.level, 0.0), 0.0)
 
   def _expected(self, state, look) -> jax.Array:
     """How near every cell [K, n, n] is to where the target is expected, 0..1, if it was last in the window's middle."""
