@@ -3,9 +3,9 @@
 `init(variables, frame, box) -> state` and `step(variables, state, frame) -> (state, Output)`. Post-processing is the
 Siamese family's: a penalty on sudden changes of scale and aspect, a window about the expected place, a size that
 follows slowly. There is no minimum size. When presence is low for some frames the target counts as lost: the
-window is off, and the target is taken up again only on enough evidence for what has about its last size. It is looked
-for either in one window that grows from frame to frame until it covers the frame, or (`tiles`) in windows at the
-target's own scale about the places of the frame that look most like it and others. Absent is reported as absent.
+window is off, and the target is taken up again only on enough evidence. It is looked for either in one window that
+grows from frame to frame until it covers the frame, or (`tiles`) in windows at the target's own scale about the places
+of the frame that look most like it and others. Absent is reported as absent.
 """
 
 import math
@@ -37,8 +37,7 @@ def default_config() -> ml_collections.ConfigDict:
       absent_below=0.35,  # Presence below this: the frame is reported as absent.
       sure_above=0.6,  # Presence above this: what is seen may serve as a recent look of the target.
       found_above=0.5,  # A lost target is taken up again where log odds of presence, summed up over frames, reach this,
-      found_share=0.0,  # each less this share of what they were while it was followed,
-      found_size_change=2.0,  # of what is at most this many times larger or smaller than it was.
+      found_share=0.0,  # each less this share of what they were while it was followed.
       lost_after=5,  # Absent frames in a row after which the target counts as lost.
       growth=1.15,  # Per lost frame: of the search window, or of the region from which the tiles are taken.
       tiles=0,  # Windows over the whole frame in which a lost target is looked for; 0: in one window, which grows.
@@ -300,25 +299,22 @@ class Tracker:
 
     Also returns whether the target is surely seen, as it was in the frame before.
     """
-    config, lost, last_wh = self.config, self.is_lost(state), state.center_wh[2:]
-    penalty = _change_penalty(look.wh, last_wh, config.scale_penalty)
-    # In a grown or far window anything can look like the target; only what has its size may bring it back.
-    consistent = _change(_padded_size(look.wh) / _padded_size(last_wh)) <= config.found_size_change
-    quality = look.cell_score * penalty
+    config, lost = self.config, self.is_lost(state)
+    quality = look.cell_score * _change_penalty(look.wh, state.center_wh[2:], config.scale_penalty)
     # A target that is not lost is in the search window or, if the camera did not jump after all, in the second one.
     # Relative to the best there: in images unlike those of the training all scores are lower, which must not lend the
     # expected place more weight.
     near = quality / jnp.maximum(quality[:2].max(), peaks.LEAST_SCORE) * (1 - config.window)
     expected = self._expected(state, look)
     near += expected * config.window
-    score = jnp.where(lost, jnp.where(consistent, quality, -1.0), near)
+    score = jnp.where(lost, quality, near)
     flat = lambda x: x.reshape(len(look.windows), -1, *x.shape[3:])
     cells = flat(score).argmax(1)  # One in every window.
     of_cells = lambda x: flat(x)[jnp.arange(len(cells)), cells]
     ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(flat(quality), flat(look.centre), cells,
                                                     _size(state.center_wh))
     log_odds = peaks.log_odds(look.presence_logit, ratios, config)
-    sums = self._evidence(state, of_cells(look.centre), jnp.where(of_cells(consistent), log_odds, -jnp.inf))
+    sums = self._evidence(state, of_cells(look.centre), log_odds)
     doubtful = ~lost & (of_cells(expected) < _FAR) & (ratios < config.jump_ratio)
     window = jnp.where(lost, sums.argmax(), jnp.where(doubtful, -jnp.inf, log_odds)[:2].argmax())
     pick = lambda x: flat(x)[window, cells[window]]
@@ -331,7 +327,7 @@ class Tracker:
     found = sums[window] >= config.found_above
     present = jnp.where(lost, found, presence >= config.absent_below)
 
-    sure = (state.absent_for == 0) & present & (presence >= config.sure_above) & pick(consistent)
+    sure = (state.absent_for == 0) & present & (presence >= config.sure_above)
     center_wh = jnp.where(present, proposal, state.center_wh)
     output = Output(boxes.center_wh_to_xywh(center_wh), presence * pick(look.cell_score), present)
     state = state.replace(
