@@ -136,7 +136,9 @@ def test_a_save_that_still_writes_does_not_cost_the_next(tmp_path, caplog):
     for n in itertools.count():
       if time.monotonic() > until:
         return
-      with contextlib.suppress(FileNotFoundError):  # Between two files the folder may go, and come again.
+      # The folder may go, and come again, at any moment: between two files, and within mkdir, which
+      # finds it first and then does not.
+      with contextlib.suppress(FileNotFoundError, FileExistsError):
         left.mkdir(exist_ok=True)
         (left / str(n)).touch()
 
