@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -219,7 +220,7 @@ def put_a_file_in_place_of(folder):
 
 def test_a_vanished_folder_costs_one_save(tmp_path, caplog):
   """It vanishes between saves, and while one is being written; and a file stands in its place for a while."""
-  workdir = tmp_path / "run"
+  workdir, threads = tmp_path / "run", set(threading.enumerate())
   with checkpoints.Checkpoints(str(workdir)) as saved:
     saved.save(state(1), small.config(), GOOD)
     saved.wait()
@@ -236,6 +237,9 @@ def test_a_vanished_folder_costs_one_save(tmp_path, caplog):
     saved.save(state(5), small.config(), GOOD)
   warnings = [r.getMessage() for r in caplog.records if "could not be saved" in r.getMessage()]
   assert ["step 3" in warnings[0], "step 4" in warnings[1], len(warnings)] == [True, True, 2]
+  for thread in set(threading.enumerate()) - threads:  # A thread that waits for a failed one keeps the process alive.
+    thread.join(60)
+    assert not thread.is_alive(), thread
   assert same(restore(workdir), state(5))
 
 
