@@ -14,7 +14,7 @@ SCRIPT = pathlib.Path(__file__).resolve().parent.parent / "scripts" / "check_dat
 
 def run(format, root):
   command = [sys.executable, str(SCRIPT), f"--format={format}", f"--root={root}"]
-  return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+  return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def check_one(format, root):

@@ -86,7 +86,7 @@ def test_the_command_takes_trackers_one_after_the_other(root):
   command = [sys.executable, str(ROOT / "scripts" / "compare.py"), "--format", "antiuav410", "--root", root / "data",
              "--results", f"perfect={root / 'perfect'}", f"off={root / 'off'}", "--protocol", "antiuav410", "--out",
              root / "out"]
-  done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, check=False)
+  done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=False)
   assert done.returncode == 0, done.stderr
   assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:4]] == ["perfect", "off"]
   assert (root / "out" / "report.html").is_file()

@@ -16,7 +16,7 @@ BOX = [10, 20, 8, 4]
 def run(**flags):
   command = [sys.executable, str(ROOT / "scripts" / "score.py"), *(f"--{key}={value}" for key, value in flags.items())]
   environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-  return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+  return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
 
 
 @pytest.fixture

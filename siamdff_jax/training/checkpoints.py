@@ -169,10 +169,10 @@ class Checkpoints:
     quality = lambda metrics: metrics.get("quality", metrics.get("iou"))  # "iou": of older checkpoints.
     keep = managers.AnyPreservationPolicy([managers.LatestN(self._keep), managers.BestN(
         get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False)])
-    # `best_fn` is what makes the manager write the metrics to disk, for `find` and for the run after a restart.
     # Folders are made before `save` returns: where that fails in the background, other threads of Orbax may wait for
     # them for five minutes, and the end of the process with them.
     background = ocp.AsyncOptions(create_directories_asynchronously=False)
+    # `best_fn` is what makes the manager write the metrics to disk, for `find` and for the run after a restart.
     options = ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=quality, enable_async_checkpointing=True,
                                            async_options=background, cleanup_tmp_directories=True)
     self._manager = ocp.CheckpointManager(self.folder, options=options)
