@@ -1,12 +1,13 @@
 """Where the frames of a sequence come from: image files, a video, or an array.
 
-Every source yields single-channel frames, `uint8 [H, W]`. Colour is converted to grey by OpenCV's luma
-weights; 16-bit frames are mapped to 8 bits by one linear map per sequence (the 0.1 and 99.9 percentiles of its
-first frame; our choice: a map per frame would flicker). Either conversion is said once per sequence.
+Every source yields single-channel frames, `uint8 [H, W]`, with the pixels as stored: nothing is turned, whatever a
+file asks for (EXIF's orientation, a video's rotation). `grey` converts colour and deeper pixels. docs/inputs.md has
+everything that is read, how, and what is refused.
 """
 
+import collections
+import contextlib
 import dataclasses
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from input_pipeline import tiff, videos
 from input_pipeline.errors import DataError
+from input_pipeline.grey import ToGrey8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".ts")
@@ -57,7 +60,13 @@ class FrameSource(Protocol):
     """Frame `t` as uint8 [H, W]; raises DataError when it cannot be decoded. Safe to call from several threads."""
 
   def __iter__(self) -> Iterator[np.ndarray]:
-    """All frames in order; the fast way to read a video."""
+    """All frames in order; the fast way to read a video. Errors as `__getitem__`."""
+
+  def readable(self) -> Iterator[np.ndarray | DataError]:
+    """For every frame in order itself or, where it cannot be decoded, the error that it gives."""
+
+  def times(self) -> np.ndarray | None:
+    """float64 [T], seconds of each frame since the first; None where the source does not know."""
 
   def cutout(self, t: int) -> Cutout:
     """What is stored of frame `t`; errors as `__getitem__`."""
@@ -69,6 +78,16 @@ class FrameSource(Protocol):
 class _WholeFrames:
   """The defaults of sources that hold whole frames."""
 
+  def readable(self) -> Iterator[np.ndarray | DataError]:
+    for t in range(len(self)):
+      try:
+        yield self[t]
+      except DataError as error:
+        yield error
+
+  def times(self) -> np.ndarray | None:
+    return None
+
   def cutout(self, t: int) -> Cutout:
     return Cutout(self[t])
 
@@ -77,88 +96,88 @@ class _WholeFrames:
     return None
 
 
-class _ToGray8:
-  """Converts decoded frames to uint8 [H, W], with one map for the whole sequence."""
-
-  def __init__(self, where: str):
-    self._where = where
-    self._range = None  # (low, high) grey levels of the first frame, for frames deeper than 8 bits.
-    self._said = False
-
-  def __call__(self, image: np.ndarray, first_frame=None) -> np.ndarray:
-    """`first_frame`: a function returning the sequence's decoded first frame, called for deep frames only."""
-    if image.ndim == 3 and image.shape[2] == 1:
-      image = image[..., 0]
-    if image.ndim == 3:
-      self._say("colour frames, converted to grey")
-      if image.shape[2] == 4:
-        image = image[..., :3]
-      image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2GRAY)
-    if image.dtype == np.uint8:
-      return image
-    if self._range is None:
-      reference = image if first_frame is None else first_frame()
-      self._range = tuple(np.percentile(reference, [0.1, 99.9]).astype(float))
-      self._say(f"{image.dtype} frames, mapped to 8 bits by grey levels {self._range[0]:g}..{self._range[1]:g}")
-    low, high = self._range
-    return np.clip((image.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).round().astype(np.uint8)
-
-  def _say(self, text: str):
-    if not self._said:
-      logging.getLogger(__name__).info("%s: %s", self._where, text)
-      self._said = True
-
-
 class ImageFiles(_WholeFrames):
-  """Frames from image files, in the order given."""
+  """Frames from image files, in the order given; every page of a TIFF file is a frame."""
 
   def __init__(self, paths):
+    """Raises DataError for files of several kinds: they would be taken for more frames than there are."""
     self.paths = tuple(os.fspath(path) for path in paths)
-    self._convert = _ToGray8(os.path.dirname(self.paths[0]) if self.paths else "")
-    self._said_colours = False
+    where = os.path.dirname(self.paths[0]) if self.paths else ""
+    kinds = collections.Counter(_kind(path) for path in self.paths)
+    if len(kinds) > 1:
+      counts = " and ".join(f"{count} {kind} files" for kind, count in sorted(kinds.items()))
+      raise DataError(f"{where}: holds {counts}, expected frames of one kind; move the others elsewhere")
+    # (number in `paths`, the page of a TIFF file) of every frame.
+    self._places = [(i, page) for i, path in enumerate(self.paths)
+                    for page in (tiff.pages(path) if _kind(path) in tiff.SUFFIXES else [None])]
+    self._pages = collections.Counter(i for i, page in self._places if page)
+    self._convert = ToGrey8(where, lambda: map(self._decode, range(len(self))))
+    self._looked = False
 
   def __len__(self):
-    return len(self.paths)
+    return len(self._places)
 
   def __getitem__(self, t):
-    return self._convert(self._decode(t), lambda: self._decode(0))
+    return self._convert(self._decode(t), t)
 
   def __iter__(self):
     return (self[t] for t in range(len(self)))
 
   def encoded(self, t):
-    return Encoded(self._read(t).tobytes()) if _is_jpeg(self.paths[t]) else None
+    if _kind(self.paths[self._places[t][0]]) != ".jpg":
+      return None
+    data = self._read(t)
+    return Encoded(data.tobytes()) if _is_jpeg(data) else None
 
   def _read(self, t) -> np.ndarray:
-    path = self.paths[t]
+    path = self.paths[self._places[t][0]]
     try:
       data = np.fromfile(path, np.uint8)
     except OSError as error:
       raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     # libjpeg fills what is missing of a cut-off file with grey and only warns, so the end marker is looked for.
-    if not data.size or (data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-64:].tobytes()):
+    if not data.size or (_is_jpeg(data) and b"\xff\xd9" not in data[-64:].tobytes()):
       raise DataError(_unreadable(path, data.size))
     return data
 
   def _decode(self, t) -> np.ndarray:
-    path, data = self.paths[t], self._read(t)
-    if _is_jpeg(path) and self._said_colours:
-      flags = cv2.IMREAD_GRAYSCALE  # The luma that the file stores, not computed back from its colours.
-    else:
-      flags = cv2.IMREAD_UNCHANGED
+    number, page = self._places[t]
+    path = self.paths[number]
+    if page and self._pages[number] > 1:  # Only this page is read.
+      found, images = cv2.imreadmulti(os.fsencode(path), page.number, 1, flags=cv2.IMREAD_UNCHANGED)
+      if not found:
+        raise DataError(f"{path}: its page {page.number + 1} is not a readable image (truncated or corrupt)")
+      return page.as_stored(images[0])
+    data = self._read(t)
+    # Of a JPEG the luma that the file stores, not computed back from its colours.
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if _is_jpeg(data) else cv2.IMREAD_UNCHANGED
     image = cv2.imdecode(data, flags)
     if image is None:
       raise DataError(_unreadable(path, data.size))
-    if _is_jpeg(path) and not self._said_colours:
-      self._said_colours = True
-      if image.ndim == 3:
-        self._convert(image)  # Says it.
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    return image
+    if not self._looked:
+      self._looked = True
+      self._look(data, image, page)
+    return page.as_stored(image) if page else image
+
+  def _look(self, data, image, page):
+    """Says what is not taken over from the first file that is read."""
+    if _is_jpeg(data) and cv2.imdecode(data, cv2.IMREAD_UNCHANGED).ndim == 3:
+      self._convert.say("colour", "colour frames, converted to grey")
+    shown = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+    stored = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    if (page and page.orientation != 1) or not np.array_equal(shown, stored):
+      self._convert.say("turned", "the images ask to be turned when they are shown (EXIF orientation); their pixels "
+                                  "are read as stored, and boxes count in those")
 
 
-def _is_jpeg(path: str) -> bool:
-  return path.lower().endswith((".jpg", ".jpeg"))
+def _kind(path: str) -> str:
+  suffix = os.path.splitext(path)[1].lower()
+  return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
+
+
+def _is_jpeg(data: np.ndarray) -> bool:
+  """By its first bytes: a file's name may be wrong."""
+  return data[:2].tobytes() == b"\xff\xd8"
 
 
 def _unreadable(path: str, size: int) -> str:
@@ -166,17 +185,22 @@ def _unreadable(path: str, size: int) -> str:
 
 
 class VideoFile(_WholeFrames):
-  """Frames from a video file. Going forward is cheap; going back starts the decoder again from the first frame."""
+  """Frames from a video file. Going forward is cheap; going back starts the decoder again from the first frame.
+
+  Its length is the number of frames that it announces, or that it holds where these are more. A frame that is damaged
+  or beyond a file's end keeps its place and raises DataError when it is read.
+  """
 
   def __init__(self, path, num_frames: int | None = None):
-    """`num_frames`: how many frames to expect; None counts those that can be decoded (reads the whole video)."""
+    """`num_frames`: how many frames to expect; None looks how many there are (decodes the whole video)."""
     self.path = os.fspath(path)
     self._lock = threading.Lock()
-    self._capture, self._next = None, 0
-    self._convert = _ToGray8(self.path)
+    self._decoder = videos.Decoder(self.path)
+    self._convert = ToGrey8(self.path, lambda: videos.decoded(self.path))
+    self._found: videos.Scan | None = None
     if not os.path.isfile(self.path):
       raise DataError(f"{self.path}: no such video file")
-    self._length = sum(1 for _ in self._frames()) if num_frames is None else num_frames
+    self._length = self._scanned().announced if num_frames is None else num_frames
 
   def __len__(self):
     return self._length
@@ -185,39 +209,45 @@ class VideoFile(_WholeFrames):
     if not 0 <= t < len(self):
       raise IndexError(t)
     with self._lock:
-      if self._capture is None or t < self._next:
-        self._capture, self._next = self._open(), 0
-      while self._next < t and self._capture.grab():
-        self._next += 1
-      read, image = self._capture.read() if self._next == t else (False, None)
-      self._next += 1
-    if not read:
-      raise DataError(f"{self.path}: the video ends before frame {t} (expected {len(self)} frames)")
-    return self._convert(image)
+      frame = self._read(self._decoder, t)
+    if isinstance(frame, DataError):
+      raise frame
+    return frame
 
   def __iter__(self):
-    count = 0
-    for image in self._frames():
-      if count == len(self):
-        return
-      yield image
-      count += 1
-    if count < len(self):
-      raise DataError(f"{self.path}: the video ends after {count} frames, {len(self)} were expected")
+    for frame in self.readable():
+      if isinstance(frame, DataError):
+        raise frame
+      yield frame
 
-  def _frames(self):
-    capture = self._open()
-    while True:
-      read, image = capture.read()
-      if not read:
-        return
-      yield self._convert(image)
+  def readable(self):
+    with contextlib.closing(videos.Decoder(self.path)) as decoder:
+      for t in range(len(self)):
+        yield self._read(decoder, t)
 
-  def _open(self):
-    capture = cv2.VideoCapture(self.path)
-    if not capture.isOpened():
-      raise DataError(f"{self.path}: not a readable video")
-    return capture
+  def times(self):
+    times = self._scanned().times
+    return None if times is None or len(times) < len(self) else times[:len(self)]
+
+  def _scanned(self) -> videos.Scan:
+    self._found = self._found or videos.scan(self.path)
+    return self._found
+
+  def _read(self, decoder: videos.Decoder, t: int) -> np.ndarray | DataError:
+    if self._found is None:  # As long as every frame can be decoded nobody needs to know which cannot.
+      image = decoder.read(t, patience=0)
+      if image is not None:
+        return self._convert(image, t)
+    place = self._scanned().place
+    number = int(np.searchsorted(place, t))
+    image = decoder.read(number) if number < len(place) and place[number] == t else None
+    if image is not None:
+      return self._convert(image, t)
+    counts = f"{self._found.announced} announced, {len(place)} decoded"
+    if number < len(place):
+      return DataError(f"{self.path}: frame {t} of the video cannot be decoded ({counts})")
+    last = int(place[-1]) + 1 if len(place) else 0
+    return DataError(f"{self.path}: the video ends after {last} frames, {len(self)} were expected ({counts})")
 
 
 class ArrayFrames(_WholeFrames):
@@ -251,3 +281,10 @@ class ChangedFrames(_WholeFrames):
 
   def __iter__(self):
     return (self._change(frame, t) for t, frame in enumerate(self._frames))
+
+  def readable(self):
+    for t, frame in enumerate(self._frames.readable()):
+      yield frame if isinstance(frame, DataError) else self._change(frame, t)
+
+  def times(self):
+    return self._frames.times()

@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 
-import cv2
 import numpy as np
 import tqdm
 
@@ -13,6 +12,7 @@ from input_pipeline.datasets.formats import reader
 from input_pipeline.datasets.labels import Labels
 from input_pipeline.datasets.layout import find_sequences
 from input_pipeline.datasets.loading import check_size, is_outside
+from input_pipeline.datasets.media import missing_numbers, open_media
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ImageFiles
 from input_pipeline.sequences import from_labels
@@ -123,7 +123,10 @@ def _decode_all(source, path, report, progress) -> np.ndarray | None:
   """Decodes all frames; returns their sizes, int [T, 2] (width, height; 0 where unreadable), or None without frames."""
   sizes, unreadable = [], []
   try:
-    for size in _frame_sizes(source.find_media(path)):
+    media = source.find_media(path)
+    if isinstance(media, list) and (left_out := missing_numbers(media)):
+      report.warnings.append(left_out)
+    for size in _frame_sizes(media, report.labels):
       progress.update()
       if isinstance(size, DataError):
         unreadable.append(str(size))
@@ -135,6 +138,7 @@ def _decode_all(source, path, report, progress) -> np.ndarray | None:
     report.errors.append(str(error))
     return None
   report.frames = len(sizes) - len(unreadable)
+  unreadable = list(dict.fromkeys(unreadable))  # What is beyond a video's end says so with every frame.
   report.errors += unreadable[:_NAMED]
   if len(unreadable) > _NAMED:
     report.errors.append(f"{len(unreadable) - _NAMED} more unreadable frames")
@@ -144,21 +148,11 @@ def _decode_all(source, path, report, progress) -> np.ndarray | None:
   return np.array(sizes).reshape(-1, 2)
 
 
-def _frame_sizes(media) -> Iterator[tuple[int, int] | DataError]:
+def _frame_sizes(media, expected: int) -> Iterator[tuple[int, int] | DataError]:
   """(width, height) of every frame, or the error that it gives."""
-  if isinstance(media, list):
-    frames = ImageFiles(media)
-    for t in range(len(frames)):
-      try:
-        yield frames[t].shape[::-1]
-      except DataError as error:
-        yield error
-    return
-  capture = cv2.VideoCapture(os.fspath(media))
-  if not capture.isOpened():
-    raise DataError(f"{media}: not a readable video")
-  while (decoded := capture.read())[0]:
-    yield decoded[1].shape[1::-1]
+  frames = ImageFiles(media) if isinstance(media, list) else open_media(media, expected)[0]
+  for frame in frames.readable():
+    yield frame if isinstance(frame, DataError) else frame.shape[::-1]
 
 
 def _check_labels(labels, sizes, report):

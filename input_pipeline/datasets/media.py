@@ -1,16 +1,22 @@
 """Finding and opening the frames of a sequence: a video file, or image files in natural order."""
 
+import logging
 import os
 import pathlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
-import cv2
+import numpy as np
 
+from input_pipeline import tiff, videos
 from input_pipeline.errors import DataError
 from input_pipeline.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, ImageFiles, VideoFile
 
+log = logging.getLogger(__name__)
+
 _DIGITS = re.compile(r"(\d+)")
+_DECIMALS = re.compile(r"(\d+(?:\.\d+)?)")
 
 
 def natural_key(name: str):
@@ -19,13 +25,37 @@ def natural_key(name: str):
   return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
+def _decimal_key(name: str):
+  """The same with decimal fractions: t0.25 after t0.125."""
+  parts = _DECIMALS.split(name)
+  return [_number(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def _number(text: str) -> tuple[int, str]:
+  """A decimal number as what compares like it, whatever its length: digits of fractions compare as text."""
+  whole, _, fraction = text.partition(".")
+  return int(whole), fraction.rstrip("0")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+  """File names by their numbers, which are decimal where they can be: t0.125, t0.25, t0.5, but take1.9, take1.10.
+
+  A number of which a point and digits follow is decimal unless some names show that it is not: a fraction of several
+  digits that ends in a zero, beside fractions of another length. (Nobody writes 1.10 for 1.1 there.)
+  """
+  names = list(names)
+  fractions = {part.partition(".")[2] for name in names for part in _DECIMALS.findall(os.path.splitext(name)[0])} - {""}
+  counted = len({len(part) for part in fractions}) > 1 and any(len(p) > 1 and p.endswith("0") for p in fractions)
+  return sorted(names, key=natural_key if counted else _decimal_key)
+
+
 def entries(folder) -> list[pathlib.Path]:
-  """What a folder holds, in natural order, without hidden files (.DS_Store, ._frame.jpg)."""
+  """What a folder holds, by the numbers in the names (`in_order`), without hidden files (.DS_Store, ._frame.jpg)."""
   try:
     names = os.listdir(folder)
   except OSError as error:
     raise DataError(f"{folder}: cannot be listed ({error.strerror or error})") from error
-  return [pathlib.Path(folder, name) for name in sorted(names, key=natural_key) if not name.startswith(".")]
+  return [pathlib.Path(folder, name) for name in in_order(names) if not name.startswith(".")]
 
 
 def is_image(path: pathlib.Path) -> bool:
@@ -85,19 +115,16 @@ def open_media(media, expected: int | None = None) -> tuple[FrameSource, tuple[i
     frames = ImageFiles(media)
     height, width = frames[0].shape
     return frames, (width, height)
-  capture = cv2.VideoCapture(os.fspath(media))
-  promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-  size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-  opened = capture.isOpened()
-  capture.release()
-  frames = VideoFile(media, num_frames=expected if opened and expected is not None and promised == expected else None)
-  if not len(frames):
+  path = os.fspath(media)
+  promised, size = videos.header(path)
+  frames = VideoFile(path, num_frames=expected if promised == expected else None)
+  if not any(isinstance(frame, np.ndarray) for frame in frames.readable()):
     raise DataError(f"{media}: no frame of the video can be decoded")
   return frames, size
 
 
 def open_frames(path) -> FrameSource:
-  """The frames of a video file or of a folder of images (natural order), without labels.
+  """The frames of a video file, of a TIFF file with pages, or of a folder of images (natural order), without labels.
 
   Raises:
     DataError: no such path, a folder without images, a file that is no video, a video without frames.
@@ -106,10 +133,34 @@ def open_frames(path) -> FrameSource:
   if not path.exists():
     raise DataError(f"{path}: no such file or folder, expected a video or a folder of images")
   if not path.is_dir():
+    if path.suffix.lower() in tiff.SUFFIXES:
+      return open_media([path])[0]
     if not is_video(path):
-      raise DataError(f"{path}: expected a video ({', '.join(VIDEO_SUFFIXES)}) or a folder of images")
+      kinds = ", ".join(VIDEO_SUFFIXES)
+      raise DataError(f"{path}: expected a video ({kinds}), a TIFF file with a page per frame, or a folder of images")
     return open_media(path)[0]
   images = images_in(path)
   if not images:
     raise DataError(f"{path}: no images in this folder, expected {', '.join(IMAGE_SUFFIXES)} files")
+  if missing := missing_numbers(images):
+    log.warning("%s: %s", path, missing)
   return open_media(images)[0]
+
+
+def missing_numbers(images) -> str:
+  """A sentence about numbers that are left out in the names of images in order; empty where none is.
+
+  Numbers that always go on by the same step leave none out, nor do names that are not told apart by their last number.
+  """
+  numbers = [_DIGITS.findall(path.stem) for path in images]
+  numbers = np.array([int(found[-1]) for found in numbers if found and len(found[-1]) < 16])
+  steps = np.diff(numbers)
+  if len(numbers) < len(images) or len(steps) < 2 or steps.min() < 1 or (steps == steps[0]).all():
+    return ""
+  step = int(np.median(steps))
+  gaps = np.flatnonzero(steps > step)
+  if (steps < step).any() or (steps % step).any() or not len(gaps):
+    return ""
+  left_out = int((steps[gaps] // step - 1).sum())
+  return (f"the numbers of the images go from {numbers[0]} to {numbers[-1]} and leave {left_out} out, the first after "
+          f"{images[gaps[0]].name}; what is there is taken for consecutive frames")
