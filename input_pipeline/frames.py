@@ -111,7 +111,7 @@ class ImageFiles(_WholeFrames):
     self._places = [(i, page) for i, path in enumerate(self.paths)
                     for page in (tiff.pages(path) if _kind(path) in tiff.SUFFIXES else [None])]
     self._pages = collections.Counter(i for i, page in self._places if page)
-    self._convert = ToGrey8(where, lambda: map(self._decode, range(len(self))))
+    self._convert = ToGrey8(where, self._decodable)
     self._looked = False
 
   def __len__(self):
@@ -154,10 +154,18 @@ class ImageFiles(_WholeFrames):
     image = cv2.imdecode(data, flags)
     if image is None:
       raise DataError(_unreadable(path, data.size))
+    if b"acTL" in data[:64].tobytes():  # The chunk by which a PNG file is animated comes before its pixels.
+      raise DataError(f"{path}: an animated PNG file, of which only the first image would be read; expected an image "
+                      "file for each frame, or a video")
     if not self._looked:
       self._looked = True
       self._look(data, image, page)
     return page.as_stored(image) if page else image
+
+  def _decodable(self) -> Iterator[np.ndarray]:
+    for t in range(len(self)):
+      with contextlib.suppress(DataError):
+        yield self._decode(t)
 
   def _look(self, data, image, page):
     """Says what is not taken over from the first file that is read."""

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
+from input_pipeline.errors import DataError
+
 log = logging.getLogger(__name__)
 
 _PERCENTILES = (0.1, 99.9)
@@ -43,17 +45,26 @@ class ToGrey8:
 
   Args:
     where: the sequence, for messages.
-    decoded: a function that decodes the frames in order from the first one on; asked where they are deeper than 8 bits.
+    decoded: a function that decodes those frames in order that can be; asked where they are deeper than 8 bits.
   """
 
   def __init__(self, where: str, decoded: Callable[[], Iterator[np.ndarray]]):
     self._where, self._decoded = where, decoded
     self._map: _Map | None = None
+    self._kind: np.dtype | None = None
     self._said = set()
 
   def __call__(self, image: np.ndarray, t: int) -> np.ndarray:
-    """Frame `t` as decoded, [H, W], [H, W, 1], [H, W, 3] (BGR) or [H, W, 4], of any type of numbers."""
+    """Frame `t` as decoded, [H, W], [H, W, 1], [H, W, 3] (BGR) or [H, W, 4], of any type of numbers.
+
+    Raises:
+      DataError: the frame's type is not that of the frames before: they would not be comparable.
+    """
     image = self._one_channel(image)
+    self._kind = self._kind or image.dtype
+    if image.dtype != self._kind:
+      raise DataError(f"{self._where}: frame {t} has pixels of type {image.dtype}, others of {self._kind}; expected "
+                      "one type in a sequence")
     if image.dtype == np.uint8:
       return image
     if self._map is None:

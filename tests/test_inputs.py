@@ -196,6 +196,25 @@ def test_a_small_range_of_temperatures_is_spread(tmp_path):
   assert np.ptp(datasets.open_frames(tmp_path)[1]) == 255
 
 
+@pytest.mark.parametrize("first", [FRAMES[0], COUNTS[0]])
+def test_pixels_of_two_types_are_no_sequence(first, tmp_path):
+  other = COUNTS[1] if first.dtype == np.uint8 else FRAMES[1]
+  for t, frame in enumerate([first, other]):
+    cv2.imwrite(str(tmp_path / f"{t}.png"), frame)
+  source = datasets.open_frames(tmp_path)
+  with pytest.raises(DataError, match=r"frame 1 has pixels of type uint\d+, others of uint\d+; expected one type"):
+    all_of(source)
+
+
+def test_a_damaged_first_frame_does_not_take_the_others_with_it(tmp_path):
+  paths = media_files.images(tmp_path, COUNTS[:4], ".png")
+  expected = mapped(COUNTS[1:4])
+  paths[0].write_bytes(paths[0].read_bytes()[:500])
+  got = list(ImageFiles(paths).readable())
+  assert isinstance(got[0], DataError)
+  assert np.abs(np.stack(got[1:]) - expected).max() <= 0.5 + 1e-3
+
+
 # Frames that are not there.
 
 
@@ -330,6 +349,13 @@ def test_whatever_bytes_a_tiff_file_holds(noise, big, keep):
     assert path in str(error)
   finally:
     os.unlink(path)
+
+
+def test_an_animated_png_is_refused(tmp_path):
+  images = [Image.fromarray(frame) for frame in FRAMES[:3]]
+  images[0].save(tmp_path / "a.png", save_all=True, append_images=images[1:])
+  with pytest.raises(DataError, match=r"a\.png: an animated PNG file"):
+    datasets.open_frames(tmp_path)
 
 
 def test_a_folder_of_two_kinds_of_images_is_refused(tmp_path):
