@@ -113,7 +113,8 @@ class BaselineRunner:
       boxes.append(box)
       if not seen():
         break
-    return Result(boxes, starts=tuple(starts)) if starts else None, notes
+    result = Result(boxes, starts=tuple(starts), incomplete=notes.incomplete(len(boxes))) if starts else None
+    return result, notes
 
   def _started(self, image, box, where: str) -> Callable[[np.ndarray], tuple[bool, Ordered[float] | None]]:
     """What is to be called with every further frame. OpenCV raises where it has too little of the target to work on."""

@@ -87,6 +87,12 @@ class Notes:
       return self.error
     return DataError(f"{self.error}; {count} frames were announced, {count - self.unreadable} could be decoded")
 
+  def incomplete(self, count: int) -> dict | None:
+    """What is missing in the result, see `Result`; None where nothing is."""
+    if self.error is None:
+      return None
+    return {"tracked": count - self.unreadable, "announced": count, "why": str(self.error)}
+
   def say(self, where: str, count: int):
     """Tells the user of frames that show nothing, of `count`."""
     if self.nothing_to_follow:
@@ -159,6 +165,14 @@ def is_uniform(pixels: np.ndarray) -> bool:
   return bool((row == row[0]).all() and (pixels == row[0]).all())
 
 
+def checked_frames(stream: Stream, shape: tuple[int, int]) -> Iterator[np.ndarray]:
+  """The stream's frames; raises DataError at one that cannot be read, has another shape, or is announced only."""
+  for frame in _announced(stream, shape):
+    if isinstance(frame, DataError):
+      raise frame
+    yield frame
+
+
 def frames_to_track(stream: Stream, shape: tuple[int, int], notes: Notes,
                     reset: bool = False) -> Iterator[tuple[np.ndarray | None, bool]]:
   """Yields every announced frame, None in the place of one that cannot be read, and whether it shows anything.
@@ -173,10 +187,7 @@ def frames_to_track(stream: Stream, shape: tuple[int, int], notes: Notes,
     reset: whether the run is reset-based.
   """
   blind = 0  # Frames before this one show nothing, whatever is in them.
-  for t, frame in enumerate(_announced(stream)):
-    if not isinstance(frame, DataError) and frame.shape != shape:
-      frame = DataError(f"{stream.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
-                        f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
+  for t, frame in enumerate(_announced(stream, shape)):
     if isinstance(frame, DataError):
       notes.error = notes.error or frame
       notes.unreadable += 1
@@ -195,12 +206,15 @@ def frames_to_track(stream: Stream, shape: tuple[int, int], notes: Notes,
     yield frame, t == 0 or not (uniform or t < blind)
 
 
-def _announced(stream: Stream) -> Iterator[np.ndarray | DataError]:
+def _announced(stream: Stream, shape: tuple[int, int]) -> Iterator[np.ndarray | DataError]:
   """All announced frames, or the errors that they give."""
   count, found = len(stream.frames), 0
   for frame in itertools.islice(_readable(stream.frames), count):
-    found += 1
+    if not isinstance(frame, DataError) and frame.shape != shape:
+      frame = DataError(f"{stream.name}: frame {found} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
+                        f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
     yield frame
+    found += 1
   missing = DataError(f"{stream.name}: the frames end after {found}, {count} were expected")
   yield from itertools.repeat(missing, count - found)
 

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -90,13 +90,14 @@ class Runner:
           continue
         errors[name] = error
         if collected.started:
-          partial[name] = collected.result()
+          partial[name] = collected.result(notes[number].incomplete(count))
     if errors:
       raise BrokenStreams(dict(sorted(errors.items())), partial)
 
-  def unfinished(self) -> dict[str, Result]:
-    """By name, what is known so far of the streams that the last call has begun and not ended: their first frames."""
-    return {found.name: found.result() for found in self._collected.values() if found.started}
+  def unfinished(self, why: str) -> dict[str, Result]:
+    """By name, the first frames of the streams that the last call of `run` has begun and not ended; `why` not."""
+    return {found.name: found.result({"tracked": found.seen, "announced": len(found), "why": why})
+            for found in self._collected.values() if found.started}
 
   def _tracked(self, streams, shapes, notes) -> Iterator[tuple[int, "_Collected"]]:
     """Yields (number, answers) as each stream ends."""
@@ -120,7 +121,8 @@ class Runner:
         progress.set_postfix_str(f"{done}/{len(streams)} sequences", refresh=False)
         progress.update(frames)
         for number in ended:
-          yield number, self._collected.pop(number)
+          yield number, self._collected[number]
+          del self._collected[number]
         started = time.perf_counter()
 
   def _program(self, frame_shape: tuple[int, int]):
@@ -164,8 +166,11 @@ class _Collected:
 
   def __init__(self, stream: Stream):
     count = len(stream.frames)
-    self._stream, self._seen, self._starts = stream, 0, []
+    self._stream, self.seen, self._starts = stream, 0, []
     self._boxes, self._score = np.full((count, 4), np.nan), np.full(count, np.nan)
+
+  def __len__(self) -> int:
+    return len(self._boxes)
 
   @property
   def name(self) -> str:
@@ -173,7 +178,7 @@ class _Collected:
 
   @property
   def complete(self) -> bool:
-    return self._seen == len(self._boxes)
+    return self.seen == len(self)
 
   @property
   def started(self) -> bool:
@@ -193,8 +198,9 @@ class _Collected:
       self._boxes[t] = self._stream.truth[t] if t else self._stream.box
       self._score[t] = 1.0
       self._starts.append(int(t))
-    self._seen += segment.count
+    self.seen += segment.count
 
-  def result(self) -> Result:
+  def result(self, incomplete: Mapping | None = None) -> Result:
     """Of the frames seen so far."""
-    return Result(self._boxes[:self._seen], score=self._score[:self._seen], starts=tuple(self._starts))
+    return Result(self._boxes[:self.seen], score=self._score[:self.seen], starts=tuple(self._starts),
+                  incomplete=incomplete)
