@@ -74,6 +74,12 @@ class FrameSource(Protocol):
   def encoded(self, t: int) -> Encoded | None:
     """The same undecoded where it is stored as JPEG, so that a reader may decode only the rows it needs."""
 
+  def readable(self) -> Iterator[np.ndarray | DataError]:
+    """All announced frames in order, or in a frame's place the error that it gives."""
+
+  def times(self) -> np.ndarray | None:
+    """float64 [T], seconds of every frame since the first; None where the source does not know."""
+
 
 class _WholeFrames:
   """The defaults of sources that hold whole frames."""
@@ -93,6 +99,16 @@ class _WholeFrames:
 
   def encoded(self, t: int) -> Encoded | None:
     del t
+    return None
+
+  def readable(self) -> Iterator[np.ndarray | DataError]:
+    for t in range(len(self)):
+      try:
+        yield self[t]
+      except DataError as error:
+        yield error
+
+  def times(self) -> np.ndarray | None:
     return None
 
 

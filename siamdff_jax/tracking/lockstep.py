@@ -1,7 +1,8 @@
 """Many targets at once as one pure function: every lane follows one sequence after the other.
 
 A lane is a place for one sequence. Whatever frame a lane gets comes with its size and a phase: nothing, the first
-frame of a sequence, or one further. So lanes start and end sequences independently of each other, in the middle of a
+frame of a sequence, one further, or one further that shows nothing: the target is absent, and what is known of it stays
+as it was. So lanes start and end sequences independently of each other, in the middle of a
 chunk of frames too, and no lane waits for another.
 
 Reset-based runs (VOT 2013-2019, Kristan et al.): a failure is a visible frame where the answer does not overlap the
@@ -18,7 +19,8 @@ import numpy as np
 from siamdff_jax import boxes
 from siamdff_jax.tracking.tracker import Output, Tracker, TrackerState
 
-IDLE, START, TRACK = 0, 1, 2  # Of a lane in one frame: what it is to do (`Inputs.phase`), what it did (`Answer.event`).
+# Of a lane in one frame: what it is to do (`Inputs.phase`), what it did (`Answer.event`).
+IDLE, START, TRACK, BLANK = 0, 1, 2, 3
 RESET_AFTER = 5  # Frames.
 
 Form = Literal["loop", "batch"]
@@ -34,7 +36,7 @@ class Inputs(NamedTuple):
     frame: uint8 [H, W], a canvas with the frame in the top left.
     size: int32 [2], the frame's rows and columns.
     box: float32 [4] xywh, the box to start from; in reset-based runs the truth of every frame, zeros where absent.
-    phase: int8 [], IDLE, START or TRACK.
+    phase: int8 [], IDLE, START, TRACK or BLANK.
   """
 
   frame: np.ndarray
@@ -60,7 +62,7 @@ class Answer(NamedTuple):
 
   Attributes:
     output: of `Tracker.step`; means something only where event is TRACK.
-    event: int8 [], IDLE, START or TRACK.
+    event: int8 [], IDLE (no track to go on with), START, TRACK or BLANK.
   """
 
   output: Output
@@ -100,15 +102,16 @@ def advance(tracker: Tracker, variables, lanes: Lanes, inputs: Inputs, *, reset:
   def frame(lanes, now):
     visible = (now.box[:, 2:] > 0).all(-1)
     again = (now.phase == TRACK) & (lanes.wait == 1) & visible
-    tracks = (now.phase == TRACK) & (lanes.wait == 0)
+    tracks, blank = ((now.phase == phase) & (lanes.wait == 0) for phase in (TRACK, BLANK))
     starts = (now.phase == START) | again
     track, output = step(tracker, variables, lanes.track, now, tracks)
     track = _started(tracker, variables, track, now, starts)
     wait = lanes.wait
     if reset:
       hit = output.present & (boxes.iou(_ltrb(output.box), _ltrb(now.box)) > 0)
-      wait = jnp.where(starts, 0, jnp.where(tracks & visible & ~hit, RESET_AFTER, jnp.where(wait > 1, wait - 1, wait)))
-    event = jnp.where(starts, START, jnp.where(tracks, TRACK, IDLE)).astype(jnp.int8)
+      failed = visible & (tracks & ~hit | blank)
+      wait = jnp.where(starts, 0, jnp.where(failed, RESET_AFTER, jnp.where(wait > 1, wait - 1, wait)))
+    event = jnp.select([starts, tracks, blank], [START, TRACK, BLANK], IDLE).astype(jnp.int8)
     return Lanes(track, wait), Answer(output, event)
 
   return jax.lax.scan(frame, lanes, inputs)
@@ -119,20 +122,23 @@ def _ltrb(xywh):
 
 
 def _batched(tracker, variables, track, now, tracks):
-  """All lanes as one batch. Lanes that do not track compute too: their state is not read before the next start.
+  """All lanes as one batch. Lanes that do not track compute too, and keep the state that they had.
 
   Targets that may be elsewhere are looked for lane by lane: they are few, and what each looks at is a batch already.
   """
+  before = track
   track, jump = jax.vmap(tracker.moved_with_camera)(track, now.frame, now.size)
   stepped = jax.vmap(tracker.follow, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.size)
-  if not tracker.config.tiles:
-    return stepped
 
   def search(lane):
     state, jumped = jax.tree.map(lambda x: x[lane], (track, jump))
     return tracker.search(variables, state, now.frame[lane], now.size[lane], jumped)
 
-  return _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_elsewhere)(track, jump))
+  if tracker.config.tiles:
+    stepped = _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_elsewhere)(track, jump))
+  after, output = stepped
+  keep = lambda old, new: jnp.where(tracks.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+  return jax.tree.map(keep, before, after), output
 
 
 def _one_by_one(tracker, variables, track, now, tracks):

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from siamdff_jax.evaluation.results import Result
 from siamdff_jax.tracking import lockstep
-from siamdff_jax.tracking.reading import Segment, Stream, canvas, check_stream, frame_shape, read_chunks
+from siamdff_jax.tracking.reading import BrokenStreams, Notes, Segment, Stream, canvas, check_streams, read_chunks
 from siamdff_jax.tracking.tracker import Tracker
 
 AXIS = "lanes"
@@ -57,7 +57,7 @@ class Runner:
     self._tracker, self._variables = tracker, jax.device_put(variables, self._whole)
     self._chunk, self._reset, self._progress = chunk, reset, progress
     self._fixed = (tracker, mesh, reset, form)
-    self._compiled = {}
+    self._compiled, self._collected = {}, {}
     self.frames_tracked, self.seconds = 0, 0.0
 
   def load(self, variables):
@@ -72,34 +72,57 @@ class Runner:
   def run(self, streams: Iterable[Stream]) -> Iterator[tuple[str, Result]]:
     """Yields (name, result) as each stream ends; the longest are begun first, so that lanes end together.
 
+    A frame that cannot be read, or that shows nothing (see `reading.frames_to_track`), counts as absent, score 0.
+
     Raises:
-      DataError: a first box outside its frame, or a frame that cannot be read.
+      BrokenStreams: when all others are done: first boxes outside their frames, frames that cannot be read.
       ValueError: a reset-based run of a stream without one truth per frame.
     """
-    streams = sorted(streams, key=lambda s: (-len(s.frames), s.name))
+    streams, shapes, errors = check_streams(streams, self._reset)
+    notes, partial = [Notes() for _ in streams], {}
+    with contextlib.closing(self._tracked(streams, shapes, notes)) as ended:
+      for number, collected in ended:
+        name, count = streams[number].name, len(streams[number].frames)
+        notes[number].say(name, count)
+        error = notes[number].broken(count)
+        if error is None:
+          yield name, collected.result()
+          continue
+        errors[name] = error
+        if collected.started:
+          partial[name] = collected.result(notes[number].incomplete(count))
+    if errors:
+      raise BrokenStreams(dict(sorted(errors.items())), partial)
+
+  def unfinished(self, why: str) -> dict[str, Result]:
+    """By name, the first frames of the streams that the last call of `run` has begun and not ended; `why` not."""
+    return {found.name: found.result({"tracked": found.seen, "announced": len(found), "why": why})
+            for found in self._collected.values() if found.started}
+
+  def _tracked(self, streams, shapes, notes) -> Iterator[tuple[int, "_Collected"]]:
+    """Yields (number, answers) as each stream ends."""
+    self._collected = {}
     if not streams:
       return
-    shapes = [frame_shape(stream) for stream in streams]
-    for stream, shape in zip(streams, shapes):
-      check_stream(stream, shape, self._reset)
-    program, collected, done = self._program(canvas(shapes)), {}, 0
+    program, done = self._program(canvas(shapes)), 0
     total = sum(len(stream.frames) for stream in streams)
     with (tqdm(total=total, unit="frame", desc="track", mininterval=1, dynamic_ncols=True,
                disable=not self._progress) as progress,
-          contextlib.closing(self._answers(program, streams, shapes)) as answers):
+          contextlib.closing(self._answers(program, streams, shapes, notes)) as answers):
       started = time.perf_counter()
       for answer, segments in answers:
         for segment in segments:
-          collected.setdefault(segment.stream, _Collected(streams[segment.stream])).add(segment, answer)
+          self._collected.setdefault(segment.stream, _Collected(streams[segment.stream])).add(segment, answer)
         frames = sum(segment.count for segment in segments)
         self.frames_tracked += frames
         self.seconds += time.perf_counter() - started
-        ended = [number for number, found in collected.items() if found.complete]
+        ended = [number for number, found in self._collected.items() if found.complete]
         done += len(ended)
         progress.set_postfix_str(f"{done}/{len(streams)} sequences", refresh=False)
         progress.update(frames)
         for number in ended:
-          yield streams[number].name, collected.pop(number).result()
+          yield number, self._collected[number]
+          del self._collected[number]
         started = time.perf_counter()
 
   def _program(self, frame_shape: tuple[int, int]):
@@ -115,11 +138,11 @@ class Runner:
   def _empty_lanes(self):
     return jax.device_put(lockstep.empty(self._tracker, self._variables, self._lanes), self._by_lane)
 
-  def _answers(self, program, streams, shapes) -> Iterator[tuple[lockstep.Answer, list[Segment]]]:
+  def _answers(self, program, streams, shapes, notes) -> Iterator[tuple[lockstep.Answer, list[Segment]]]:
     """Per chunk, as numpy. The next chunk is handed to the devices before the answers to the last are waited for."""
     lanes, running = self._empty_lanes(), None
     chunks = read_chunks(streams, shapes, lanes=self._lanes, chunk=self._chunk, canvas=canvas(shapes),
-                         reset=self._reset)
+                         reset=self._reset, notes=notes)
     with contextlib.closing(chunks):
       for inputs, segments in chunks:
         # Where device arrays share memory with `inputs`, that is used again only after these answers are there.
@@ -143,12 +166,24 @@ class _Collected:
 
   def __init__(self, stream: Stream):
     count = len(stream.frames)
-    self._stream, self._seen, self._starts = stream, 0, []
+    self._stream, self.seen, self._starts = stream, 0, []
     self._boxes, self._score = np.full((count, 4), np.nan), np.full(count, np.nan)
+
+  def __len__(self) -> int:
+    return len(self._boxes)
+
+  @property
+  def name(self) -> str:
+    return self._stream.name
 
   @property
   def complete(self) -> bool:
-    return self._seen == len(self._boxes)
+    return self.seen == len(self)
+
+  @property
+  def started(self) -> bool:
+    """Whether there was a first frame to start from."""
+    return bool(self._starts)
 
   def add(self, segment: Segment, answer: lockstep.Answer):
     """The frames of a segment. Where a track started the box is the one it was given, with score 1."""
@@ -158,11 +193,14 @@ class _Collected:
     tracked = segment.start + np.flatnonzero(event == lockstep.TRACK)
     self._boxes[there] = output.box[here][there - segment.start]
     self._score[tracked] = output.score[here][tracked - segment.start]
+    self._score[segment.start + np.flatnonzero(event == lockstep.BLANK)] = 0.0
     for t in segment.start + np.flatnonzero(event == lockstep.START):
       self._boxes[t] = self._stream.truth[t] if t else self._stream.box
       self._score[t] = 1.0
       self._starts.append(int(t))
-    self._seen += segment.count
+    self.seen += segment.count
 
-  def result(self) -> Result:
-    return Result(self._boxes, score=self._score, starts=tuple(self._starts))
+  def result(self, incomplete: Mapping | None = None) -> Result:
+    """Of the frames seen so far."""
+    return Result(self._boxes[:self.seen], score=self._score[:self.seen], starts=tuple(self._starts),
+                  incomplete=incomplete)

@@ -1,5 +1,7 @@
 """One target through one input: what `scripts/track.py` does."""
 
+import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 
@@ -8,15 +10,23 @@ from tqdm import tqdm
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
+from input_pipeline.units import is_normalised
 from siamdff_jax.evaluation import results
+from siamdff_jax.evaluation.results import Result
 from siamdff_jax.models.load import load_tracker
-from siamdff_jax.tracking import video
-from siamdff_jax.tracking.runner import Runner, Stream
+from siamdff_jax.tracking import outputs, video
+from siamdff_jax.tracking.reading import BrokenStreams, Stream, check_box, frame_shape
+from siamdff_jax.tracking.runner import Runner
 from siamdff_jax.tracking.settings import with_settings
+
+_log = logging.getLogger(__name__)
 
 
 def track_input(checkpoint: str, source: str, box: list[str], out: str, settings: Sequence[str] = ()):
   """Tracks and writes boxes.json and track.mp4.
+
+  What is known when the input breaks, or when the process is told to stop, is written too: boxes.json then has a member
+  "incomplete", see `Result`.
 
   Args:
     checkpoint: see `checkpoints.find`.
@@ -26,26 +36,90 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
     settings: of the tracker, see `settings.with_settings`.
 
   Raises:
-    DataError: anything the user gave that does not work.
+    DataError: anything the user gave that does not work; and when all is written, that frames could not be read.
   """
+  start = _parse(box)
+  stream = Stream(os.path.basename(os.path.abspath(source)), datasets.open_frames(source), start)
+  height, width = frame_shape(stream)
+  _check_start(start, (height, width), stream.name)
+  with outputs.prepared(out, len(stream.frames)) as places, outputs.stopped_by_signals():
+    tracker, variables = load_tracker(checkpoint)
+    runner = Runner(with_settings(tracker, settings), variables, streams=1, chunk=1)
+    result, broken = _track(runner, stream._replace(size=(width, height)), places)
+    _write_boxes(places, result, stream)
+    video_note = _write_video(places, result, stream)
+  print(f"{_summary(result, runner)}; boxes in {places.boxes}, {video_note}")
+  if broken:
+    raise DataError(f"{broken}; the boxes of the others are in {places.boxes}, which is marked as incomplete")
+
+
+def _parse(box) -> np.ndarray:
+  """float64 [4] xywh."""
+  where = f"--box={','.join(box)}"
   try:
     start = np.array([float(v) for v in box])
   except ValueError:
     start = np.zeros(0)
   if start.shape != (4,):
-    raise DataError(f"--box={','.join(box)}: expected four numbers x,y,w,h in pixels")
-  frames = datasets.open_frames(source)
-  tracker, variables = load_tracker(checkpoint)
-  tracker = with_settings(tracker, settings)
-  runner = Runner(tracker, variables, streams=1, chunk=1)
-  name = os.path.basename(os.path.normpath(source))
-  _, result = next(iter(runner.run([Stream(name, frames, start)])))
+    raise DataError(f"{where}: expected four numbers x,y,w,h in pixels")
+  if is_normalised(start):
+    raise DataError(f"{where}: looks like normalised coordinates (0..1), expected x,y,w,h in pixels")
+  return start
+
+
+def _check_start(start, shape, where):
+  """Refuses a box that cannot be one, and warns of one that looks like two corners."""
+  check_box(start, shape, where)
+  (x, y, w, h), (height, width) = start, shape
+  if w > width or h > height:
+    raise DataError(f"{where}: the box {start.tolist()} is larger than the frame of {width}x{height} pixels, expected "
+                    "x,y,w,h")
+  if (x + w > width or y + h > height) and x < w <= width and y < h <= height:
+    _log.warning("%s: the box %s, taken as x,y,w,h, sticks out of the frame of %dx%d pixels; if it is x1,y1,x2,y2, "
+                 "then --box=%g,%g,%g,%g is right", where, start.tolist(), width, height, x, y, w - x, h - y)
+
+
+def _track(runner, stream, places) -> tuple[Result, DataError | None]:
+  """The result, and what is wrong with the input; a process that ends before writes what it has."""
+  result = broken = None
   try:
-    os.makedirs(out, exist_ok=True)
-  except OSError as error:
-    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
-  results.write(os.path.join(out, "boxes.json"), result, init=start)
-  path = os.path.join(out, "track.mp4")
-  video.write(path, tqdm(frames, desc="video", unit="frame", total=len(frames), mininterval=1), result)
-  print(f"{len(frames)} frames at {runner.fps:.1f} frames/s, target present in {int(result.present.sum())}; "
-        f"boxes in {os.path.join(out, 'boxes.json')}, video in {path}")
+    for _, found in runner.run([stream]):
+      result = found
+  except BrokenStreams as error:
+    if stream.name not in error.partial:
+      raise
+    result, broken = error.partial[stream.name], error
+  except BaseException as error:
+    found = result or runner.unfinished(outputs.reason(error)).get(stream.name)
+    if found:
+      _write_boxes(places, found, stream)
+      _log.warning("%s: holds the boxes of %d of %d frames", places.boxes, len(found), len(stream.frames))
+    raise
+  return result, broken
+
+
+def _write_boxes(places, result, stream):
+  times = stream.frames.times()
+  if times is not None:
+    result = dataclasses.replace(result, times=times[:len(result)])
+  places.clear()
+  results.write(places.boxes, result, init=stream.box)
+
+
+def _write_video(places, result, stream) -> str:
+  """What to tell of the video."""
+  times, count = stream.frames.times(), len(stream.frames)
+  frames = tqdm(stream.frames.readable(), desc="video", unit="frame", total=count, mininterval=1)
+  try:
+    video.write(places.video, frames, result, times)
+  except DataError as error:
+    raise DataError(f"{error}; the boxes are in {places.boxes}") from error
+  pace = f"{video.schedule(times, count)[0]:.4g} frames/s"
+  return f"video in {places.video} at {pace}{'' if times is not None else ', as the input does not say its own'}"
+
+
+def _summary(result, runner) -> str:
+  text = f"{len(result)} frames at {runner.fps:.1f} frames/s, target present in {int(result.present.sum())}"
+  if result.incomplete:
+    text += f", {len(result) - result.incomplete['tracked']} could not be decoded"
+  return text

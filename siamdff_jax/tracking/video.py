@@ -1,12 +1,18 @@
 """Annotated video of a track."""
 
+from collections.abc import Iterable, Iterator
+
 import cv2
-import imageio.v2 as imageio
 import numpy as np
 
 from input_pipeline.errors import DataError
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.evaluation.results import Result, write_atomically
+from siamdff_jax.tracking import encoding
 
+RATE = 30.0  # Frames per second of frames without times.
+_FASTEST = 120.0  # Frames per second that a video of a variable rate gets at most,
+_LONGEST = 10.0  # and seconds that one frame of it is shown at most (our choice: they are repeated frames).
+_STEADY = 0.1  # Of the time between two frames: times this near to a constant rate are taken as one.
 _PREDICTED, _TRUTH, _ABSENT = (90, 255, 90), (255, 200, 60), (255, 80, 80)  # RGB
 
 
@@ -61,37 +67,75 @@ def _inset(image, clean, centre, side):
   cv2.rectangle(image, (0, image.shape[0] - size), (size, image.shape[0] - 1), (200, 200, 200), 1)
 
 
-def write(path: str, frames, result: Result, fps: float = 30.0, truth: np.ndarray | None = None):
-  """Writes an H.264 mp4 that plays in a browser.
+def write(path: str, frames: Iterable[np.ndarray | DataError], result: Result, times: np.ndarray | None = None,
+          truth: np.ndarray | None = None):
+  """Writes an H.264 mp4 that plays in a browser, at the pace of the source: whole or not at all.
 
   Args:
     path: the file.
-    frames: an iterable of uint8 [H, W].
+    frames: uint8 [H, W]; an error, or a frame of another size than the first, is shown as missing.
     result: of the same length.
-    fps: frames per second.
+    times: float64 [T], seconds, see `schedule`.
     truth: [T, 4] xywh, or None.
 
   Raises:
     DataError: the file cannot be written.
   """
-  try:
-    with imageio.get_writer(path, fps=fps, codec="libx264", macro_block_size=2, quality=8) as writer:
-      for t, frame in enumerate(frames):
-        score = 1.0 if result.score is None else float(result.score[t])
-        writer.append_data(annotate(frame, result.boxes[t], bool(result.present[t]), score, t,
-                                    None if truth is None else truth[t]))
-  except OSError as error:
-    raise DataError(f"{path}: the video cannot be written ({error})") from error
+  rate, repeats = schedule(times, len(result))
+  encoding.encode(path, _repeated(_annotated(frames, result, truth), repeats), rate)
+
+
+def schedule(times: np.ndarray | None, count: int) -> tuple[float, np.ndarray]:
+  """How a video of a constant rate shows frames at their times: (frames per second, int [T] how often each is shown).
+
+  A variable rate is shown at that of its closest frames (120 a second at most; frames closer than that may be left
+  out), others are repeated; pauses of more than 10 s last 10 s.
+
+  Args:
+    times: float64 [T], seconds, or None: 30 frames per second.
+    count: T.
+  """
+  once = np.ones(count, int)
+  if times is None or count < 2 or not times[-1] > times[0]:
+    return RATE, once
+  rate = (count - 1) / float(times[-1] - times[0])
+  if np.abs((times - times[0]) * rate - np.arange(count)).max() <= _STEADY:
+    return rate, once
+  steps = np.clip(np.diff(times), 0, _LONGEST)
+  rate = float(min(1 / steps[steps > 0].min(), _FASTEST))
+  shown = np.round(np.concatenate([[0.0], np.cumsum(steps)]) * rate).astype(int)
+  return rate, np.diff(shown, append=shown[-1] + 1)
+
+
+def _annotated(frames, result, truth) -> Iterator[np.ndarray]:
+  first = image = None
+  for t, frame in enumerate(frames):
+    if first is None:
+      if isinstance(frame, DataError):
+        raise frame
+      first = frame
+    if isinstance(frame, DataError) or frame.shape != first.shape:
+      image = np.zeros_like(image)
+      write_text(image, f"{t}  not readable", _ABSENT)
+    else:
+      image = _annotated_one(frame, result, truth, t)
+    yield image
+
+
+def _annotated_one(frame, result, truth, t) -> np.ndarray:
+  score = 1.0 if result.score is None else float(result.score[t])
+  return annotate(frame, result.boxes[t], bool(result.present[t]), score, t, None if truth is None else truth[t])
+
+
+def _repeated(images, repeats) -> Iterator[np.ndarray]:
+  for image, count in zip(images, repeats):
+    for _ in range(count):
+      yield image
 
 
 def write_strip(path: str, frames, result: Result, truth: np.ndarray | None = None, columns: int = 3, rows: int = 2):
   """Writes an image of columns x rows annotated frames, evenly spaced over the sequence; arguments as `write`."""
   picks = np.linspace(0, len(frames) - 1, columns * rows).round().astype(int)
-  tiles = []
-  for t in picks:
-    score = 1.0 if result.score is None else float(result.score[t])
-    tiles.append(annotate(frames[int(t)], result.boxes[t], bool(result.present[t]), score, int(t),
-                          None if truth is None else truth[t]))
+  tiles = [_annotated_one(frames[int(t)], result, truth, int(t)) for t in picks]
   sheet = np.vstack([np.hstack(tiles[r * columns:(r + 1) * columns]) for r in range(rows)])
-  if not cv2.imwrite(path, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-    raise DataError(f"{path}: the picture cannot be written")
+  write_atomically(path, cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())

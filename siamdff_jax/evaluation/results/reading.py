@@ -123,6 +123,9 @@ def _from_json(path, text) -> tuple[np.ndarray, list | None, tuple]:
   except (ValueError, RecursionError) as error:
     raise DataError(f"{path}: not valid JSON ({str(error)[:80]}), expected {{\"res\": [[x,y,w,h], ...]}}") from error
   members = content if isinstance(content, Mapping) else {"res": content}
+  if members.get("incomplete"):
+    raise DataError(f"{path}: is marked as incomplete ({short(members['incomplete'])}), expected the result of a whole "
+                    "sequence")
   entries, scores, starts = members.get("res"), members.get("score"), members.get("starts", [0])
   if not isinstance(entries, list) or not entries:
     raise DataError(f"{path}: no boxes in it, expected {{\"res\": [[x,y,w,h] or [], ...]}} with an entry per frame")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -22,12 +23,17 @@ class Result:
     score: float64 [T], the tracker's own confidence (NaN where it has none), or None.
     starts: the frames in which the tracker was given the true box, ascending: (0,) in one-pass runs, more in
       reset-based runs, where the frames between a failure and the next start are absent.
+    times: float64 [T], seconds of the frames since the first, or None where they are not known.
+    incomplete: None, or of a sequence that was not tracked as a whole: how many frames were "tracked" of how many
+      "announced" (those that are missing in between count as absent), and "why".
   """
 
   boxes: np.ndarray
   present: np.ndarray | None = None
   score: np.ndarray | None = None
   starts: tuple[int, ...] = (0,)
+  times: np.ndarray | None = None
+  incomplete: Mapping[str, int | str] | None = None
 
   def __post_init__(self):
     boxes = np.array(self.boxes, np.float64).reshape(-1, 4)
@@ -68,6 +74,11 @@ def write(path, result: Result, init=None):
       "present": result.present.tolist(),
       "init": first if init is None else [float(x) for x in init],
   }
+  if result.times is not None:
+    content["time"] = np.asarray(result.times, np.float64).tolist()
+  if result.incomplete:  # File names in it need not be text.
+    why = str(result.incomplete["why"]).encode(errors="backslashreplace").decode()
+    content["incomplete"] = {**result.incomplete, "why": why}
   if result.starts != (0,):
     content["starts"] = list(result.starts)
   write_atomically(path, json.dumps(content, allow_nan=False).encode() + b"\n")
