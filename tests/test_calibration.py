@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import minimize
 from spots import SIDE, Spots, scene
 
+from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
@@ -96,7 +97,7 @@ def test_an_absent_first_frame_is_refused():
 
 def test_calibrate_writes_numbers_and_plots(tmp_path, monkeypatch):
   sequences = [sequence([[(60 + 3 * t, 60)] for t in range(4)])]
-  monkeypatch.setattr(calibration.datasets, "load_matching", lambda *_: sequences)
+  monkeypatch.setattr(datasets, "load_readable", lambda *_, **__: (sequences, {}))
   monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots()), {}))
   found = calibration.calibrate("c", "antiuav", "r", str(tmp_path))
   written = json.loads((tmp_path / "calibration.json").read_text())
