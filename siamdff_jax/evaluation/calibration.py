@@ -16,9 +16,9 @@ from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from siamdff_jax import boxes
 from siamdff_jax.evaluation import windows
-from siamdff_jax.evaluation.usable import Usable
+from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.models.load import load_tracker
-from siamdff_jax.tracking.reading import canvas, checked_frames, on_canvas
+from siamdff_jax.tracking.reading import canvas, on_canvas
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
 
@@ -68,13 +68,12 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence],
   for sequence in sequences:
     if not sequence.visible[0]:
       raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
-  shapes = [s.size[::-1] if s.size else s.frames[0].shape for s in sequences]
-  padded = canvas(shapes)
+  padded = canvas([shape_of(sequence) for sequence in sequences])
   init, look = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
   rows = []
-  for sequence, shape in tqdm(list(zip(sequences, shapes)), desc="calibrate", unit="sequence"):
+  for sequence in tqdm(sequences, desc="calibrate", unit="sequence"):
     try:
-      rows += _of_one(init, look, variables, sequence, tuple(shape), padded)
+      rows += _of_one(init, look, variables, sequence, padded)
     except DataError as error:
       if broken is None:
         raise
@@ -83,12 +82,12 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence],
   return Pairs(logit, ratio, visible.astype(bool))
 
 
-def _of_one(init, look, variables, sequence, shape, padded) -> list[tuple]:
+def _of_one(init, look, variables, sequence, padded) -> list[tuple]:
   """(logit, ratio, whether the target is there) of one sequence's windows."""
   out_of_reach = np.array([np.inf, np.inf, 0, 0], np.float32)
   wanted = set(np.unique(np.linspace(1, len(sequence) - 1, _FRAMES).round().astype(int)).tolist())
-  size, state, rows = jnp.array(shape, jnp.int32), None, []
-  for t, frame in enumerate(checked_frames(sequence, shape)):
+  size, state, rows = jnp.array(shape_of(sequence), jnp.int32), None, []
+  for t, frame in enumerate(frames_of(sequence)):
     if t == 0:
       state = init(variables, on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), size)
     elif t in wanted:

@@ -1,8 +1,10 @@
 """Which sequences of a data set can be evaluated; the others are named, and the command fails when all is written."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Ordered
+
+import numpy as np
 
 from input_pipeline import datasets
 from input_pipeline.datasets import contents
@@ -77,3 +79,18 @@ class Usable:
     """Raises DataError where sequences were left out; for the end, when everything is written."""
     if self.left_out:
       raise DataError(f"{missing_note(self.left_out, self.total)}; what is wrong with each is said above")
+
+
+def frames_of(sequence: Sequence) -> Iterator[np.ndarray]:
+  """All frames of a sequence, uint8 [H, W]; raises DataError where one cannot be read or has another size."""
+  shape = shape_of(sequence)
+  for t, frame in enumerate(sequence.frames):
+    if frame.shape != shape:
+      raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
+                      f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
+    yield frame
+
+
+def shape_of(sequence: Sequence) -> tuple[int, int]:
+  """(rows, columns) of a sequence's frames."""
+  return tuple(sequence.size[::-1]) if sequence.size else sequence.frames[0].shape

@@ -25,11 +25,11 @@ from siamdff_jax import boxes
 from siamdff_jax.evaluation import evaluate, results, statistics
 from siamdff_jax.evaluation.comparison import missing_note
 from siamdff_jax.evaluation.report import tables
-from siamdff_jax.evaluation.usable import Usable
+from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking import peaks, proposals
 from siamdff_jax.tracking.crops import template_window
-from siamdff_jax.tracking.reading import canvas, checked_frames, on_canvas
+from siamdff_jax.tracking.reading import canvas, on_canvas
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Look, Tracker, TrackerState
 
@@ -142,7 +142,7 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
       these there is None. Without it such frames raise the DataError.
   """
   init, seen_in = functools.partial(_init, tracker), functools.partial(_look, tracker)
-  shapes = {way: [_shape(under(sequence, how)) for sequence in sequences] for way, how in ways.items()}
+  shapes = {way: [shape_of(under(sequence, how)) for sequence in sequences] for way, how in ways.items()}
   padded, found = {way: canvas(of_one) for way, of_one in shapes.items()}, {way: [] for way in ways}
   for number, sequence in enumerate(tqdm(sequences, desc=f"windows {name}".strip(), unit="sequence")):
     shown = None if sequence.name in (broken or {}) else _shown(sequence, frames, broken)
@@ -170,17 +170,12 @@ def _shown(sequence, count, broken) -> dict[int, np.ndarray] | None:
   later = np.flatnonzero(sequence.visible[1:]) + 1
   wanted = np.unique(later[np.linspace(0, len(later) - 1, count).round().astype(int)])
   try:
-    frames = checked_frames(sequence, _shape(sequence))
-    return {t: frame for t, frame in enumerate(frames) if t == 0 or t in wanted}
+    return {t: frame for t, frame in enumerate(frames_of(sequence)) if t == 0 or t in wanted}
   except DataError as error:
     if broken is None:
       raise
     broken[sequence.name] = error
     return None
-
-
-def _shape(sequence) -> tuple[int, int]:
-  return tuple(sequence.size[::-1]) if sequence.size else sequence.frames[0].shape
 
 
 def look(tracker: Tracker, variables, state: TrackerState, frame, size, target, centre, truth
