@@ -15,6 +15,8 @@ from siamdff_jax.evaluation.statistics import Difference, Estimate
 
 __all__ = ["Comparison", "Difference", "Estimate", "Failures", "Group", "Presence", "Recovery", "compare"]
 
+_NAMED = 10  # Of the sequences that are left out.
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -70,8 +72,9 @@ def missing_note(left_out: Collection[str], total: int) -> str:
   """The sentence that goes with every score of a part of a data set; empty where none of its sequences is left out."""
   if not left_out:
     return ""
+  names, more = ", ".join(sorted(left_out)[:_NAMED]), len(left_out) - _NAMED
   return (f"{len(left_out)} of {total} sequences were left out, the scores are of the other {total - len(left_out)}: "
-          f"{', '.join(sorted(left_out))} {'is' if len(left_out) == 1 else 'are'} missing")
+          f"{names}{f' and {more} more' if more > 0 else ''} {'is' if len(left_out) == 1 else 'are'} missing")
 
 
 def compare(protocol: str, sequences: Ordered[Sequence],
