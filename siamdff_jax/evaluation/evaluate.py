@@ -60,7 +60,8 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
   if distributed.is_lead():
     folders = {name: os.path.join(out, name) for name in trackers}
     if share[1] > 1:
-      usable.leave_out({missing: DataError("it broke in another process, which says how") for folder in folders.values()
+      usable.leave_out({missing: DataError(f"{missing}: broken in another process, which says how")
+                        for folder in folders.values()
                         for missing in running.untracked(usable.sequences, folder, run=run)})
     _compare(protocol, usable, folders, out, clips=clips, videos=videos, format=format, root=root)
   usable.finish()

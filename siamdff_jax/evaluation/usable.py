@@ -30,7 +30,8 @@ class Usable:
     loaded, errors = datasets.load_readable(format, root, part, frames=frames)
     for sequence in loaded:
       if frames and not sequence.visible[0]:
-        errors[sequence.name] = DataError("the target is absent in the first frame, expected a box to start from")
+        errors[sequence.name] = DataError(
+            f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
     self.loaded = [sequence for sequence in loaded if sequence.name not in errors]
     self.total, self.left_out = len(self.loaded) + len(errors), {}
     self.leave_out(errors)
@@ -49,16 +50,18 @@ class Usable:
   def leave_out(self, errors: Mapping[str, DataError]):
     """Takes sequences out and says why.
 
+    Args:
+      errors: by name; each names its file or sequence.
+
     Raises:
       DataError: none is left.
     """
     new = {name: error for name, error in sorted(errors.items()) if name not in self.left_out}
     self.left_out |= {name: str(error) for name, error in new.items()}
-    sentences = [str(error) if name in str(error) else f"{name}: {error}" for name, error in new.items()]
-    if self.total == len(sentences) == 1:
-      raise DataError(sentences[0])
-    for sentence in sentences:
-      log.warning("left out: %s", sentence)
+    if self.total == len(new) == 1:
+      raise next(iter(new.values()))
+    for error in new.values():
+      log.warning("left out: %s", error)
     if not self.sequences:
       raise DataError(f"{self._root}: none of the {self.total} sequences can be evaluated, for the reasons above")
 
