@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -149,6 +150,18 @@ def test_broken_sequences_are_named_and_the_others_are_evaluated(troubled, capsy
     assert f"<b>{name}</b>: " in page
   metrics = json.loads((troubled / "out" / "b" / "metrics.json").read_text())
   assert sorted(metrics["sequences"]) == ["border", "fine", "good"] and sorted(metrics["left_out"]) == left_out
+
+
+def test_real_trackers_go_on_past_broken_sequences_too(troubled, monkeypatch, checkpoint, caplog):
+  """The box at the border has its centre outside of the frame; the damaged frame is in the middle."""
+  monkeypatch.undo()
+  with pytest.raises(DataError, match="1 of 3 sequences were left out, .*: cut is missing"):
+    for name in ("absent", "count", "fine", "labels", "outside", "unlabelled"):
+      shutil.rmtree(troubled / "data" / name)
+    evaluate.evaluate([f"tiny={checkpoint}"], ["KCF"], "plain", str(troubled / "data"), str(troubled / "out"), clips=0)
+  assert caplog.text.count("cut/2.jpg: not a readable image") == 1
+  assert [*files(troubled / "out")] == [f"{tracker}/results/{name}.json" for tracker in ("KCF", "tiny")
+                                        for name in ("border", "good")]
 
 
 def test_what_is_mended_or_replaced_later_is_evaluated_then(troubled, capsys):
