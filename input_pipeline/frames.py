@@ -74,12 +74,6 @@ class FrameSource(Protocol):
   def encoded(self, t: int) -> Encoded | None:
     """The same undecoded where it is stored as JPEG, so that a reader may decode only the rows it needs."""
 
-  def readable(self) -> Iterator[np.ndarray | DataError]:
-    """All announced frames in order, or in a frame's place the error that it gives."""
-
-  def times(self) -> np.ndarray | None:
-    """float64 [T], seconds of every frame since the first; None where the source does not know."""
-
 
 class _WholeFrames:
   """The defaults of sources that hold whole frames."""
@@ -92,6 +86,13 @@ class _WholeFrames:
         yield error
 
   def times(self) -> np.ndarray | None:
+    return None
+
+  def cutout(self, t: int) -> Cutout:
+    return Cutout(self[t])
+
+  def encoded(self, t: int) -> Encoded | None:
+    del t
     return None
 
   def cutout(self, t: int) -> Cutout:

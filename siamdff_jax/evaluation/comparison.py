@@ -1,7 +1,7 @@
 """Several trackers on the same data: all that a report shows, as plain data."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Ordered
 
 import numpy as np
@@ -14,6 +14,8 @@ from siamdff_jax.evaluation.results import Result
 from siamdff_jax.evaluation.statistics import Difference, Estimate
 
 __all__ = ["Comparison", "Difference", "Estimate", "Failures", "Group", "Presence", "Recovery", "compare"]
+
+_NAMED = 10  # Of the sequences that are left out.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Comparison:
     recovery: by tracker; empty for reset-based runs, where the truth brings a tracker back.
     presence: by tracker; empty where no frame of the data is absent.
     overlaps: tracker -> sequence -> IoU per frame, float [T]; NaN where the target is absent.
+    left_out: what is wrong with the sequences of the data that are not in here, by name.
 
   Of a tracker with several runs, scores are their mean; target size and speed, and everything from `failures` on, are
   of the first run.
@@ -48,6 +51,12 @@ class Comparison:
   recovery: Mapping[str, Recovery]
   presence: Mapping[str, Presence]
   overlaps: Mapping[str, Mapping[str, np.ndarray]]
+  left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def missing(self) -> str:
+    """See `missing_note`."""
+    return missing_note(self.left_out, len(self.sequences) + len(self.left_out))
 
   def runs(self, tracker: str, metric: str = "") -> list[float]:
     """A score, by default the main one, of each run of a tracker that ran several times; else nothing."""
@@ -59,14 +68,25 @@ class Comparison:
     return statistics.between_runs(*runs) if all(runs) else None
 
 
+def missing_note(left_out: Collection[str], total: int) -> str:
+  """The sentence that goes with every score of a part of a data set; empty where none of its sequences is left out."""
+  if not left_out:
+    return ""
+  names, more = ", ".join(sorted(left_out)[:_NAMED]), len(left_out) - _NAMED
+  return (f"{len(left_out)} of {total} sequences were left out, the scores are of the other {total - len(left_out)}: "
+          f"{names}{f' and {more} more' if more > 0 else ''} {'is' if len(left_out) == 1 else 'are'} missing")
+
+
 def compare(protocol: str, sequences: Ordered[Sequence],
-            trackers: Mapping[str, Ordered[Mapping[str, Result]]]) -> Comparison:
+            trackers: Mapping[str, Ordered[Mapping[str, Result]]],
+            left_out: Mapping[str, str] | None = None) -> Comparison:
   """Scores all trackers and works out what a report shows.
 
   Args:
     protocol: a name of `protocols.PROTOCOLS`.
     sequences: the labelled sequences; frames are not needed.
     trackers: by tracker, in the order to show, the results of each run by sequence.
+    left_out: what is wrong with further sequences of the data, by name.
 
   Raises:
     DataError: see `Protocol.evaluate`.
@@ -88,7 +108,8 @@ def compare(protocol: str, sequences: Ordered[Sequence],
       differences=statistics.differences({tracker: column(tracker, main) for tracker in trackers}, weights),
       groups={} if reset_based else _groups(sequences, first, column, weights, overlaps),
       failures=failures, recovery={} if reset_based else recovery,
-      presence={tracker: found for tracker, found in presence.items() if found}, overlaps=overlaps)
+      presence={tracker: found for tracker, found in presence.items() if found}, overlaps=overlaps,
+      left_out=dict(left_out or {}))
 
 
 def _estimates(scores: Mapping[str, Scores], column, weights) -> dict[str, dict[str, Estimate]]:
