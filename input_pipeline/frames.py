@@ -95,23 +95,6 @@ class _WholeFrames:
     del t
     return None
 
-  def cutout(self, t: int) -> Cutout:
-    return Cutout(self[t])
-
-  def encoded(self, t: int) -> Encoded | None:
-    del t
-    return None
-
-  def readable(self) -> Iterator[np.ndarray | DataError]:
-    for t in range(len(self)):
-      try:
-        yield self[t]
-      except DataError as error:
-        yield error
-
-  def times(self) -> np.ndarray | None:
-    return None
-
 
 class ImageFiles(_WholeFrames):
   """Frames from image files, in the order given; every page of a TIFF file is a frame."""
