@@ -255,6 +255,36 @@ def test_videos_are_packed_once_for_random_access(video, tmp_path, monkeypatch):
   assert os.listdir(folder) == [records.fingerprint(video, 3.0)]
 
 
+def test_frames_replaced_by_others_of_the_same_size_are_other_data(tmp_path):
+  paths = [tmp_path / f"{t}.bmp" for t in range(3)]
+  for t, path in enumerate(paths):
+    cv2.imwrite(str(path), texture(t))
+  sequences = [from_labels("a", ImageFiles(paths), [[30, 30, 20, 20]] * 3, None, "labels")]
+  before = records.fingerprint(sequences, 3.0)
+  records.prepare(sequences, str(tmp_path / "packed"))
+  size = paths[1].stat().st_size
+  cv2.imwrite(str(paths[1]), texture(9))
+  assert paths[1].stat().st_size == size
+  assert records.fingerprint(sequences, 3.0) != before
+  with pytest.raises(DataError, match="holds packed data of another source"):
+    records.prepare(sequences, str(tmp_path / "packed"))
+
+
+def test_data_packed_by_an_earlier_version_are_still_read(tmp_path, monkeypatch):
+  paths = [tmp_path / f"{t}.bmp" for t in range(3)]
+  for t, path in enumerate(paths):
+    cv2.imwrite(str(path), texture(t))
+  sequences = [from_labels("a", ImageFiles(paths), [[30, 30, 20, 20]] * 3, None, "labels")]
+  with monkeypatch.context() as patch:
+    patch.setattr(packing, "fingerprint", cutting.fingerprint_by_sizes)
+    records.prepare(sequences, str(tmp_path / "packed"))
+  records.prepare(sequences, str(tmp_path / "packed"))
+  packed_as = records.packed_fingerprint(str(tmp_path / "packed"))
+  assert packed_as == cutting.fingerprint_by_sizes(sequences, records.CONTEXT) != records.fingerprint(sequences, 3.0)
+  with pytest.raises(DataError, match="holds packed data of another source"):
+    records.prepare(sequences, str(tmp_path / "packed"), context=2.5)
+
+
 def test_the_fingerprint_follows_labels_context_and_files(video):
   before = records.fingerprint(video, 3.0)
   assert before == records.fingerprint(video, 3.0) != records.fingerprint(video, 3.5)

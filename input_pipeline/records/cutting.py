@@ -6,12 +6,14 @@ Nothing is resampled, so that a crop made from the stored part equals the one fr
 import dataclasses
 import hashlib
 import os
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
 from input_pipeline.crops import template_window
-from input_pipeline.frames import ImageFiles, VideoFile
+from input_pipeline.datasets import contents
+from input_pipeline.frames import FrameSource, ImageFiles, VideoFile
 from input_pipeline.sampling import anchors
 from input_pipeline.sequences import Sequence
 
@@ -63,13 +65,23 @@ def cut(sequence: Sequence, context: float, advance) -> PackedSequence:
 
 
 def fingerprint(sequences: list[Sequence], context: float) -> str:
-  """What the packed data depend on: names, labels, context, quality, and the sizes of the files of the frames."""
-  digest = hashlib.sha256(f"v2 context {context:g} jpeg {JPEG_QUALITY}".encode())
+  """What the packed data depend on: names, labels, context, quality, and the bytes of the files of the frames."""
+  return _fingerprint("v3", sequences, context, lambda frames: contents.digest(frames) or "")
+
+
+def fingerprint_by_sizes(sequences: list[Sequence], context: float) -> str:
+  """What earlier versions took for it: of the files of the frames their sizes only."""
+  files = {ImageFiles: lambda f: f.paths, VideoFile: lambda f: [f.path]}
+  return _fingerprint("v2", sequences, context, lambda frames: "".join(
+      f"{os.stat(path).st_size} " for path in files.get(type(frames), lambda f: [])(frames)))
+
+
+def _fingerprint(version: str, sequences: list[Sequence], context: float,
+                 describe: Callable[[FrameSource], str]) -> str:
+  digest = hashlib.sha256(f"{version} context {context:g} jpeg {JPEG_QUALITY}".encode())
   for sequence in sequences:
     digest.update(f"{sequence.name} {len(sequence)} ".encode())
     digest.update(np.ascontiguousarray(sequence.boxes).tobytes())
     digest.update(np.ascontiguousarray(sequence.lookalikes).tobytes())
-    files = {ImageFiles: lambda f: f.paths, VideoFile: lambda f: [f.path]}.get(type(sequence.frames), lambda f: [])
-    for path in files(sequence.frames):
-      digest.update(f"{os.stat(path).st_size} ".encode())
+    digest.update(describe(sequence.frames).encode())
   return digest.hexdigest()[:16]

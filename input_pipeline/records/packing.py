@@ -15,7 +15,7 @@ from tqdm import tqdm
 from input_pipeline.errors import DataError
 from input_pipeline.frames import VideoFile
 from input_pipeline.records import reading
-from input_pipeline.records.cutting import CONTEXT, PackedSequence, cut, fingerprint
+from input_pipeline.records.cutting import CONTEXT, PackedSequence, cut, fingerprint, fingerprint_by_sizes
 from input_pipeline.sequences import Sequence
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,10 @@ def prepare(sequences: list[Sequence], root: str, *, context: float = CONTEXT, w
   mark = fingerprint(kept, context)
   if os.path.exists(os.path.join(reading.dataset_folder(root), reading.INDEX)):
     found = reading.packed_fingerprint(root)
-    if found != mark:
+    if found == fingerprint_by_sizes(kept, context):
+      log.warning("%s: was packed by an earlier version, which told frames apart by the sizes of their files only; to "
+                  "be sure, pack again into another folder", root)
+    elif found != mark:
       raise DataError(f"{root}: holds packed data of another source or context (fingerprint {found}, now {mark}); name "
                       "another folder, or delete it")
     log.info("%s: already packed (fingerprint %s)", root, mark)
