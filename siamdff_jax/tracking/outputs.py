@@ -54,8 +54,7 @@ def prepared(folder: str, count: int) -> Iterator[Places]:
       for path in (places.boxes, places.video):
         if os.path.isdir(path):
           raise IsADirectoryError(errno.EISDIR, f"{os.path.basename(path)} is a folder in it")
-      reserve.write(bytes(_BYTES * count))
-      reserve.flush()
+      os.posix_fallocate(reserve.fileno(), 0, _BYTES * count)
       os.fsync(reserve.fileno())
     except OSError as error:
       raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
