@@ -10,7 +10,7 @@ from tqdm import tqdm
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation import comparison, report, results
+from siamdff_jax.evaluation import comparison, pairing, report, results
 from siamdff_jax.evaluation.comparison import Comparison
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     format, root: the data set, see `datasets.load`; annotations are enough, then there are no clips.
     protocol: a name of `protocols.PROTOCOLS`.
     entries: "NAME=FOLDER" each, in the order of the table's rows; see `results.read_folder` for what a folder may hold.
-      Further folders of one name are further runs of it, e.g. of trainings that differ in the seed alone.
+      Further folders of one name are further runs of it, e.g. of trainings that differ in the seed alone; trackers
+      with the same seeds are compared seed by seed (see `pairing.read`).
     out: the folder to write to.
     box_form, origin: of text files, see `results.read_folder`.
     clips: of how many of the worst sequences to show clips; the page shows `report.WORST` of them.
@@ -40,8 +41,7 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
       raise DataError(f"--results: {entry!r}, expected NAME=FOLDER, and another folder for another run of NAME")
     of_one.append(folder)
   sequences = datasets.load(format, root, frames=False)
-  trackers = {name: [run for folder in of_one
-                     for run in results.read_folder(folder, sequences, format, box_form, origin)]
+  trackers = {name: pairing.read(of_one, sequences, format, box_form, origin)
               for name, of_one in tqdm(folders.items(), desc="reading results", unit="tracker", delay=3)}
   compared = write(protocol, sequences, trackers, out, clips=clips, format=format, root=root)
   return report.format_summary(compared)

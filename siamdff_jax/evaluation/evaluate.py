@@ -10,12 +10,13 @@ from tqdm import tqdm
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
-from siamdff_jax.evaluation import compare, protocols, report, results, running
+from siamdff_jax.evaluation import compare, pairing, protocols, report, running
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking import video
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
 from siamdff_jax.tracking.runner import Runner
 from siamdff_jax.tracking.settings import with_settings
+from siamdff_jax.training import checkpoints as trained
 from siamdff_jax.training import distributed
 
 ALL_BASELINES = "opencv"
@@ -52,12 +53,12 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
   for name, source in trackers.items():
     tracker, digest = runner(source, run, streams, settings)
     with distributed.lead_first():
-      running.prepare(os.path.join(out, name), tracker=digest, run=run, redo=redo)
+      running.prepare(os.path.join(out, name), tracker=digest, run=run, redo=redo, seed=seed(source))
     running.track(tracker, sequences, os.path.join(out, name), run=run, share=share)
   distributed.wait_for_all("evaluated")
   if not distributed.is_lead():
     return
-  found = {name: results.read_folder(os.path.join(out, name), sequences) for name in trackers}
+  found = {name: pairing.read([os.path.join(out, name)], sequences) for name in trackers}
   compared = compare.write(protocol, sequences, found, out, clips=clips, format=format, root=root)
   rates = {name: running.frames_per_second(os.path.join(out, name)) for name in trackers}
   for name in trackers:
@@ -136,6 +137,11 @@ def runner(source: str, run: str = "ope", streams: int = 8,
   for leaf in jax.tree.leaves(variables):
     digest.update(np.ascontiguousarray(leaf).tobytes())
   return Runner(tracker, variables, streams=streams, reset=run == "reset"), digest.hexdigest()
+
+
+def seed(source: str) -> int | None:
+  """Of the training of a checkpoint; None of a baseline, and where its config has none."""
+  return None if source in BASELINES else trained.load_config(source).get("seed")
 
 
 def _write_videos(folder, sequences, found):
