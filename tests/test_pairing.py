@@ -9,6 +9,7 @@ from report_data import results_of, sequences_of
 from scipy import stats
 
 from dataset_files import write_json
+from input_pipeline import datasets
 from siamdff_jax.evaluation import compare, comparison, pairing, results, statistics
 from siamdff_jax.evaluation.pairing import Unit
 from siamdff_jax.evaluation.report import page, tables
@@ -108,7 +109,16 @@ def write_results(folder, shift, about=None, starts=0):
 
 
 def last_row(root, *entries):
-  text = compare.compare("antiuav410", str(root / "data"), "antiuav410", [*entries], str(root / "out"))
+  """Of the table of differences between the trackers of NAME=FOLDER entries."""
+  sequences, folders = datasets.load("antiuav410", str(root / "data"), frames=False), {}
+  for name, _, folder in (entry.partition("=") for entry in entries):
+    folders.setdefault(name, []).append(folder)
+  compared = comparison.compare("antiuav410", sequences, {
+      name: pairing.read(of_one, sequences) for name, of_one in folders.items()})
+  return cells_of(tables.format_runs(compared))
+
+
+def cells_of(text):
   return [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
 
 
@@ -119,8 +129,8 @@ def test_equal_variants_differ_by_nothing(root):
     for seed, shift in enumerate((0, 2, 4)):
       folder = write_results(root / variant / f"run_{seed}", shift, {"tracker": "x", "run": "ope", "seed": seed})
       entries.append(f"{variant}={folder}")
-  assert last_row(root, *entries) == ["plain", "other", "+0.000 (+0.000 to +0.000)", "+0.000 to +0.000",
-                                      "paired by seed", "3, 3"]
+  text = compare.compare("antiuav410", str(root / "data"), "antiuav410", entries, str(root / "out"))
+  assert cells_of(text) == ["plain", "other", "+0.000 (+0.000 to +0.000)", "+0.000 to +0.000", "paired by seed", "3, 3"]
   text = (root / "out" / "report.html").read_text()
   assert "<td>+0.000 to +0.000</td><td>3, 3, paired by seed</td>" in text
   assert "paired by seed" in (root / "out" / "comparison.md").read_text()
