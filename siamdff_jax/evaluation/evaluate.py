@@ -140,8 +140,11 @@ def runner(source: str, run: str = "ope", streams: int = 8,
 
 
 def seed(source: str) -> int | None:
-  """Of the training of a checkpoint; None of a baseline, and where its config has none."""
-  return None if source in BASELINES else trained.load_config(source).get("seed")
+  """Of the training of a checkpoint; None of what has none, as baselines."""
+  try:
+    return trained.load_config(source).get("seed")
+  except DataError:
+    return None
 
 
 def _write_videos(folder, sequences, found):
