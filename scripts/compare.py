@@ -33,9 +33,8 @@ _CLIPS = flags.DEFINE_integer("clips", 6, "Of how many of the worst sequences to
 
 
 def main(argv):
-  print(compare.compare(_FORMAT.value, _ROOT.value, _PROTOCOL.value, [*_RESULTS.value, *argv[1:]], _OUT.value,
-                        box_form=_BOXES.value, origin=_ORIGIN.value, clips=_CLIPS.value))
-  print(f"look at {_OUT.value}/report.html")
+  compare.compare(_FORMAT.value, _ROOT.value, _PROTOCOL.value, [*_RESULTS.value, *argv[1:]], _OUT.value,
+                  box_form=_BOXES.value, origin=_ORIGIN.value, clips=_CLIPS.value)
 
 
 if __name__ == "__main__":

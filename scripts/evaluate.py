@@ -27,7 +27,8 @@ _STREAMS = flags.DEFINE_integer("streams", 8, "Sequences tracked in lockstep, pe
 _CLIPS = flags.DEFINE_integer("clips", 6, "Of how many of the worst sequences the report shows clips.", lower_bound=0)
 _VIDEOS = flags.DEFINE_integer("videos", 0, "Annotated videos of whole sequences to write, of the first by name.",
                                lower_bound=0)
-_REDO = flags.DEFINE_bool("redo", False, "Replace what --out holds of other weights or another kind of run.")
+_REDO = flags.DEFINE_bool("redo", False, "Replace what --out holds of other weights, another kind of run or other "
+                          "data.")
 cli.define_processes()
 
 

@@ -25,9 +25,9 @@ def main(_):
   from siamdff_jax.tracking.runner import one_device_per_core
 
   one_device_per_core()
-  print(robustness.assess(_OF.checkpoint.value, _BASELINES.value, _OF.format.value, _OF.root.value, _OF.out.value,
-                          conditions=_CONDITIONS.value, settings=_OF.tracker.value, only=_OF.only.value,
-                          streams=_STREAMS.value))
+  robustness.assess(_OF.checkpoint.value, _BASELINES.value, _OF.format.value, _OF.root.value, _OF.out.value,
+                    conditions=_CONDITIONS.value, settings=_OF.tracker.value, only=_OF.only.value,
+                    streams=_STREAMS.value)
 
 
 if __name__ == "__main__":

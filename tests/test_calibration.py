@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import minimize
 from spots import SIDE, Spots, scene
 
+from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
@@ -96,7 +97,7 @@ def test_an_absent_first_frame_is_refused():
 
 def test_calibrate_writes_numbers_and_plots(tmp_path, monkeypatch):
   sequences = [sequence([[(60 + 3 * t, 60)] for t in range(4)])]
-  monkeypatch.setattr(calibration.datasets, "load_matching", lambda *_: sequences)
+  monkeypatch.setattr(datasets, "load_readable", lambda *_, **__: (sequences, {}))
   monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots()), {}))
   found = calibration.calibrate("c", "antiuav", "r", str(tmp_path))
   written = json.loads((tmp_path / "calibration.json").read_text())
@@ -105,6 +106,30 @@ def test_calibrate_writes_numbers_and_plots(tmp_path, monkeypatch):
   assert (written["windows"], written["with_target"]) == (6, 3)
   assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
   assert "https://" not in (tmp_path / "reliability.html").read_text().split("<body>")[0].split("<script")[0]
+
+
+class CutOff(ArrayFrames):
+  """Frames of which the third cannot be read."""
+
+  def __iter__(self):
+    yield from list(super().__iter__())[:2]
+    raise DataError("cut/2.png: not a readable image")
+
+
+def test_frames_that_cannot_be_read_leave_their_sequence_out(tmp_path, monkeypatch, caplog, capsys):
+  good = sequence([[(60 + 3 * t, 60)] for t in range(4)], "good")
+  cut = Sequence("cut", CutOff(scene([[(60, 60)]] * 4)), good.boxes, good.visible, ())
+  tracker = Tracker(Spots(), {"tiles": 8})
+  whole = calibration.collect(tracker, {}, [good])
+  with pytest.raises(DataError, match="cut/2.png"):
+    calibration.collect(tracker, {}, [cut, good])
+  monkeypatch.setattr(datasets, "load_readable", lambda *_, **__: ([cut, good], {"late": DataError("late: no labels")}))
+  monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots()), {}))
+  with pytest.raises(DataError, match="2 of 3 sequences were left out, the scores are of the other 1: cut, late are"):
+    calibration.calibrate("c", "antiuav", "r", str(tmp_path))
+  written = json.loads((tmp_path / "calibration.json").read_text())
+  assert written["windows"] == len(whole.logit) and sorted(written["left_out"]) == ["cut", "late"]
+  assert "left out: late: no labels" in caplog.text and "left out: cut/2.png: not a readable image" in caplog.text
 
 
 # --- settings

@@ -102,3 +102,12 @@ def test_corners_are_read_when_asked_for(root):
   assert json.loads(table.splitlines()[2].split("|")[6]) == 1.0
   with pytest.raises(DataError, match=r"a.txt: its first box is the true one when read as x1,y1,x2,y2"):
     compare("antiuav410", str(root / "data"), "antiuav410", [f"t={folder}"], str(root / "out"))
+
+
+def test_labels_that_cannot_be_read_leave_their_sequence_out(root, capsys, caplog):
+  (root / "data" / "b" / "IR_label.json").write_text("{")
+  with pytest.raises(DataError, match="1 of 2 sequences were left out, the scores are of the other 1: b is missing"):
+    compare("antiuav410", str(root / "data"), "antiuav410", [f"off={root / 'off'}"], str(root / "out"))
+  assert "1 of 2 sequences were left out" in capsys.readouterr().out
+  assert "left out: " in caplog.text and "b/IR_label.json: not readable as JSON" in caplog.text
+  assert "1 of 2 sequences were left out" in (root / "out" / "comparison.md").read_text()

@@ -3,18 +3,24 @@
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import cv2
+import numpy as np
 import pytest
 
 import small
 from input_pipeline.errors import DataError
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.evaluation import evaluate
+from siamdff_jax.evaluation.results import Result
+from siamdff_jax.tracking.reading import BrokenStreams
 from siamdff_jax.tracking.runner import Runner
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -82,6 +88,115 @@ def test_reset_based_runs_are_scored_by_vot(data, checkpoint, tmp_path, capsys):
 def test_trackers_need_names_of_their_own(data, tmp_path, checkpoints, baselines, message):
   with pytest.raises(DataError, match=message):
     evaluate.evaluate(checkpoints, baselines, "antiuav410", data, str(tmp_path))
+
+
+class Keeps:
+  """A tracker that keeps its first box; streams with frames that cannot be read break, as `RunsStreams` has it."""
+
+  frames_tracked, seconds, tracked = 1, 1.0, []
+
+  def run(self, streams):
+    errors = {}
+    for stream in streams:
+      try:
+        Keeps.tracked.append(stream.name)
+        yield stream.name, Result([stream.box for _ in stream.frames])
+      except DataError as error:
+        errors[stream.name] = error
+    if errors:
+      raise BrokenStreams(errors, {})
+
+
+@pytest.fixture
+def troubled(tmp_path, monkeypatch):
+  """Sequences in the plain form, one broken in each way; the trackers are `Keeps`."""
+  names = ("good", "fine", "border", "absent", "outside", "cut", "unlabelled", "labels", "count")
+  for name in names:
+    (tmp_path / "data" / name).mkdir(parents=True)
+    for t in range(4):
+      frame = np.full((48, 64), 90 + t, np.uint8)
+      cv2.imwrite(str(tmp_path / "data" / name / f"{t}.{'jpg' if name == 'cut' else 'bmp'}"), frame)
+    first = {"absent": "0,0,0,0", "outside": "70,9,8,6", "border": "-7,9,8,6"}.get(name, "9,9,8,6")
+    (tmp_path / "data" / name / "groundtruth.txt").write_text(f"{first}\n" + "10,9,8,6\n" * 3)
+  cut = tmp_path / "data" / "cut" / "2.jpg"
+  cut.write_bytes(cut.read_bytes()[:200])
+  (tmp_path / "data" / "unlabelled" / "groundtruth.txt").rename(tmp_path / "data" / "unlabelled" / "gt.txt")
+  (tmp_path / "data" / "labels" / "groundtruth.txt").write_text("a,b\n")
+  (tmp_path / "data" / "count" / "groundtruth.txt").write_text("9,9,8,6\n")
+  monkeypatch.setattr(evaluate, "runner", lambda source, *_: (Keeps(), source))
+  Keeps.tracked = []
+  return tmp_path
+
+
+def test_broken_sequences_are_named_and_the_others_are_evaluated(troubled, capsys, caplog):
+  left_out = ["absent", "count", "cut", "labels", "outside", "unlabelled"]
+  with pytest.raises(DataError, match="6 of 9 sequences were left out, the scores are of the other 3: absent, count, "
+                     "cut, labels, outside, unlabelled are missing"):
+    evaluate.evaluate(["a=x", "b=y"], [], "plain", str(troubled / "data"), str(troubled / "out"), clips=1)
+  printed = capsys.readouterr().out
+  assert "| a " in printed and "6 of 9 sequences were left out, the scores are of the other 3" in printed
+  assert sorted(Keeps.tracked) == sorted([*["border", "fine", "good"] * 2, "cut"])  # What broke is not tried again.
+  said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("left out")]
+  sentences = {"absent": "absent: the target is absent in the first frame", "count": "1 boxes for 4 frames",
+               "cut": "cut/2.jpg: not a readable image", "labels": "labels/groundtruth.txt: line 1",
+               "outside": "outside/groundtruth.txt: frame 0 has the box",
+               "unlabelled": "unlabelled: no labels, .*gt.txt is not read"}
+  assert len(said) == len(left_out)
+  for sentence in sentences.values():
+    assert sum(bool(re.search(sentence, line)) for line in said) == 1
+  page = " ".join((troubled / "out" / "report.html").read_text().split())
+  assert "6 of 9 sequences were left out" in page and "<dd>3 of 9</dd>" in page
+  for name in left_out:
+    assert f"<b>{name}</b>: " in page
+  metrics = json.loads((troubled / "out" / "b" / "metrics.json").read_text())
+  assert sorted(metrics["sequences"]) == ["border", "fine", "good"] and sorted(metrics["left_out"]) == left_out
+
+
+def test_real_trackers_go_on_past_broken_sequences_too(troubled, monkeypatch, checkpoint, caplog):
+  """The box at the border has its centre outside of the frame; the damaged frame is in the middle."""
+  monkeypatch.undo()
+  with pytest.raises(DataError, match="1 of 3 sequences were left out, .*: cut is missing"):
+    for name in ("absent", "count", "fine", "labels", "outside", "unlabelled"):
+      shutil.rmtree(troubled / "data" / name)
+    evaluate.evaluate([f"tiny={checkpoint}"], ["KCF"], "plain", str(troubled / "data"), str(troubled / "out"), clips=0)
+  assert caplog.text.count("cut/2.jpg: not a readable image") == 1
+  assert [*files(troubled / "out")] == [f"{tracker}/results/{name}.json" for tracker in ("KCF", "tiny")
+                                        for name in ("border", "good")]
+
+
+def test_what_is_mended_or_replaced_later_is_evaluated_then(troubled, capsys):
+  arguments = (["a=x"], [], "plain", str(troubled / "data"), str(troubled / "out"))
+  with pytest.raises(DataError, match="6 of 9 sequences were left out"):
+    evaluate.evaluate(*arguments, clips=0)
+  with pytest.raises(DataError, match="6 of 9 sequences were left out"):  # And again, by the same command.
+    evaluate.evaluate(*arguments, clips=0)
+  for name in ("absent", "count", "labels", "outside", "unlabelled", "cut"):
+    (troubled / "data" / name / "groundtruth.txt").write_text("9,9,8,6\n" + "10,9,8,6\n" * 3)
+  cv2.imwrite(str(troubled / "data" / "cut" / "2.jpg"), np.full((48, 64), 92, np.uint8))
+  capsys.readouterr()
+  evaluate.evaluate(*arguments, clips=0)
+  assert "left out" not in capsys.readouterr().out
+  assert "left out" not in (troubled / "out" / "report.html").read_text()
+  cv2.imwrite(str(troubled / "data" / "good" / "2.bmp"), np.full((48, 64), 5, np.uint8))
+  with pytest.raises(DataError, match="a/results/good.json: was made of other frames than good has now"):
+    evaluate.evaluate(*arguments, clips=0)
+  Keeps.tracked = []
+  evaluate.evaluate(*arguments, clips=0, redo=True)
+  assert Keeps.tracked == ["good"]
+
+
+def test_one_sequence_that_is_broken_is_simply_an_error(troubled):
+  for only, message in (("cut", "cut/2.jpg: not a readable image"), ("absent", "absent: the target is absent in the"),
+                        ("un", "none of the 2 sequences can be evaluated")):  # count, unlabelled
+    with pytest.raises(DataError, match=message):
+      evaluate.evaluate(["a=x"], [], "plain", str(troubled / "data"), str(troubled / "out"), only=only)
+  assert not (troubled / "out" / "report.html").exists()
+
+
+def test_baselines_are_told_apart_by_opencv_s_version(monkeypatch):
+  before = evaluate.runner("KCF")[1]
+  monkeypatch.setattr(cv2, "__version__", "3.0")
+  assert evaluate.runner("KCF")[1] != before
 
 
 def command(checkpoint, data, out, *options):

@@ -120,6 +120,22 @@ def test_several_runs_show_their_range():
   assert "tracker (first run)" in parts and "AUC / P@5 by size (first run)" in parts
 
 
+def test_what_is_left_out_is_in_everything_that_is_read_by_people():
+  sequences = sequences_of(2)
+  runs = {"t": [results_of(sequences, ["t"])["t"]]}
+  left_out = {HOSTILE: "no labels", **{f"s{i}": "no frames" for i in range(11)}}
+  found = comparison.compare("plain", sequences, runs, left_out)
+  assert "12 of 14 sequences were left out, the scores are of the other 2: " in found.missing
+  assert "and 2 more are missing" in found.missing
+  text = " ".join(page.render(found, "", {}).split())
+  assert "<dd>2 of 14</dd>" in text and "12 of 14 sequences were left out" in text and "<script>alert" not in text
+  assert found.missing in report.format_summary(found) and found.missing in tables.scores_tex(found)
+  assert report.metrics(found, "t")["left_out"] == left_out
+  whole = comparison.compare("plain", sequences, runs)
+  assert whole.missing == "" and "left_out" not in report.metrics(whole, "t")
+  assert "left out" not in page.render(whole, "", {}).split("<script")[0] + tables.scores_tex(whole)
+
+
 def test_the_table_for_the_terminal_shows_what_a_row_has():
   rows = {"a": {"overall": {"ao": 0.5, "success_auc": 0.25}}, "b": {"success_auc": 1.0}}
   cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in report.format_table(rows).splitlines()]

@@ -1,7 +1,9 @@
 """scripts/robustness.py: the conditions themselves, and trackers under them."""
 
 import dataclasses
+import shutil
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from input_pipeline.sequences import Sequence
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.evaluation import evaluate, results, robustness
 from siamdff_jax.tracking.baselines import BaselineRunner
+from siamdff_jax.tracking.reading import BrokenStreams
 from siamdff_jax.tracking.runner import Runner
 
 CORNERS = [(20, 12), (41, 30), (60, 50)]  # Of a target of 9x7 pixels in frames of 96x81.
@@ -119,6 +122,32 @@ def test_trackers_are_tracked_under_each_condition_and_not_again(data, tmp_path,
   for kind in (Runner, BaselineRunner):
     monkeypatch.setattr(kind, "run", refuses)
   assert robustness.assess(*arguments, conditions=wanted) == text
+
+
+def test_a_broken_sequence_is_left_out_under_every_condition(data, tmp_path, monkeypatch, caplog):
+  shutil.copytree(data, tmp_path / "data")
+  names = [sequence.name for sequence in datasets.load("antiuav410", data)]
+
+  class Keeps:
+    frames_tracked, seconds = 1, 1.0
+
+    def run(self, streams):
+      streams = list(streams)
+      yield from ((s.name, results.Result([s.box for _ in s.frames])) for s in streams if s.name != names[0])
+      if any(s.name == names[0] for s in streams):
+        raise BrokenStreams({names[0]: DataError(f"{names[0]}: frame 3 is gone")}, {})
+
+  monkeypatch.setattr(evaluate, "runner", lambda source, *_: (Keeps(), source))
+  arguments = (["a=x", "b=y"], [], "antiuav410", str(tmp_path / "data"), str(tmp_path / "out"))
+  with pytest.raises(DataError, match=f"1 of 2 sequences were left out, .*: {names[0]} is missing"):
+    robustness.assess(*arguments, conditions=["inverted"])
+  assert caplog.text.count(f"left out: {names[0]}: frame 3 is gone") == 1
+  text = (tmp_path / "out" / robustness.TABLE_FILE).read_text()
+  assert "a: 1 sequences" in text and "1 of 2 sequences were left out" in text
+  frame = next((tmp_path / "data").rglob(f"{names[1]}/*.jpg"))
+  cv2.imwrite(str(frame), 255 - cv2.imread(str(frame), cv2.IMREAD_GRAYSCALE))
+  with pytest.raises(DataError, match=f"a/as_recorded/results/{names[1]}.json: was made of other frames"):
+    robustness.assess(*arguments, conditions=["inverted"])
 
 
 def test_scores_are_in_the_pixels_as_recorded(data, tmp_path):

@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from input_pipeline.errors import DataError
-from input_pipeline.frames import ArrayFrames
+from input_pipeline.frames import ArrayFrames, ImageFiles
 from input_pipeline.sequences import from_labels
 from siamdff_jax import boxes as box_forms
 from siamdff_jax.evaluation import results, running, starts
 from siamdff_jax.evaluation.results import Result
+from siamdff_jax.tracking.reading import BrokenStreams
 
 
 def sequence(name, length=4, first=(10.0, 8.0, 6.0, 4.0)):
@@ -38,7 +41,7 @@ class StandsStill:
 
 
 def track(tracker, sequences, out, *, run="ope", name="still", **options):
-  running.prepare(str(out), tracker=name, run=run)
+  running.prepare(str(out), tracker=name, run=run, redo=options.get("redo", False))
   running.track(tracker, sequences, str(out), run=run, **options)
 
 
@@ -132,3 +135,161 @@ def test_scales_keep_the_centre_and_shifts_the_size(box):
       np.testing.assert_allclose(centre(moved), centre(box), atol=1e-2)
     else:
       np.testing.assert_allclose(moved[2:], box[2:])
+
+
+# --- what results were made of
+
+
+def on_disk(folder, name, length=3, boxes=None):
+  """A sequence of BMP files, all of the same number of bytes."""
+  place = folder / name
+  place.mkdir(parents=True, exist_ok=True)
+  for t in range(length):
+    if not (place / f"{t}.bmp").exists():
+      cv2.imwrite(str(place / f"{t}.bmp"), np.full((32, 48), 10 * t, np.uint8))
+  boxes = [[10.0, 8.0, 6.0, 4.0]] * length if boxes is None else boxes
+  return from_labels(name, ImageFiles(sorted(place.glob("*.bmp"))), boxes, None, "test")
+
+
+def replace_frame(path):
+  before = path.stat()
+  cv2.imwrite(str(path), 255 - cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+  assert path.stat().st_size == before.st_size
+  os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_results_of_replaced_frames_are_refused_and_redone_alone(tmp_path):
+  """A frame of the same size in bytes, with the time of the old one."""
+  sequences = lambda: [on_disk(tmp_path / "data", name) for name in "abc"]
+  track(StandsStill(), sequences(), tmp_path / "out")
+  replace_frame(tmp_path / "data" / "b" / "1.bmp")
+  again = StandsStill()
+  with pytest.raises(DataError, match=r"results/b.json: was made of other frames than b has now; remove .*--redo"):
+    track(again, sequences(), tmp_path / "out")
+  assert again.tracked == [] and names(tmp_path / "out" / "results") == ["a.json", "b.json", "c.json"]
+  track(again, sequences(), tmp_path / "out", redo=True)
+  assert again.tracked == ["b"]
+  track(again, sequences(), tmp_path / "out")
+  assert again.tracked == ["b"]
+
+
+@pytest.mark.parametrize("change", [
+    lambda folder: (folder / "1.bmp").rename(folder / "3.bmp"),  # The same frames in another order.
+    lambda folder: shutil.copy(folder / "0.bmp", folder / "1.bmp"),
+    lambda folder: (folder / "1.bmp").write_bytes((folder / "1.bmp").read_bytes() + b"0"),
+])
+def test_order_and_every_byte_of_the_frames_count(tmp_path, change):
+  track(StandsStill(), [on_disk(tmp_path / "data", "a")], tmp_path / "out")
+  change(tmp_path / "data" / "a")
+  frames = ImageFiles(sorted((tmp_path / "data" / "a").glob("*.bmp")))
+  with pytest.raises(DataError, match="a.json: was made of other frames"):
+    track(StandsStill(), [from_labels("a", frames, [[10, 8, 6, 4]] * 3, None, "test")], tmp_path / "out")
+
+
+def test_a_copied_data_set_is_the_same(tmp_path):
+  track(StandsStill(), [on_disk(tmp_path / "data", "a")], tmp_path / "out")
+  (tmp_path / "elsewhere" / "a").mkdir(parents=True)
+  for t in range(3):
+    shutil.copyfile(tmp_path / "data" / "a" / f"{t}.bmp", tmp_path / "elsewhere" / "a" / f"{t}.bmp")
+  again = StandsStill()
+  track(again, [on_disk(tmp_path / "elsewhere", "a")], tmp_path / "out")
+  assert again.tracked == []
+
+
+@pytest.mark.parametrize("run", ["ope", "reset"])
+def test_later_labels_count_where_the_truth_starts_the_tracker_again(tmp_path, run):
+  moved = [[10, 8, 6, 4], [10, 8, 6, 4], [11, 8, 6, 4]]
+  track(StandsStill(), [on_disk(tmp_path / "data", "a")], tmp_path / "out", run=run)
+  changed, again = [on_disk(tmp_path / "data", "a", boxes=moved)], StandsStill()
+  if run == "reset":
+    with pytest.raises(DataError, match="a.json: was made of other labels than a has now"):
+      track(again, changed, tmp_path / "out", run=run)
+    track(again, changed, tmp_path / "out", run=run, redo=True)
+    assert again.tracked == ["a"]
+  else:
+    track(again, changed, tmp_path / "out", run=run)
+    assert again.tracked == []
+
+
+def test_results_of_an_earlier_version_are_taken_and_this_is_said(tmp_path, caplog):
+  sequences = [on_disk(tmp_path / "data", name) for name in "ab"]
+  track(StandsStill(), sequences, tmp_path / "out")
+  for name in "ab":
+    path = tmp_path / "out" / "results" / f"{name}.json"
+    content = json.loads(path.read_text())
+    assert set(content.pop("made_of")) == {"frames"}
+    path.write_text(json.dumps(content))
+  again = StandsStill()
+  track(again, sequences, tmp_path / "out")
+  assert again.tracked == [] and len(caplog.records) == 1
+  assert "2 results of an earlier version do not say which frames they were made of" in caplog.text
+  track(again, sequences, tmp_path / "out", redo=True)
+  assert again.tracked == ["a", "b"] and len(caplog.records) == 1
+
+
+def test_redo_leaves_nothing_that_was_made_of_old_results(tmp_path):
+  track(StandsStill(), [on_disk(tmp_path / "data", name) for name in "ab"], tmp_path / "out")
+  (tmp_path / "out" / "videos").mkdir()
+  for name in ("videos/a.mp4", "videos/b.mp4", "videos/b.png", "metrics.json"):
+    (tmp_path / "out" / name).write_text("old")
+  replace_frame(tmp_path / "data" / "b" / "1.bmp")
+  track(StandsStill(), [on_disk(tmp_path / "data", name) for name in "ab"], tmp_path / "out", redo=True)
+  assert names(tmp_path / "out" / "videos") == ["a.mp4"]
+  running.prepare(str(tmp_path / "out"), tracker="moving", run="ope", redo=True)
+  assert names(tmp_path / "out") == ["run.json"]
+
+
+# --- sequences that break
+
+
+class BreaksAt(StandsStill):
+  """The streams whose names contain one of `broken` do not come to their ends."""
+
+  def __init__(self, *broken):
+    super().__init__()
+    self._broken = broken
+
+  def run(self, streams):
+    streams = list(streams)
+    broken = [s.name for s in streams if any(part in s.name for part in self._broken)]
+    errors = {name: DataError(f"{name}: frame 1 is gone") for name in broken}
+    yield from super().run([s for s in streams if s.name not in errors])
+    if errors:
+      raise BrokenStreams(errors, {})
+
+
+def test_what_breaks_is_named_and_the_others_are_written(tmp_path):
+  sequences = [sequence(name) for name in "abcd"]
+  with pytest.raises(BrokenStreams, match="b: frame 1 is gone, and 1 more") as caught:
+    track(BreaksAt("b", "d"), sequences, tmp_path)
+  assert sorted(caught.value.errors) == ["b", "d"]
+  assert names(tmp_path) == ["results/a.json", "results/c.json", "run.json"]
+  assert running.untracked(sequences, str(tmp_path), run="ope") == ["b", "d"]
+  again = StandsStill()
+  track(again, sequences, tmp_path, without=["b"])
+  assert again.tracked == ["d"]
+
+
+def test_a_sequence_breaks_as_a_whole_where_one_of_its_starts_does(tmp_path):
+  sequences = [sequence(name) for name in "ab"]
+  with pytest.raises(BrokenStreams) as caught:
+    track(BreaksAt("b_003", "b_011"), sequences, tmp_path, run="sre")
+  assert {name: str(error) for name, error in caught.value.errors.items()} == {"b": "b/b_003: frame 1 is gone"}
+  assert len(names(tmp_path / "results" / "a")) == 12
+  assert running.untracked(sequences, str(tmp_path), run="sre") == ["b"]
+
+
+def test_shares_do_not_depend_on_what_broke_elsewhere(tmp_path):
+  sequences, tracked = [sequence(f"s{i}", 3 + i) for i in range(6)], [StandsStill(), StandsStill()]
+  track(tracked[0], sequences, tmp_path, share=(0, 2), without=["s4"])
+  track(tracked[1], sequences, tmp_path, share=(1, 2))
+  assert [tracker.tracked for tracker in tracked] == [["s5", "s3", "s1"], ["s4", "s2", "s0"]]
+
+
+def test_frames_that_cannot_be_read_break_a_sequence_before_it_is_tracked(tmp_path):
+  sequences = [on_disk(tmp_path / "data", name) for name in "ab"]
+  (tmp_path / "data" / "a" / "1.bmp").unlink()
+  tracker = StandsStill()
+  with pytest.raises(BrokenStreams, match="data/a/1.bmp: cannot be read"):
+    track(tracker, sequences, tmp_path / "out")
+  assert tracker.tracked == ["b"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -132,6 +133,32 @@ def test_trainings_of_a_network(data, tmp_path):
   # Welch with two runs each: the quantile lies between those of one and of two degrees of freedom.
   error = np.sqrt(np.var(each["a"], ddof=1) / 2 + np.var(each["b"], ddof=1) / 2)
   assert 4.30 * error - 1e-3 < half_width < 12.71 * error + 1e-3
+
+
+def test_broken_sequences_are_left_out_for_all_networks(data, tmp_path, caplog, capsys):
+  """The scores of the others are what they are where nothing is broken."""
+  first, other = small.write_checkpoint(tmp_path / "first", small.config(**small.PLAIN)), small.config(**small.PLAIN)
+  other.seed = 1
+  entries = [first, small.write_checkpoint(tmp_path / "second", other)]
+  shutil.copytree(data, tmp_path / "data")
+  names = [sequence.name for sequence in datasets.load("antiuav410", data)]
+  of = lambda root, out: (entries, "antiuav410", str(root), str(tmp_path / out))
+  windows.assess(*of(data, "whole"), conditions=["as_recorded"], frames=2)
+  last = next((tmp_path / "data").rglob(f"{names[-1]}/*6.jpg"))
+  last.write_bytes(last.read_bytes()[:100])
+  capsys.readouterr()
+  with pytest.raises(DataError, match=f"1 of 3 sequences were left out, the scores are of the other 2: {names[-1]} is"):
+    windows.assess(*of(tmp_path / "data", "part"), conditions=["as_recorded"], frames=2)
+  assert f"left out: {last}: not a readable image" in caplog.text
+  table = (tmp_path / "part" / windows.TABLE_FILE).read_text()
+  assert "2 sequences, 4 windows" in table and "1 of 3 sequences were left out" in table
+  assert table == capsys.readouterr().out
+  whole, part = (json.loads((tmp_path / out / windows.SCORES_FILE).read_text()) for out in ("whole", "part"))
+  for network in ("first", "second"):
+    (of_whole,), (of_part,) = whole[network], part[network]
+    assert list(of_part["as_recorded"]) == names[:2]
+    for name in names[:2]:
+      assert of_part["as_recorded"][name]["iou"] == of_whole["as_recorded"][name]["iou"]
 
 
 def test_problems_are_named(data, tmp_path):

@@ -31,9 +31,7 @@ def read_labels(path):
   for name in _LABEL_FILES:
     if (path / name).is_file():
       return labels.read_json(path / name)
-  others = ", ".join(other.name for other in media.entries(path) if other.suffix == ".json")
-  raise DataError(f"{path}: no labels, expected {' or '.join(_LABEL_FILES)}" +
-                  (f" ({others} is not read as truth)" if others else ""))
+  raise labels.NoLabels(f"{path}: no labels, expected {' or '.join(_LABEL_FILES)}")
 
 
 def find_media(path):

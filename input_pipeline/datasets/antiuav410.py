@@ -44,7 +44,7 @@ def labels_with(path, names):
   elif text.is_file():
     found = labels.read_text(text)
   else:
-    raise DataError(f"{path}: no labels, expected {path / _JSON} or {text}")
+    raise labels.NoLabels(f"{path}: no labels, expected {path / _JSON} or {text}")
   if flags.is_file():
     found = dataclasses.replace(found, attributes=labels.read_flags(flags, names))
   return found

@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 import tqdm
 
-from input_pipeline.datasets import plain
+from input_pipeline.datasets import plain, suspicions
 from input_pipeline.datasets.formats import reader
-from input_pipeline.datasets.labels import Labels
-from input_pipeline.datasets.layout import find_sequences
-from input_pipeline.datasets.loading import check_size, is_outside
+from input_pipeline.datasets.labels import Labels, NoLabels
+from input_pipeline.datasets.loading import check_size, find, is_outside, read_labels
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ImageFiles
 from input_pipeline.sequences import from_labels
@@ -35,6 +34,7 @@ class SequenceReport:
     mended: what the reader decided, as in `Sequence.mended`.
     errors: problems that `load` refuses or that make an evaluation or training wrong, one sentence each.
     warnings: what is worth a look.
+    reach: the furthest right and lower edge of a box as a share of its frame, [2]; None without boxes and frames.
   """
 
   name: str
@@ -46,13 +46,15 @@ class SequenceReport:
   mended: Mapping[str, int] = dataclasses.field(default_factory=dict)
   errors: list[str] = dataclasses.field(default_factory=list)
   warnings: list[str] = dataclasses.field(default_factory=list)
+  reach: np.ndarray | None = None
 
 
 @dataclasses.dataclass
 class Report:
-  """What was found in a data set; `lines()` is the readable form."""
+  """What was found in a data set; `lines()` is the readable form. `warnings`: what no single sequence shows."""
 
   sequences: list[SequenceReport]
+  warnings: list[str] = dataclasses.field(default_factory=list)
 
   @property
   def num_errors(self) -> int:
@@ -60,7 +62,7 @@ class Report:
 
   @property
   def num_warnings(self) -> int:
-    return sum(len(sequence.warnings) for sequence in self.sequences)
+    return len(self.warnings) + sum(len(sequence.warnings) for sequence in self.sequences)
 
   def lines(self) -> list[str]:
     """Every problem under its sequence, then the totals."""
@@ -70,6 +72,7 @@ class Report:
         lines.append(f"{sequence.name}  ({sequence.path})")
         lines += [f"  error: {text}" for text in sequence.errors]
         lines += [f"  warning: {text}" for text in sequence.warnings]
+    lines += [f"warning: {text}" for text in self.warnings]
     frames = sum(sequence.frames for sequence in self.sequences)
     labels = sum(sequence.labels for sequence in self.sequences)
     absent = sum(sequence.absent for sequence in self.sequences)
@@ -86,14 +89,14 @@ def check(format: str, root) -> Report:
   """Checks a whole data set; see `SequenceReport` for what is looked at.
 
   A box that shares no pixel with its frame is an error, one that sticks out by more than a pixel a warning, and so
-  are frames that change their size inside a sequence and labels that the reader mended.
+  are frames that change their size inside a sequence, labels that the reader mended, and those of `suspicions`.
 
   Raises:
     DataError: unknown format, missing root, no sequences in it.
   """
   source = reader(format)
   pairs = []
-  for name, path in find_sequences(source, root, frames=True):
+  for name, path in find(format, root, frames=True):
     report = SequenceReport(name, os.fspath(path))
     pairs.append((report, path, _read_labels(source, path, report)))
   expected = sum(report.labels for report, _, _ in pairs)
@@ -102,16 +105,24 @@ def check(format: str, root) -> Report:
       sizes = _decode_all(source, path, report, progress)
       if labels is not None:
         _check_labels(labels, sizes, report)
-  return Report([report for report, _, _ in pairs])
+  reports = [report for report, _, _ in pairs]
+  reach = suspicions.confined([report.reach for report in reports if report.reach is not None])
+  warnings = [] if reach is None else [
+      f"{root}: no box of any sequence leaves the left {100 * reach[0]:.0f} % and the upper {100 * reach[1]:.0f} % of "
+      "its frames; are the labels in pixels, and for frames of this size?"]
+  return Report(reports, warnings)
 
 
 def _read_labels(source, path, report) -> Labels | None:
   """The labels, or None after noting why there are none."""
   try:
-    if source is plain and plain.find_labels(path) is None:  # The one format whose labels are optional.
-      report.warnings.append(f"{path}: no labels, only the frames are checked")
-      return None
-    labels = source.read_labels(path)
+    labels = read_labels(source, path)
+  except NoLabels as error:
+    if source is plain:  # The one format whose labels are optional.
+      report.warnings.append(f"{error}; only the frames are checked")
+    else:
+      report.errors.append(str(error))
+    return None
   except DataError as error:
     report.errors.append(str(error))
     return None
@@ -193,12 +204,17 @@ def _check_against_frames(sequence, sizes, where, report):
   visible = sequence.visible[:count] & (sizes > 0).all(axis=1)
   outside = visible & is_outside(boxes, sizes)
   beyond = ((boxes[:, :2] < -_MARGIN) | (boxes[:, :2] + boxes[:, 2:] > sizes + _MARGIN)).any(axis=1)
-  _note(report.errors, where, "have a box outside of the frame", outside)
+  hint = "; are the labels for frames of this size?" if 2 * outside.sum() > visible.sum() else ""
+  _note(report.errors, where, "have a box outside of the frame", outside, hint)
   _note(report.warnings, where, f"have a box that sticks out of the frame by more than {_MARGIN:g} px",
         visible & beyond & ~outside)
+  if visible.any():
+    report.reach = ((boxes[visible, :2] + boxes[visible, 2:]) / sizes[visible]).max(axis=0)
+    if suspicions.are_corners(boxes[visible], sizes[visible]):
+      report.warnings.append(f"{where}: the boxes look like corners x1,y1,x2,y2, expected x,y,w,h")
 
 
-def _note(notes, where, what, flags):
+def _note(notes, where, what, flags, hint=""):
   """One line for all frames with a problem: how many, and the first."""
   if flags.any():
-    notes.append(f"{where}: {int(flags.sum())} frames {what}, the first is frame {int(np.argmax(flags))}")
+    notes.append(f"{where}: {int(flags.sum())} frames {what}, the first is frame {int(np.argmax(flags))}{hint}")

@@ -44,7 +44,7 @@ def find(root, frames):
 def read_labels(path):
   """Labels of the sequence in the folder `path`, x and y made 0-based."""
   if not (path / _TRUTH).is_file():
-    raise DataError(f"{path}: no labels, expected {_TRUTH}")
+    raise labels.NoLabels(f"{path}: no labels, expected {_TRUTH}")
   found = labels.without_negative_sizes(labels.read_text(path / _TRUTH))
   if len(found.boxes) == 1 and (path.parent.name == "test" or len(media.images_in(path)) > 1):
     raise DataError(f"{path / _TRUTH}: only the first frame has a box, as in the test split of GOT-10k, whose truth is "

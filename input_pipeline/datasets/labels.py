@@ -13,12 +13,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from input_pipeline import units
 from input_pipeline.datasets import grammar
 from input_pipeline.errors import DataError
 
 _SEPARATOR = re.compile(r"[ \t]*[,;][ \t]*|[ \t]+")
 _BOX_KEYS = ("gt_rect", "gt")
 _LARGEST = 1e7  # pixels; a number beyond it is no coordinate, and below it float32 keeps whole pixels apart.
+
+
+class NoLabels(DataError):
+  """A sequence without the label file that its format expects."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,7 @@ def read_json(path) -> Labels:
   and `attributes` can be missing. Our simulator adds `"lookalikes": [[frame, x, y, w, h], ...]`.
 
   Raises:
-    DataError: unreadable, not JSON, or another structure than the one above.
+    DataError: unreadable, not JSON, or another structure than the one above, or boxes that are not in pixels.
   """
   where = os.fspath(path)
   try:
@@ -71,7 +76,7 @@ def read_json(path) -> Labels:
   if len(keys) != 1 or not isinstance(data[keys[0]], list):
     raise DataError(f'{where}: expected an object with a list of boxes [x,y,w,h] under the key "gt_rect" or "gt"')
   rows = [_json_row(where, t, row) for t, row in enumerate(data[keys[0]])]
-  boxes = np.array(rows, np.float32).reshape(-1, 4)
+  boxes = _in_pixels(where, rows)
   return Labels(boxes, _json_flags(where, data.get("exist")), where, _json_attributes(where, data.get("attributes")),
                 lookalikes=_json_lookalikes(where, data.get("lookalikes", [])))
 
@@ -84,12 +89,12 @@ def read_text(path) -> Labels:
   says whether it stands for an absent target or slipped in.
 
   Raises:
-    DataError: unreadable, not UTF-8, or a line that is not four numbers.
+    DataError: unreadable, not UTF-8, a line that is not four numbers, or boxes that are not in pixels.
   """
   where = os.fspath(path)
   lines = text_lines(path)
-  boxes = np.array([_text_row(where, number, line) for number, line in enumerate(lines, 1)], np.float32)
-  return Labels(boxes.reshape(-1, 4), None, where)
+  boxes = _in_pixels(where, [_text_row(where, number, line) for number, line in enumerate(lines, 1)])
+  return Labels(boxes, None, where)
 
 
 def read_flags(path, names) -> tuple[str, ...]:
@@ -163,6 +168,14 @@ def _in_range(row, where) -> list[float]:
   if any(abs(value) > _LARGEST and abs(value) != math.inf for value in row):  # Infinity is from_labels' to report.
     raise DataError(f"{where} has the box {grammar.short(row)}, expected pixel coordinates")
   return row
+
+
+def _in_pixels(where, rows) -> np.ndarray:
+  """float32 [T, 4]; boxes in shares of the frame are refused here, before a format counts them from 0."""
+  if units.is_normalised(rows):
+    raise DataError(f"{where}: all boxes are shares of the frame (normalised, 0 to 1), expected x,y,w,h in pixels, x,y "
+                    "being the top left corner")
+  return np.array(rows, np.float32).reshape(-1, 4)
 
 
 def _json_flags(where, flags):

@@ -58,7 +58,7 @@ def read_labels(path):
     truth, files = path, {_ABSENT: _absent_file(path)}
     att = [path.parent / "att" / path.name]
   if not truth.is_file():
-    raise DataError(f"{path}: no labels, expected {_TRUTH}")
+    raise labels.NoLabels(f"{path}: no labels, expected {_TRUTH}")
   found = labels.without_negative_sizes(labels.read_text(truth))
   further = {name: labels.read_frame_labels(file) for name, file in files.items()}
   hidden = {len(values) for values in further.values()}

@@ -15,6 +15,10 @@ SPLITS = ("train", "val", "test")
 _NO_SEQUENCES = ("anno", "annos", "tiranno", "att", "__MACOSX")  # Folders beside the sequences that hold none.
 
 
+class NoSequences(DataError):
+  """A root in which a format finds no sequence."""
+
+
 class Found(NamedTuple):
   """One sequence below a root. `split`: the folder that tells it from a namesake, "" for none."""
 
@@ -49,15 +53,15 @@ def find_sequences(reader: Reader, root, frames: bool) -> list[tuple[str, pathli
   form (NFC), whatever form the file system holds.
 
   Raises:
-    DataError: no such root, or nothing in it, or a link in it that leads nowhere.
+    DataError: no such root, or nothing in it (`NoSequences`).
   """
   root = pathlib.Path(os.path.abspath(root))  # So that "." has a name; links stay as they are.
-  _check_link(root)
+  check_link(root)
   if not root.exists():
     raise DataError(f"{root}: no such folder, expected {reader.LAYOUT}")
   found = reader.find(root, frames)
   if not found:
-    raise DataError(f"{root}: no sequences found, expected {reader.LAYOUT}")
+    raise NoSequences(f"{root}: no sequences found, expected {reader.LAYOUT}")
   return sorted(_unique(found))
 
 
@@ -91,7 +95,7 @@ def linked_entries(folder) -> list[pathlib.Path]:
   """What a folder of sequences holds, as `entries`; DataError for a link that leads nowhere."""
   paths = entries(folder)
   for path in paths:
-    _check_link(path)
+    check_link(path)
   return paths
 
 
@@ -100,11 +104,21 @@ def is_for_sequences(path: pathlib.Path) -> bool:
   return path.is_dir() and path.name not in _NO_SEQUENCES
 
 
+def check_link(path: pathlib.Path):
+  """Raises DataError for a link that leads nowhere."""
+  if path.is_symlink() and not path.exists():
+    raise DataError(f"{path}: a link to {os.readlink(path)}, which does not exist")
+
+
 def _children(folder, frames, is_sequence, splits) -> list[Found]:
   """The sequences in a folder; the split is empty for those directly in it."""
   found, files = [], []
-  for path in linked_entries(folder):
-    if not path.is_dir():
+  for path in entries(folder):
+    if path.suffix.lower() == ".txt":  # May be a list, without which the others are not what they seem.
+      check_link(path)
+    if path.is_symlink() and not path.exists():  # A sequence that is not there: whoever opens it says so.
+      found.append(found_at(path))
+    elif not path.is_dir():
       files.append(path)
     elif path.name in splits and not is_sequence(path, frames):
       found += [one._replace(split=path.name) for one in _children(path, frames, is_sequence, splits=())]
@@ -115,11 +129,6 @@ def _children(folder, frames, is_sequence, splits) -> list[Found]:
     sequence_files = [path for path in sequence_files if path.suffix.lower() != ".txt"]
   with_video = {path.stem for path in sequence_files if path.suffix.lower() != ".txt"}
   return found + [found_at(p) for p in sequence_files if p.suffix.lower() != ".txt" or p.stem not in with_video]
-
-
-def _check_link(path):
-  if path.is_symlink() and not path.exists():
-    raise DataError(f"{path}: a link to {os.readlink(path)}, which does not exist")
 
 
 def _unique(found) -> list[tuple[str, pathlib.Path]]:

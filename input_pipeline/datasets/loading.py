@@ -1,13 +1,16 @@
-"""Loading a data set: stops at the first problem."""
+"""Loading a data set: for training it stops at the first problem, for evaluation it goes on with what can be loaded."""
 
+import pathlib
 import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
 import tqdm
 
+from input_pipeline.datasets import hints
 from input_pipeline.datasets.formats import reader
-from input_pipeline.datasets.layout import find_sequences
+from input_pipeline.datasets.labels import Labels, NoLabels
+from input_pipeline.datasets.layout import NoSequences, Reader, check_link, find_sequences
 from input_pipeline.datasets.media import open_media
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence, from_labels
@@ -28,24 +31,56 @@ def load(format: str, root, *, frames: bool = True, only: Iterable[str] | None =
 
   Raises:
     DataError: at the first problem: unknown format, missing root, no sequences, no sequence of a name in `only`, a
-      sequence without labels or frames, labels that cannot be read or do not fit the frames in number or size, a
-      visible box that lies outside the frame.
+      sequence without labels or frames, labels that cannot be read, are not in pixels or do not fit the frames in
+      number or size, a visible box that lies outside the frame.
       A target absent in the first frame is none (training can use the rest): evaluation has to refuse it.
   """
-  source = reader(format)
-  found = find_sequences(source, root, frames)
+  found = find(format, root, frames)
   if only is not None:
     found = _chosen(found, {unicodedata.normalize("NFC", name) for name in only}, root)
-  progress = tqdm.tqdm(found, desc=f"loading {root}", unit="seq", delay=3, leave=False)
-  return [_load_one(source, name, path, frames) for name, path in progress]
+  return [_load_one(reader(format), name, path, frames) for name, path in _progress(found, root)]
 
 
 def load_matching(format: str, root, part: str) -> list[Sequence]:
-  """The sequences of `load` whose name contains `part`; raises DataError where there are none, or like `load`."""
-  found = [sequence for sequence in load(format, root) if part in sequence.name]
-  if not found:
-    raise DataError(f"{root}: no sequence has {part!r} in its name, which `only` asks for")
-  return found
+  """The sequences whose name contains `part`; raises DataError where there are none, or like `load`."""
+  return [_load_one(reader(format), name, path, True) for name, path in _progress(_matching(format, root, part), root)]
+
+
+def load_readable(format: str, root, part: str = "", *, frames: bool = True
+                  ) -> tuple[list[Sequence], dict[str, DataError]]:
+  """Like `load_matching`, but goes on where a sequence cannot be loaded.
+
+  Returns:
+    The sequences, and the errors that `load` would raise, by the names of those that are missing among them.
+
+  Raises:
+    DataError: unknown format, missing root, no sequences, no sequence whose name contains `part`.
+  """
+  sequences, errors = [], {}
+  for name, path in _progress(_matching(format, root, part, frames), root):
+    try:
+      sequences.append(_load_one(reader(format), name, path, frames))
+    except DataError as error:
+      errors[name] = error
+  return sequences, errors
+
+
+def find(format: str, root, frames: bool) -> list[tuple[str, pathlib.Path]]:
+  """The (name, path) of all sequences, see `layout.find_sequences`; the error says which format would find some."""
+  source = reader(format)
+  try:
+    return find_sequences(source, root, frames)
+  except NoSequences as error:
+    raise DataError(f"{error}{hints.for_root(root, source, frames)}") from error
+
+
+def read_labels(source: Reader, path: pathlib.Path) -> Labels:
+  """The labels of a sequence; the error for missing ones says what else is there."""
+  check_link(path)
+  try:
+    return source.read_labels(path)
+  except NoLabels as error:
+    raise NoLabels(f"{error}{hints.for_sequence(path, source)}") from error
 
 
 def is_outside(boxes, sizes) -> np.ndarray:
@@ -61,6 +96,17 @@ def check_size(found, size):
                     f"frame has {size[0]}x{size[1]}")
 
 
+def _matching(format, root, part, frames=True):
+  found = [(name, path) for name, path in find(format, root, frames) if part in name]
+  if not found:
+    raise DataError(f"{root}: no sequence has {part!r} in its name, which `only` asks for")
+  return found
+
+
+def _progress(found, root):
+  return tqdm.tqdm(found, desc=f"loading {root}", unit="seq", delay=3, leave=False)
+
+
 def _chosen(found, only, root):
   unknown = sorted(only - {name for name, _ in found})
   if unknown:
@@ -69,7 +115,7 @@ def _chosen(found, only, root):
 
 
 def _load_one(source, name, path, frames) -> Sequence:
-  found = source.read_labels(path)
+  found = read_labels(source, path)
   opened, size = open_media(source.find_media(path), len(found.boxes)) if frames else (None, found.size)
   sequence = from_labels(name, opened, found.boxes, found.visible, found.where, found.attributes, size,
                          found.frame_labels, found.lookalikes)

@@ -10,7 +10,6 @@ sequences only some of the images are labelled; Jogging and Skating2 have two ta
 """
 
 from input_pipeline.datasets import labels, layout, media, otb_family
-from input_pipeline.errors import DataError
 
 LAYOUT = "folders <sequence>/ with img/ (image files) and groundtruth_rect.txt or groundtruth.txt"
 ORIGIN = 1
@@ -53,7 +52,7 @@ def _label_file(path):
   files = otb_family.label_files(path)
   file = next((file for file in files if file.is_file()), None)
   if file is None:
-    raise DataError(f"{path}: no labels, expected {' or '.join(file.name for file in files)}")
+    raise labels.NoLabels(f"{path}: no labels, expected {' or '.join(file.name for file in files)}")
   return file
 
 

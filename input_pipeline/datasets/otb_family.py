@@ -68,8 +68,8 @@ class OtbFamily:
     files = [*beside, *label_files(path)] if path.is_dir() else [path]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-      raise DataError(f"{path}: no labels, expected {' or '.join(file.name for file in label_files(path))} in it or "
-                      f"{beside[0]}")
+      raise labels.NoLabels(f"{path}: no labels, expected {' or '.join(file.name for file in label_files(path))} in it "
+                            f"or {beside[0]}")
     found = labels.zero_based(labels.read_text(file), self.ORIGIN)
     flags = [media.named(folder / "att", name) for folder in folders]
     flags = next((file for file in flags if file.is_file()), None)

@@ -42,7 +42,7 @@ def read_labels(path):
   file = find_labels(path)
   if file is None:
     beside = path / _LABELS if path.is_dir() else path.with_suffix(".txt")
-    raise DataError(f"{path}: no labels, expected {beside} with one x,y,w,h per frame")
+    raise labels.NoLabels(f"{path}: no labels, expected {beside} with one x,y,w,h per frame")
   return labels.read_text(file)
 
 

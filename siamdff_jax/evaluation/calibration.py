@@ -12,11 +12,11 @@ from scipy import optimize
 from scipy.special import expit
 from tqdm import tqdm
 
-from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from siamdff_jax import boxes
 from siamdff_jax.evaluation import windows
+from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking.reading import canvas, on_canvas
 from siamdff_jax.tracking.settings import with_settings
@@ -50,7 +50,8 @@ class Calibration(NamedTuple):
 AS_TRAINED = Calibration(1.0, 0.0, 0.0)
 
 
-def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
+def collect(tracker: Tracker, variables, sequences: list[Sequence],
+            broken: dict[str, DataError] | None = None) -> Pairs:
   """What tells presence, in windows at the target's scale.
 
   With the target: the window about its place one frame before. Without it: the same of absent frames, and in every
@@ -59,39 +60,47 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence]) -> Pairs:
   Args:
     tracker, variables: what to calibrate; with `tiles`, which look for such places.
     sequences: visible in their first frame.
+    broken: gets what is wrong with frames that cannot be read, by sequence, of which nothing is taken then.
 
   Raises:
-    DataError: unreadable frames, or a sequence whose first frame does not show the target.
+    DataError: a sequence whose first frame does not show the target; without `broken`, also frames that cannot be read.
   """
   for sequence in sequences:
     if not sequence.visible[0]:
       raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
-  shapes = [s.size[::-1] if s.size else s.frames[0].shape for s in sequences]
-  padded = canvas(shapes)
+  padded = canvas([shape_of(sequence) for sequence in sequences])
   init, look = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
-  out_of_reach = np.array([np.inf, np.inf, 0, 0], np.float32)
   rows = []
-  for sequence, shape in tqdm(list(zip(sequences, shapes)), desc="calibrate", unit="sequence"):
-    wanted = set(np.unique(np.linspace(1, len(sequence) - 1, _FRAMES).round().astype(int)).tolist())
-    size, state = jnp.array(shape, jnp.int32), None
-    for t, frame in enumerate(sequence.frames):
-      if frame.shape != tuple(shape):
-        raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
-                        f"{shape[1]}x{shape[0]}")
-      if t == 0:
-        state = init(variables, on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), size)
-      elif t in wanted:
-        there = bool(sequence.visible[t])
-        truth = boxes.xywh_to_center_wh(sequence.boxes[t]) if there else out_of_reach
-        last = boxes.xywh_to_center_wh(sequence.boxes[np.flatnonzero(sequence.visible[:t])[-1]])
-        logits, ratios, holds_it, free = jax.device_get(look(
-            variables, state, on_canvas(frame, padded), size, last, truth))
-        if holds_it or not there:
-          rows.append((logits[0], ratios[0], there))
-        if free:
-          rows.append((logits[1], ratios[1], False))
+  for sequence in tqdm(sequences, desc="calibrate", unit="sequence"):
+    try:
+      rows += _of_one(init, look, variables, sequence, padded)
+    except DataError as error:
+      if broken is None:
+        raise
+      broken[sequence.name] = error
   logit, ratio, visible = np.array(rows, np.float64).reshape(-1, 3).T
   return Pairs(logit, ratio, visible.astype(bool))
+
+
+def _of_one(init, look, variables, sequence, padded) -> list[tuple]:
+  """(logit, ratio, whether the target is there) of one sequence's windows."""
+  out_of_reach = np.array([np.inf, np.inf, 0, 0], np.float32)
+  wanted = set(np.unique(np.linspace(1, len(sequence) - 1, _FRAMES).round().astype(int)).tolist())
+  size, state, rows = jnp.array(shape_of(sequence), jnp.int32), None, []
+  for t, frame in enumerate(frames_of(sequence)):
+    if t == 0:
+      state = init(variables, on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), size)
+    elif t in wanted:
+      there = bool(sequence.visible[t])
+      truth = boxes.xywh_to_center_wh(sequence.boxes[t]) if there else out_of_reach
+      last = boxes.xywh_to_center_wh(sequence.boxes[np.flatnonzero(sequence.visible[:t])[-1]])
+      logits, ratios, holds_it, free = jax.device_get(look(
+          variables, state, on_canvas(frame, padded), size, last, truth))
+      if holds_it or not there:
+        rows.append((logits[0], ratios[0], there))
+      if free:
+        rows.append((logits[1], ratios[1], False))
+  return rows
 
 
 def _look(tracker, variables, state, frame, size, last, truth):
@@ -157,15 +166,17 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
     out: the folder to write to.
 
   Raises:
-    DataError: anything the user gave that does not work.
+    DataError: anything the user gave that does not work; and when everything is written, that sequences were left out.
   """
-  sequences = datasets.load_matching(format, root, only)
+  usable, broken = Usable(format, root, only), {}
   tracker, variables = load_tracker(checkpoint)
-  pairs = collect(with_settings(tracker, [f"tiles={windows.PLACES}"]), variables, sequences)
+  pairs = collect(with_settings(tracker, [f"tiles={windows.PLACES}"]), variables, usable.sequences, broken)
+  usable.leave_out(broken)
   calibration = fit(pairs)
   tables = {name: reliability(probability(pairs, line), pairs)
             for name, line in {"as trained": AS_TRAINED, "calibrated": calibration}.items()}
   found = {**{f"presence_{name}": round(value, 4) for name, value in calibration._asdict().items()},
+           **({"left_out": usable.left_out} if usable.left_out else {}),
            "windows": len(pairs.logit),
            "with_target": int(pairs.visible.sum()),
            "expected_calibration_error": {name: round(error, 4) for name, (_, error) in tables.items()}}
@@ -179,6 +190,7 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   except OSError as error:
     raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
   print(json.dumps(found))
+  usable.finish()
   return calibration
 
 

@@ -12,13 +12,16 @@ from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import comparison, pairing, report, results
 from siamdff_jax.evaluation.comparison import Comparison
+from siamdff_jax.evaluation.usable import Usable
 
 log = logging.getLogger(__name__)
 
 
 def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: str, *, box_form: str = "xywh",
             origin: int | None = None, clips: int = report.WORST) -> str:
-  """Reads and scores all, writes the report (see `write`), and returns the tables.
+  """Reads and scores all, writes the report (see `write`), prints the tables and returns them.
+
+  A sequence whose labels cannot be read is left out and named.
 
   Args:
     format, root: the data set, see `datasets.load`; annotations are enough, then there are no clips.
@@ -31,7 +34,8 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     clips: of how many of the worst sequences to show clips; the page shows `report.WORST` of them.
 
   Raises:
-    DataError: an entry of another form, one folder twice, or anything wrong with the files.
+    DataError: an entry of another form, one folder twice, or anything wrong with the results; and when everything is
+      written, that sequences were left out.
   """
   folders = {}
   for entry in entries:
@@ -40,23 +44,28 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     if not name or not folder or folder in of_one or "/" in name:
       raise DataError(f"--results: {entry!r}, expected NAME=FOLDER, and another folder for another run of NAME")
     of_one.append(folder)
-  sequences = datasets.load(format, root, frames=False)
+  usable = Usable(format, root, frames=False)
+  sequences = usable.sequences
   trackers = {name: pairing.read(of_one, sequences, format, box_form, origin)
               for name, of_one in tqdm(folders.items(), desc="reading results", unit="tracker", delay=3)}
-  compared = write(protocol, sequences, trackers, out, clips=clips, format=format, root=root)
-  return report.format_summary(compared)
+  compared = write(protocol, sequences, trackers, out, clips=clips, format=format, root=root, left_out=usable.left_out)
+  text = report.format_summary(compared)
+  print(f"{text}\nlook at {os.path.join(out, 'report.html')}")
+  usable.finish()
+  return text
 
 
 def write(protocol: str, sequences: Ordered[Sequence], trackers: Mapping[str, Ordered[Mapping[str, results.Result]]],
-          out: str, *, clips: int, format: str, root: str) -> Comparison:
+          out: str, *, clips: int, format: str, root: str, left_out: Mapping[str, str] | None = None) -> Comparison:
   """Compares trackers and writes the report into `out`; arguments as in `comparison.compare` and here in `compare`."""
-  compared = comparison.compare(protocol, sequences, trackers)
-  worst = report.worst_sequences(compared, clips)
-  try:
-    with_frames = datasets.load(format, root, only=worst) if worst else []
-    drawn = report.make_clips(compared, with_frames, {name: runs[0] for name, runs in trackers.items()})
-  except DataError as error:
-    log.warning("no clips in the report: %s", error)
-    drawn = {}
+  compared, drawn, failed = comparison.compare(protocol, sequences, trackers, left_out), {}, {}
+  for name in report.worst_sequences(compared, clips):
+    try:
+      with_frames = datasets.load(format, root, only=[name])
+      drawn |= report.make_clips(compared, with_frames, {tracker: runs[0] for tracker, runs in trackers.items()})
+    except DataError as error:
+      failed[name] = error
+  if failed:
+    log.warning("no clips in the report of %s: %s", ", ".join(failed), next(iter(failed.values())))
   report.write(compared, out, data=f"{os.path.basename(os.path.normpath(root))} ({format})", clips=drawn)
   return compared

@@ -1,7 +1,7 @@
 """Several trackers on the same data: all that a report shows, as plain data."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Ordered
 
 import numpy as np
@@ -15,6 +15,8 @@ from siamdff_jax.evaluation.results import Result
 from siamdff_jax.evaluation.statistics import Difference, Estimate
 
 __all__ = ["Comparison", "Difference", "Estimate", "Failures", "Group", "Presence", "Recovery", "compare"]
+
+_NAMED = 10  # Of the sequences that are left out.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Comparison:
     presence: by tracker; empty where no frame of the data is absent.
     overlaps: tracker -> sequence -> IoU per frame, float [T]; NaN where the target is absent.
     units: by tracker, what each of its runs is.
+    left_out: what is wrong with the sequences of the data that are not in here, by name.
 
   Of a tracker with several runs, scores are their mean; target size and speed, and everything from `failures` on, are
   of the first run.
@@ -51,6 +54,12 @@ class Comparison:
   presence: Mapping[str, Presence]
   overlaps: Mapping[str, Mapping[str, np.ndarray]]
   units: Mapping[str, tuple[Unit, ...]]
+  left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def missing(self) -> str:
+    """See `missing_note`."""
+    return missing_note(self.left_out, len(self.sequences) + len(self.left_out))
 
   def runs(self, tracker: str, metric: str = "") -> list[float]:
     """A score, by default the main one, of each run of a tracker that ran several times; else nothing."""
@@ -62,8 +71,18 @@ class Comparison:
     return pairing.over_runs(runs[0], self.units[a], runs[1], self.units[b]) if all(runs) else None
 
 
+def missing_note(left_out: Collection[str], total: int) -> str:
+  """The sentence that goes with every score of a part of a data set; empty where none of its sequences is left out."""
+  if not left_out:
+    return ""
+  names, more = ", ".join(sorted(left_out)[:_NAMED]), len(left_out) - _NAMED
+  return (f"{len(left_out)} of {total} sequences were left out, the scores are of the other {total - len(left_out)}: "
+          f"{names}{f' and {more} more' if more > 0 else ''} {'is' if len(left_out) == 1 else 'are'} missing")
+
+
 def compare(protocol: str, sequences: Ordered[Sequence],
-            trackers: Mapping[str, Ordered[Mapping[str, Result]]]) -> Comparison:
+            trackers: Mapping[str, Ordered[Mapping[str, Result]]],
+            left_out: Mapping[str, str] | None = None) -> Comparison:
   """Scores all trackers and works out what a report shows.
 
   Args:
@@ -71,6 +90,7 @@ def compare(protocol: str, sequences: Ordered[Sequence],
     sequences: the labelled sequences; frames are not needed.
     trackers: by tracker, in the order to show, the results of each run by sequence; `pairing.Runs` where it is known
       what the runs are.
+    left_out: what is wrong with further sequences of the data, by name.
 
   Raises:
     DataError: see `Protocol.evaluate`.
@@ -93,7 +113,8 @@ def compare(protocol: str, sequences: Ordered[Sequence],
       groups={} if reset_based else _groups(sequences, first, column, weights, overlaps),
       failures=failures, recovery={} if reset_based else recovery,
       presence={tracker: found for tracker, found in presence.items() if found}, overlaps=overlaps,
-      units={tracker: tuple(getattr(runs, "units", pairing.unknown(len(runs)))) for tracker, runs in trackers.items()})
+      units={tracker: tuple(getattr(runs, "units", pairing.unknown(len(runs)))) for tracker, runs in trackers.items()},
+      left_out=dict(left_out or {}))
 
 
 def _estimates(scores: Mapping[str, Scores], column, weights) -> dict[str, dict[str, Estimate]]:

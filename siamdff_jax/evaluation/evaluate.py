@@ -4,13 +4,14 @@ import hashlib
 import os
 from collections.abc import Sequence as Ordered
 
+import cv2
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from siamdff_jax.evaluation import compare, pairing, protocols, report, running
+from siamdff_jax.evaluation.usable import Usable
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking import video
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
@@ -27,7 +28,8 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
              clips: int = report.WORST, videos: int = 0, redo: bool = False):
   """Tracks every sequence with every tracker, then writes the comparison; goes on where an earlier run stopped.
 
-  Several processes (`distributed.start`) share the sequences; the first one compares.
+  A sequence that cannot be loaded, or not be tracked to its end, is left out for all trackers and named. Several
+  processes (`distributed.start`) share the sequences; the first one compares.
 
   Args:
     checkpoints: see `checkpoints.find`, each with or without "NAME=" in front.
@@ -41,32 +43,44 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
     streams: sequences tracked in lockstep.
     clips: of how many of the worst sequences the report shows clips.
     videos: how many annotated videos (and pictures of six frames) of each tracker to write to its folder `videos`.
-    redo: replace results in `out` that are of another tracker or kind of run; else they are an error.
+    redo: replace results in `out` that are of another tracker, kind of run or data; else they are an error.
 
   Raises:
-    DataError: anything the user gave that does not work.
+    DataError: anything the user gave that does not work; and when everything is written, that sequences were left out.
   """
   protocol = protocol or ("vot" if run == "reset" else protocols.of_format(format))
-  sequences = datasets.load_matching(format, root, only)
   trackers = named(checkpoints, baselines)
+  usable = Usable(format, root, only)
   share = (jax.process_index(), jax.process_count())
   for name, source in trackers.items():
     tracker, digest = runner(source, run, streams, settings)
     with distributed.lead_first():
       running.prepare(os.path.join(out, name), tracker=digest, run=run, redo=redo, seed=seed(source))
-    running.track(tracker, sequences, os.path.join(out, name), run=run, share=share)
+    usable.track(tracker, usable.loaded, os.path.join(out, name), run=run, share=share, redo=redo)
   distributed.wait_for_all("evaluated")
-  if not distributed.is_lead():
-    return
-  found = {name: pairing.read([os.path.join(out, name)], sequences) for name in trackers}
-  compared = compare.write(protocol, sequences, found, out, clips=clips, format=format, root=root)
-  rates = {name: running.frames_per_second(os.path.join(out, name)) for name in trackers}
-  for name in trackers:
+  if distributed.is_lead():
+    folders = {name: os.path.join(out, name) for name in trackers}
+    if share[1] > 1:
+      usable.leave_out({missing: DataError(f"{missing}: broken in another process, which says how")
+                        for folder in folders.values()
+                        for missing in running.untracked(usable.sequences, folder, run=run)})
+    _compare(protocol, usable, folders, out, clips=clips, videos=videos, format=format, root=root)
+  usable.finish()
+
+
+def _compare(protocol, usable, folders, out, *, clips, videos, format, root):
+  """Scores what lies in {tracker: folder}, and writes and prints the comparison."""
+  sequences = usable.sequences
+  found = {name: pairing.read([folder], sequences) for name, folder in folders.items()}
+  compared = compare.write(protocol, sequences, found, out, clips=clips, format=format, root=root,
+                           left_out=usable.left_out)
+  rates = {name: running.frames_per_second(folder) for name, folder in folders.items()}
+  for name, folder in folders.items():
     metrics = report.metrics(compared, name) | ({"fps": rates[name]} if rates[name] else {})
-    report.write_metrics(os.path.join(out, name, "metrics.json"), metrics)
-    _write_videos(os.path.join(out, name, "videos"), sequences[:videos], found[name][0])
+    report.write_metrics(os.path.join(folder, running.METRICS), metrics)
+    _write_videos(os.path.join(folder, running.VIDEOS), sequences[:videos], found[name][0])
   print(report.format_summary(compared, {"fps": rates}))
-  for name in trackers:
+  for name in folders:
     if values := compared.runs(name):
       print(f"{name}: {len(values)} runs, {compared.main} from {min(values):.3f} to {max(values):.3f}")
   print(f"look at {os.path.join(out, 'report.html')}; results and metrics.json of each tracker in {out}/<tracker>")
@@ -130,7 +144,7 @@ def runner(source: str, run: str = "ope", streams: int = 8,
     run, streams, settings: see `evaluate`.
   """
   if source in BASELINES:
-    return BaselineRunner(source, reset=run == "reset"), f"OpenCV {source}"
+    return BaselineRunner(source, reset=run == "reset"), f"OpenCV {cv2.__version__} {source}"
   tracker, variables = load_tracker(source)
   tracker = with_settings(tracker, settings)
   digest = hashlib.sha256(repr((tracker.model, tracker.config.to_json(sort_keys=True))).encode())

@@ -10,7 +10,6 @@ import altair as alt
 import cv2
 import numpy as np
 
-from input_pipeline import datasets
 from input_pipeline.conditions import AS_RECORDED, Condition, chosen, under
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
@@ -19,6 +18,7 @@ from siamdff_jax.evaluation import compare, evaluate, protocols, results, runnin
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.evaluation.results import Result
+from siamdff_jax.evaluation.usable import Usable
 
 TABLE_FILE = "robustness.md"
 log = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ def assess(checkpoints: Ordered[str], baselines: Ordered[str], format: str, root
            conditions: Ordered[str] = (), settings: Ordered[str] = (), only: str = "", streams: int = 8) -> str:
   """Tracks every sequence as recorded and under every condition, and writes what that costs each tracker.
 
-  Scores are in the pixels as recorded, whatever the condition's. Goes on where an earlier run stopped.
+  Scores are in the pixels as recorded, whatever the condition's. Goes on where an earlier run stopped. A sequence that
+  cannot be loaded, or not be tracked to its end, is left out everywhere and named.
 
   Args:
     checkpoints, baselines, format, root, settings, only, streams: as of `evaluate.evaluate`.
@@ -37,31 +38,36 @@ def assess(checkpoints: Ordered[str], baselines: Ordered[str], format: str, root
     conditions: names of `conditions.CONDITIONS`; none: all.
 
   Returns:
-    The tables.
+    The tables, which are printed.
 
   Raises:
-    DataError: anything the user gave that does not work.
+    DataError: anything the user gave that does not work; and when everything is written, that sequences were left out.
   """
   ways = chosen(conditions)
-  sequences = datasets.load_matching(format, root, only)
   trackers = evaluate.named(checkpoints, baselines)
-  compared = {}
+  usable = Usable(format, root, only)
   for name, source in trackers.items():
-    folder = os.path.join(out, name)
     tracker, digest = evaluate.runner(source, "ope", streams, settings)
     for number, (condition, how) in enumerate(ways.items(), 1):
       log.info("%s, %s: condition %d of %d", name, condition, number, len(ways))
-      running.prepare(os.path.join(folder, condition), tracker=digest, run="ope")
-      running.track(tracker, [under(s, how) for s in sequences], os.path.join(folder, condition), run="ope")
+      folder = os.path.join(out, name, condition)
+      running.prepare(folder, tracker=digest, run="ope")
+      usable.track(tracker, [under(s, how) for s in usable.loaded], folder, run="ope")
+  sequences, compared = usable.sequences, {}
+  for name in trackers:
+    folder = os.path.join(out, name)
     found = {condition: read_as_recorded(os.path.join(folder, condition), sequences, how)
              for condition, how in ways.items()}
     compared[name] = compare.write(protocols.of_format(format), sequences, found, folder, clips=0, format=format,
-                                   root=root)
+                                   root=root, left_out=usable.left_out)
   against = {condition: "" if condition == AS_RECORDED else AS_RECORDED for condition in ways}
-  text = "\n\n".join(f"{name}: {len(sequences)} sequences, protocol {of_one.protocol}\n\n"
-                     f"{tables.format_gains(of_one, against, 'condition')}" for name, of_one in compared.items())
+  text = "\n\n".join([f"{name}: {len(sequences)} sequences, protocol {of_one.protocol}\n\n"
+                      f"{tables.format_gains(of_one, against, 'condition')}" for name, of_one in compared.items()]
+                     + [of_one.missing for of_one in [*compared.values()][:1] if of_one.left_out])
   results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n".encode())
   _write_pictures(out, compared, sequences[0], ways)
+  print(text)
+  usable.finish()
   return text
 
 

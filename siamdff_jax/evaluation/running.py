@@ -1,14 +1,23 @@
-"""Runs one tracker over labelled sequences into a folder of result files, and goes on where an earlier run stopped."""
+"""Runs one tracker over labelled sequences into a folder of result files, and goes on where an earlier run stopped.
 
+Every result remembers what it was made of: the tracker and the kind of run for the whole folder; frames, first box and,
+in reset-based runs, the truth for each file. What was made of something else is refused or made again.
+"""
+
+import contextlib
+import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from collections.abc import Sequence as Ordered
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
+from input_pipeline.datasets import contents
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import results, starts
@@ -17,6 +26,8 @@ from siamdff_jax.evaluation import results, starts
 # from the truth after each failure (VOT).
 RUNS = ("ope", "sre", "reset")
 _ABOUT, _RESULTS = "run.json", "results"
+METRICS, VIDEOS = "metrics.json", "videos"  # What `evaluate` makes of the results in the same folder.
+log = logging.getLogger(__name__)
 
 
 class RunsStreams(Protocol):
@@ -30,7 +41,7 @@ class RunsStreams(Protocol):
   seconds: float
 
   def run(self, streams):
-    """Yields (name, Result) as streams end."""
+    """Yields (name, Result) as streams end; raises `BrokenStreams` at the end where some did not come to theirs."""
 
 
 def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int | None = None):
@@ -55,13 +66,25 @@ def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int |
           raise DataError(f"{os.path.join(out, _ABOUT)}: the results there are of another {key} ({about.get(key)}, "
                           f"here {value}); choose another --out, or --redo to replace them")
         about = None
-        shutil.rmtree(os.path.join(out, _RESULTS), ignore_errors=True)
+        for folder in (_RESULTS, VIDEOS):
+          shutil.rmtree(os.path.join(out, folder), ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+          os.unlink(os.path.join(out, METRICS))
   except OSError as error:
     raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
   _write_about(out, (about or wanted) | ({} if seed is None else {"seed": seed}))
 
 
-def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: str, share=(0, 1)):
+class _Task(NamedTuple):
+  """A stream to track, the name of its sequence, and its result file."""
+
+  stream: "Stream"  # noqa: F821 (of `tracking.reading`)
+  sequence: str
+  path: str
+
+
+def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: str, share=(0, 1), redo: bool = False,
+          without: Collection[str] = (), digest: Callable[[str], str | None] | None = None):
   """Tracks what has no result file yet, each sequence's file being written as soon as it is done.
 
   Args:
@@ -70,28 +93,48 @@ def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: s
     out: a prepared folder, gets results/<sequence>.json; of SRE runs results/<sequence>/<sequence>_001.json to _012.
     run: one of RUNS; `runner` must be one that resets for "reset".
     share: (i, n): of n processes that share the sequences, this is number i. All must see the same folder.
+    redo: track again what there is a result of, but one of other data, or one that does not say of which.
+    without: names of sequences that are not tracked; who shares which of the others does not change by it.
+    digest: of the frames of a sequence, by its name; None takes `contents.digest`.
 
   Raises:
-    DataError: an absent first frame, unreadable frames, an unwritable folder, or one with results on other data.
+    BrokenStreams: by the names of sequences, what kept some from being tracked to their ends; all others are written.
+    DataError: an absent first frame, an unwritable folder, or one with results on other data.
   """
+  from siamdff_jax.tracking.reading import BrokenStreams  # Here, so that scoring result files needs no JAX.
+
   folder = os.path.join(out, _RESULTS)
-  streams = _streams(sequences, run)
+  tasks = _tasks(sequences, run, folder)
   try:
-    for path in sorted({os.path.dirname(os.path.join(folder, stream.name)) for stream in streams}):
+    for path in sorted({os.path.dirname(task.path) for task in tasks}):
       os.makedirs(path, exist_ok=True)
   except OSError as error:
     raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
-  longest_first = sorted(streams, key=lambda stream: (-len(stream.frames), stream.name))
-  left = [s for s in longest_first[share[0]::share[1]] if not _is_done(os.path.join(folder, f"{s.name}.json"), s)]
-  boxes = {stream.name: stream.box for stream in left}
+  longest_first = sorted(tasks, key=lambda task: (-len(task.stream.frames), task.stream.name))
+  mine = [task for task in longest_first[share[0]::share[1]] if task.sequence not in without]
+  made_of, broken = _made_of(mine, digest)
+  mine = [task for task in mine if task.sequence not in broken]
+  left = {task.stream.name: task for task in _not_done(mine, made_of, folder, redo)}
   try:
-    for name, result in runner.run(left):
-      results.write(os.path.join(folder, f"{name}.json"), result, init=boxes[name])
+    for name, result in runner.run([task.stream for task in left.values()]):
+      task = left[name]
+      results.write(task.path, result, task.stream.box, made_of[task.sequence])
+  except BrokenStreams as error:
+    for name, reason in error.errors.items():
+      broken.setdefault(left[name].sequence, reason)
   finally:
     if share[0] == 0:
       about = _read_about(out)
       _write_about(out, {**about, "frames": about.get("frames", 0) + runner.frames_tracked,
                          "seconds": about.get("seconds", 0.0) + runner.seconds})
+  if broken:
+    raise BrokenStreams(broken, {})
+
+
+def untracked(sequences: Ordered[Sequence], out: str, *, run: str) -> list[str]:
+  """The names of the sequences that lack a result file."""
+  tasks = _tasks(sequences, run, os.path.join(out, _RESULTS))
+  return sorted({task.sequence for task in tasks if not os.path.isfile(task.path)})
 
 
 def frames_per_second(out: str) -> float | None:
@@ -100,8 +143,8 @@ def frames_per_second(out: str) -> float | None:
   return about["frames"] / about["seconds"] if about and about.get("seconds") else None
 
 
-def _streams(sequences, run) -> list:
-  from siamdff_jax.tracking.runner import Stream  # Here, so that scoring result files needs no JAX.
+def _tasks(sequences, run, folder) -> list[_Task]:
+  from siamdff_jax.tracking.reading import Stream  # See `track`.
 
   streams = []
   for s in sequences:
@@ -109,21 +152,68 @@ def _streams(sequences, run) -> list:
       raise DataError(f"{s.name}: the target is absent in the first frame, expected a box to start from")
     box, truth = np.asarray(s.boxes[0], np.float64), np.asarray(s.boxes, np.float64)
     if run == "sre":
-      streams += [Stream(f"{s.name}/{s.name}_{i:03d}", s.frames, starts.moved(box, start), size=s.size)
+      streams += [(Stream(f"{s.name}/{s.name}_{i:03d}", s.frames, starts.moved(box, start), size=s.size), s.name)
                   for i, start in enumerate(starts.SRE, 1)]
     else:
-      streams.append(Stream(s.name, s.frames, box, truth if run == "reset" else None, s.size))
-  return streams
+      streams.append((Stream(s.name, s.frames, box, truth if run == "reset" else None, s.size), s.name))
+  return [_Task(stream, name, os.path.join(folder, f"{stream.name}.json")) for stream, name in streams]
 
 
-def _is_done(path: str, stream) -> bool:
-  if not os.path.isfile(path):
-    return False
-  found = results.read(path)
+def _made_of(tasks, digest) -> tuple[dict[str, dict[str, str]], dict[str, DataError]]:
+  """What results depend on besides the first box, and what keeps frames from being read; both by sequence."""
+  made_of, errors = {}, {}
+  of_each = {task.sequence: task.stream for task in tasks}
+  for name, stream in tqdm(of_each.items(), desc="hashing frames", unit="seq", delay=3, leave=False):
+    try:
+      found = {"frames": digest(name) if digest else contents.digest(stream.frames)}
+    except DataError as error:
+      errors[name] = error
+      continue
+    if stream.truth is not None:
+      found["truth"] = hashlib.sha256(np.ascontiguousarray(stream.truth).tobytes()).hexdigest()[:32]
+    made_of[name] = {key: value for key, value in found.items() if value}
+  return made_of, errors
+
+
+def _not_done(tasks, made_of, folder, redo) -> list[_Task]:
+  """What is to be tracked; with `redo`, what there is of it is removed, so that nobody takes it for the result."""
+  left, unknown = [], 0
+  for task in tasks:
+    if not os.path.isfile(task.path):
+      left.append(task)
+      continue
+    try:
+      known = _is_of_same(task, made_of[task.sequence])
+    except DataError:
+      if not redo:
+        raise
+      known = False
+    if not known and redo:
+      left.append(task)
+      out = os.path.dirname(folder)
+      for path in (task.path, *(os.path.join(out, VIDEOS, f"{task.sequence}.{kind}") for kind in ("mp4", "png"))):
+        with contextlib.suppress(FileNotFoundError):
+          os.unlink(path)
+    unknown += not known
+  if unknown and not redo:
+    log.warning("%s: %d results of an earlier version do not say which frames they were made of and are taken as they "
+                "are; evaluate.py --redo tracks these sequences again", folder, unknown)
+  return left
+
+
+def _is_of_same(task, made_of) -> bool:
+  """Whether a result says that it was made of these data; DataError where it was made of others."""
+  path, stream = task.path, task.stream
+  found, before = results.read(path), results.read_made_of(path)
+  again = "remove the file (evaluate.py --redo does) to track it again, or choose another --out"
   if len(found) != len(stream.frames) or not np.allclose(found.boxes[0], stream.box):
     raise DataError(f"{path}: is of other data ({len(found)} frames from the box {found.boxes[0].tolist()}, here "
-                    f"{len(stream.frames)} from {stream.box.tolist()}); choose another --out")
-  return True
+                    f"{len(stream.frames)} from {stream.box.tolist()}); {again}")
+  for key, value in made_of.items():
+    if before.get(key, value) != value:
+      raise DataError(f"{path}: was made of other {'labels' if key == 'truth' else key} than {task.sequence} has now; "
+                      f"{again}")
+  return before.keys() >= made_of.keys()
 
 
 def _read_about(out: str) -> dict | None:

@@ -18,13 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import datasets
 from input_pipeline.conditions import AS_RECORDED, Condition, chosen, under
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from siamdff_jax import boxes
 from siamdff_jax.evaluation import evaluate, pairing, results, statistics
+from siamdff_jax.evaluation.comparison import missing_note
 from siamdff_jax.evaluation.report import tables
+from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking import peaks, proposals
 from siamdff_jax.tracking.crops import template_window
@@ -64,6 +65,8 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
            settings: Ordered[str] = (), only: str = "", frames: int = 5) -> str:
   """Looks at every sequence with every network under every condition, and writes what they see and how they differ.
 
+  A sequence that cannot be loaded or read is left out everywhere and named.
+
   Args:
     checkpoints: see `evaluate.trainings`; of several trainings of a network the tables show the means.
     format, root, settings, only: as of `evaluate.evaluate`.
@@ -72,47 +75,59 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
     frames: of each sequence, evenly spaced among those after the first that show the target.
 
   Returns:
-    The tables.
+    The tables, which are printed.
 
   Raises:
-    DataError: anything the user gave that does not work.
+    DataError: anything the user gave that does not work; and when everything is written, that sequences were left out.
   """
-  ways, sequences = chosen(conditions), []
-  for sequence in datasets.load_matching(format, root, only):
-    if not sequence.visible[0]:
-      raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
-    if sequence.visible[1:].any():
-      sequences.append(sequence)
-    else:
-      log.warning("%s: left out, the target is in sight in the first frame only", sequence.name)
-  if not sequences:
-    raise DataError(f"{root}: no sequence shows its target after the first frame")
-  networks, scores, weights = evaluate.trainings(checkpoints), {}, None
+  ways, usable = chosen(conditions), Usable(format, root, only)
+  sequences = _with_later_targets(usable.sequences, root)
+  networks, found, broken = evaluate.trainings(checkpoints), {}, {}
   try:
     os.makedirs(out, exist_ok=True)
   except OSError as error:
     raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
   for name, sources in networks.items():
-    scores[name] = []
+    found[name] = []
     for source in sources:
       tracker, variables = load_tracker(source)
       tracker = with_settings(tracker, [*settings, f"tiles={PLACES}"])
-      found = collect(tracker, variables, sequences, ways, frames, name)
-      scores[name].append({condition: scored(of_one) for condition, of_one in found.items()})
-      weights = np.array([len(windows.iou) for windows in found[AS_RECORDED]])
+      found[name].append(collect(tracker, variables, sequences, ways, frames, name, broken))
+      usable.leave_out(broken)
+  kept = [number for number, sequence in enumerate(sequences) if sequence.name not in broken]
+  of_kept = lambda windows: [windows[number] for number in kept]
+  scores = {name: [{way: scored(of_kept(windows)) for way, windows in one.items()} for one in trainings]
+            for name, trainings in found.items()}
+  weights = np.array([len(windows.iou) for windows in of_kept(next(iter(found.values()))[0][AS_RECORDED])])
   units = {name: pairing.of_seeds([evaluate.seed(source) for source in sources]) for name, sources in networks.items()}
-  text = _format(scores, weights, units)
+  text = "\n\n".join(filter(None, [_format(scores, weights, units), missing_note(usable.left_out, usable.total)]))
   results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n".encode())
-  listed = {name: [{condition: {s.name: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
-                                for s, iou, separation in zip(sequences, *of_one)}
+  names = [sequence.name for sequence in of_kept(sequences)]
+  listed = {name: [{condition: {s: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
+                                for s, iou, separation in zip(names, *of_one)}
                     for condition, of_one in under_each.items()} for under_each in trainings]
             for name, trainings in scores.items()}
   results.write_atomically(os.path.join(out, SCORES_FILE), json.dumps(listed, indent=1).encode())
+  print(text)
+  usable.finish()
   return text
 
 
+def _with_later_targets(sequences, root) -> list[Sequence]:
+  """Those that have something to look at."""
+  found = []
+  for sequence in sequences:
+    if sequence.visible[1:].any():
+      found.append(sequence)
+    else:
+      log.warning("%s: left out, the target is in sight in the first frame only", sequence.name)
+  if not found:
+    raise DataError(f"{root}: no sequence shows its target after the first frame")
+  return found
+
+
 def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Mapping[str, Condition], frames: int,
-            name: str = "") -> dict[str, list[Windows]]:
+            name: str = "", broken: dict[str, DataError] | None = None) -> dict[str, list[Windows | None]]:
   """{condition: what the network sees in each sequence}.
 
   Windows with the target are at its true scale, up to a target size off its centre, the same for every network and
@@ -124,26 +139,23 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
     ways: the conditions.
     frames: see `assess`.
     name: of the network, for the progress bar.
-
-  Raises:
-    DataError: unreadable frames, or of different sizes within a sequence.
+    broken: sequences not to look at, by name; gets those whose frames cannot be read, or change their size. Of all of
+      these there is None. Without it such frames raise the DataError.
   """
   init, seen_in = functools.partial(_init, tracker), functools.partial(_look, tracker)
-  shapes = {way: [_shape(under(sequence, how)) for sequence in sequences] for way, how in ways.items()}
+  shapes = {way: [shape_of(under(sequence, how)) for sequence in sequences] for way, how in ways.items()}
   padded, found = {way: canvas(of_one) for way, of_one in shapes.items()}, {way: [] for way in ways}
   for number, sequence in enumerate(tqdm(sequences, desc=f"windows {name}".strip(), unit="sequence")):
-    later = np.flatnonzero(sequence.visible[1:]) + 1
-    wanted = np.unique(later[np.linspace(0, len(later) - 1, frames).round().astype(int)])
-    shown = {t: frame for t, frame in enumerate(sequence.frames) if t == 0 or t in wanted}
+    shown = None if sequence.name in (broken or {}) else _shown(sequence, frames, broken)
     for way, how in ways.items():
+      if shown is None:
+        found[way].append(None)
+        continue
       seen, shape = under(sequence, how), shapes[way][number]
       rows = []
       for t, frame in shown.items():
-        frame = how.change(frame, t)
-        if frame.shape != shape:
-          raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
-                          f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
-        arguments = on_canvas(frame, padded[way]), jnp.asarray(seen.boxes[t]), jnp.array(shape, jnp.int32)
+        changed = on_canvas(how.change(frame, t), padded[way])
+        arguments = changed, jnp.asarray(seen.boxes[t]), jnp.array(shape, jnp.int32)
         if t == 0:
           state = init(variables, *arguments)
         else:
@@ -154,8 +166,17 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
   return found
 
 
-def _shape(sequence) -> tuple[int, int]:
-  return tuple(sequence.size[::-1]) if sequence.size else sequence.frames[0].shape
+def _shown(sequence, count, broken) -> dict[int, np.ndarray] | None:
+  """{t: frame}, the first one and those to look at; None where `broken` got the reason why there are none."""
+  later = np.flatnonzero(sequence.visible[1:]) + 1
+  wanted = np.unique(later[np.linspace(0, len(later) - 1, count).round().astype(int)])
+  try:
+    return {t: frame for t, frame in enumerate(frames_of(sequence)) if t == 0 or t in wanted}
+  except DataError as error:
+    if broken is None:
+      raise
+    broken[sequence.name] = error
+    return None
 
 
 def look(tracker: Tracker, variables, state: TrackerState, frame, size, target, centre, truth

@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -32,6 +32,20 @@ class Stream(NamedTuple):
   box: np.ndarray
   truth: np.ndarray | None = None
   size: tuple[int, int] | None = None
+
+
+class BrokenStreams(DataError):
+  """Some streams broke while they were tracked; all others have been given to the caller.
+
+  Attributes:
+    errors: by stream name.
+    partial: by stream name, what was found before the break.
+  """
+
+  def __init__(self, errors: Mapping[str, DataError], partial: Mapping):
+    first, more = next(iter(errors.values())), len(errors) - 1
+    super().__init__(f"{first}, and {more} more" if more else str(first))
+    self.errors, self.partial = dict(errors), dict(partial)
 
 
 class Segment(NamedTuple):

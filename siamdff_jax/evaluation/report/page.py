@@ -32,7 +32,8 @@ def render(comparison: Comparison, data: str, clips: Mapping[str, Clip]) -> str:
   frames = sum(len(overlap) for overlap in comparison.overlaps[names[0]].values())
   return environment.get_template("page.html").render(
       data=data, protocol=comparison.protocol, main=tables.metric_title(comparison.main), frames=frames,
-      trackers=names, sequences=comparison.sequences, styles=styles(comparison), truth=TRUTH_COLOUR,
+      trackers=names, sequences=comparison.sequences, left_out=comparison.left_out, missing=comparison.missing,
+      styles=styles(comparison), truth=TRUTH_COLOUR,
       runs={name: runs for name in names if (runs := comparison.runs(name))},
       scores=_scores(comparison), pairs=_pairs(comparison), matrix=_matrix(comparison), folded=_MOST_LISTED,
       shown=shown, curves=[name for name in charts.CURVES if name in shown],

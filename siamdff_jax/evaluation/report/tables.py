@@ -30,10 +30,13 @@ def metrics(comparison: Comparison, tracker: str) -> dict:
 
   "recovery": {"returns": int, "back": estimate, "lost_for_good": estimate}, see `analysis.Recovery`. "target_size": a
   dict for each bin with its "name", "sequences", "frames", "success_auc" and "precision_5", both estimates. An estimate
-  is [value, low, high]; null where there is none.
+  is [value, low, high]; null where there is none. "left_out", where sequences of the data are missing: what is wrong
+  with each, by name.
   """
   number = lambda estimate: [None if math.isnan(value) else value for value in estimate]
   found = dict(comparison.scores[tracker].metrics)
+  if comparison.left_out:
+    found["left_out"] = dict(comparison.left_out)
   if tracker in comparison.recovery:
     recovery = comparison.recovery[tracker]
     found["recovery"] = {"returns": recovery.returns, "back": number(recovery.back),
@@ -74,9 +77,10 @@ def format_table(rows: Mapping[str, Mapping], extra: Mapping[str, Mapping[str, f
 
 
 def format_summary(comparison: Comparison, extra: Mapping[str, Mapping[str, float]] | None = None) -> str:
-  """What is printed of a comparison: `format_table` (which see for `extra`), `format_parts` and `format_runs`."""
+  """What is printed of a comparison: `format_table` (see there for `extra`), what is missing, and further tables."""
   rows = {name: comparison.scores[name].metrics for name in comparison.trackers}
-  return "\n\n".join(filter(None, [format_table(rows, extra), format_parts(comparison), format_runs(comparison)]))
+  return "\n\n".join(filter(None, [format_table(rows, extra), comparison.missing, format_parts(comparison),
+                                   format_runs(comparison)]))
 
 
 def format_gains(comparison: Comparison, against: Mapping[str, str], title: str) -> str:
@@ -184,7 +188,8 @@ def scores_tex(comparison: Comparison) -> str:
   r"""A `tabular` for \usepackage{booktabs}: the metrics of TITLES; the best bold, the second underlined."""
   keys = [key for key in metric_names(comparison) if key in TITLES]
   place = {key: places(comparison, key) for key in keys}
-  lines = [r"% Needs \usepackage{booktabs}.", rf"\begin{{tabular}}{{l{'r' * len(keys)}}}", r"\toprule",
+  lines = [r"% Needs \usepackage{booktabs}.", *([f"% {comparison.missing}."] if comparison.left_out else []),
+           rf"\begin{{tabular}}{{l{'r' * len(keys)}}}", r"\toprule",
            " & ".join(["Tracker", *(_latex(TITLES[key]) for key in keys)]) + r" \\", r"\midrule"]
   for name in ranking(comparison):
     cells = [_latex(name)]

@@ -67,6 +67,21 @@ def read_with_gaps(path, box_form: str) -> tuple[Result, tuple[int, ...]]:
   return Result(boxes, score=scores, starts=starts), gaps
 
 
+def read_made_of(path) -> dict[str, str]:
+  """What one of our own result files says that it was made of; nothing in those of others and of earlier versions.
+
+  Returns:
+    "frames": the digest of the frames' files (`contents.digest`), and in reset-based runs "truth", one of all boxes.
+  """
+  path = os.fspath(path)
+  try:
+    content = grammar.parse_json(_text(path, read_bytes(path)))
+  except (ValueError, RecursionError) as error:
+    raise DataError(f"{path}: not valid JSON ({str(error)[:80]}), expected a result file of ours") from error
+  found = content.get("made_of") if isinstance(content, Mapping) else None
+  return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, Mapping) else {}
+
+
 def read_confidences(path, count: int) -> np.ndarray:
   """Reads `<sequence>_001_confidence.value` of VOT's long-term form: a number per line, the first line can be empty.
 

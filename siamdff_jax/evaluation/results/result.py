@@ -5,6 +5,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -52,13 +53,14 @@ class Result:
     return len(self.boxes)
 
 
-def write(path, result: Result, init=None):
+def write(path, result: Result, init=None, made_of: Mapping[str, str] | None = None):
   """Writes a result as Anti-UAV JSON, whole or not at all. What `read` gives back is equal to the last bit.
 
   Args:
     path: the .json file; its folder must exist.
     result: what to write; its `starts` only where they are not (0,).
     init: the box [x, y, w, h] that the tracker was started with; None takes the first box.
+    made_of: what the result depends on besides `init`, see `reading.read_made_of`.
   """
   boxes = [box.tolist() if there else [] for box, there in zip(result.boxes, result.present, strict=True)]
   first = boxes[0] if boxes else []
@@ -70,6 +72,8 @@ def write(path, result: Result, init=None):
   }
   if result.starts != (0,):
     content["starts"] = list(result.starts)
+  if made_of:
+    content["made_of"] = dict(made_of)
   write_atomically(path, json.dumps(content, allow_nan=False).encode() + b"\n")
 
 

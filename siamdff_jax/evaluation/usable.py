@@ -1,0 +1,99 @@
+"""Which sequences of a data set can be evaluated; the others are named, and the command fails when all is written."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Ordered
+
+import numpy as np
+
+from input_pipeline import datasets
+from input_pipeline.datasets import contents
+from input_pipeline.errors import DataError
+from input_pipeline.sequences import Sequence
+from siamdff_jax.evaluation import running
+from siamdff_jax.evaluation.comparison import missing_note
+
+log = logging.getLogger(__name__)
+
+
+class Usable:
+  """The sequences of a data set as far as they can be evaluated. One that fails under any tracker is out for all.
+
+  Attributes:
+    loaded: those that could be loaded, and where frames are wanted show their target in the first; never changes.
+    left_out: what is wrong with the others, by name.
+  """
+
+  def __init__(self, format: str, root, part: str = "", *, frames: bool = True):
+    """Arguments as of `datasets.load_readable`, which see for the errors, too; another one: nothing can be loaded."""
+    self._root, self._digests = root, {}
+    loaded, errors = datasets.load_readable(format, root, part, frames=frames)
+    for sequence in loaded:
+      if frames and not sequence.visible[0]:
+        errors[sequence.name] = DataError(
+            f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
+    self.loaded = [sequence for sequence in loaded if sequence.name not in errors]
+    self.total, self.left_out = len(self.loaded) + len(errors), {}
+    self.leave_out(errors)
+
+  @property
+  def sequences(self) -> list[Sequence]:
+    """Those that are still in."""
+    return [sequence for sequence in self.loaded if sequence.name not in self.left_out]
+
+  def digest(self, name: str) -> str | None:
+    """Of a sequence's frames, see `contents.digest`; they are read once, however many trackers ask."""
+    if name not in self._digests:
+      self._digests[name] = contents.digest(next(s.frames for s in self.loaded if s.name == name))
+    return self._digests[name]
+
+  def leave_out(self, errors: Mapping[str, DataError]):
+    """Takes sequences out and says why.
+
+    Args:
+      errors: by name; each names its file or sequence.
+
+    Raises:
+      DataError: none is left.
+    """
+    new = {name: error for name, error in sorted(errors.items()) if name not in self.left_out}
+    self.left_out |= {name: str(error) for name, error in new.items()}
+    if self.total == len(new) == 1:
+      raise next(iter(new.values()))
+    for error in new.values():
+      log.warning("left out: %s", error)
+    if not self.sequences:
+      raise DataError(f"{self._root}: none of the {self.total} sequences can be evaluated, for the reasons above")
+
+  def track(self, tracker: running.RunsStreams, sequences: Ordered[Sequence], out: str, **options):
+    """`running.track` of what is still in; what breaks is left out. `options`: its further arguments.
+
+    Args:
+      sequences: all that were loaded, perhaps under a condition.
+    """
+    from siamdff_jax.tracking.reading import BrokenStreams  # Here, so that comparing result files needs no JAX.
+
+    try:
+      running.track(tracker, sequences, out, without=self.left_out, digest=self.digest, **options)
+    except BrokenStreams as error:
+      self.leave_out(error.errors)
+
+  def finish(self):
+    """Raises DataError where sequences were left out; for the end, when everything is written."""
+    if self.left_out:
+      raise DataError(f"{missing_note(self.left_out, self.total)}; what is wrong with each is said above")
+
+
+def frames_of(sequence: Sequence) -> Iterator[np.ndarray]:
+  """All frames of a sequence, uint8 [H, W]; raises DataError where one cannot be read or has another size."""
+  shape = shape_of(sequence)
+  for t, frame in enumerate(sequence.frames):
+    if frame.shape != shape:
+      raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
+                      f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
+    yield frame
+
+
+def shape_of(sequence: Sequence) -> tuple[int, int]:
+  """(rows, columns) of a sequence's frames."""
+  return tuple(sequence.size[::-1]) if sequence.size else sequence.frames[0].shape
