@@ -8,9 +8,10 @@ import pytest
 from report_data import results_of, sequences_of
 from scipy import stats
 
+import small
 from dataset_files import write_json
 from input_pipeline import datasets
-from siamdff_jax.evaluation import compare, comparison, pairing, results, statistics
+from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, results, running, statistics
 from siamdff_jax.evaluation.pairing import Unit
 from siamdff_jax.evaluation.report import page, tables
 
@@ -144,6 +145,21 @@ def test_folders_of_an_ablation_are_named_by_their_seeds(root):
              for variant in ("a", "b") for seed in (0, 1)]
   assert [pairing.seed_of_folder(str(folder)) for folder in folders] == [0, 1, 0, 1]
   assert last_row(root, *(f"{folder.parent.name}={folder}" for folder in folders))[4] == "paired by seed"
+
+
+def test_results_remember_the_seed_of_their_training(tmp_path):
+  config = small.config(**small.PLAIN)
+  config.seed = 7
+  checkpoint = small.write_checkpoint(tmp_path / "training", config)
+  assert evaluate.seed(checkpoint) == 7 and evaluate.seed("CSRT") is None
+  out = str(tmp_path / "results_of_it")
+  running.prepare(out, tracker="x", run="ope")  # By an earlier version: nothing is known.
+  assert pairing.seed_of_folder(out) is None
+  running.prepare(out, tracker="x", run="ope", seed=evaluate.seed(checkpoint))
+  running.prepare(out, tracker="x", run="ope")
+  assert pairing.seed_of_folder(out) == 7
+  running.prepare(out, tracker="y", run="ope", redo=True)  # Of another tracker now.
+  assert pairing.seed_of_folder(out) is None
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"seed": "0"}', '{"seed": true}', '{"seed": null}', "\ufeff\x00"])
