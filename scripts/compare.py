@@ -7,7 +7,8 @@
 Needs annotations only; where there are frames too, the page shows clips of the worst sequences. A results folder
 holds <sequence>.txt or .json, is laid out as the got10k or pysot toolkit does it, or is a tracker's folder of
 evaluate.py --out. Further folders of one name are further runs, for example of trainings that differ in the seed
-alone: scores are their means, and differences have an interval over them too. Boxes in text files are taken in the
+alone: scores are their means, and differences have an interval over them too, seed by seed where the same seeds are
+known of both (from evaluate.py's run.json, or folders called seed_<n>). Boxes in text files are taken in the
 coordinates of the label files (1-based where those are), in .json files they are 0-based.
 """
 

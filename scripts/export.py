@@ -7,7 +7,8 @@
 Formats: safetensors (weights and config in one file, which every --checkpoint takes), stablehlo (jax.export; CPU,
 CUDA, TPU), savedmodel, tflite, onnx (needs `pip install --no-deps -r requirements-export.txt`). All but the first write
 the two passes, template and search, with the weights inside, and manifest.json with names, shapes and the host's part.
-Exits with 1 when the outputs differ by more than the format allows.
+The search crops have the tracker's own side (search_side). The manifest holds the SHA-256 of every file; what is loaded
+here is checked by it first. Exits with 1 when the outputs differ by more than the format allows.
 """
 
 import jax
@@ -21,8 +22,11 @@ _FORMATS = ("safetensors", "stablehlo", "savedmodel", "tflite", "onnx")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Training workdir or checkpoint, .safetensors, or shipped model.")
 _FORMAT = flags.DEFINE_enum("format", None, _FORMATS, "What to write.")
 _OUT = flags.DEFINE_string("out", None, "A .safetensors file, or a folder for the other formats.")
-_DTYPE = flags.DEFINE_enum("dtype", "float16", ("float16", "float32"), "Of the kernels; safetensors only.")
+_DTYPE = flags.DEFINE_enum("dtype", None, ("float16", "float32"), "Of the kernels; safetensors only, where the default "
+                           "is float16.")
 _NOTE = flags.DEFINE_multi_string("note", [], "KEY=TEXT to keep with the weights, e.g. licence; safetensors only.")
+_TRACKER = flags.DEFINE_multi_string("tracker", [], "NAME=VALUE: a setting of the tracker instead of the checkpoint's, "
+                                     "for example search_side=191. Repeat it for several.")
 flags.mark_flags_as_required(["checkpoint", "format", "out"])
 
 
@@ -32,8 +36,11 @@ def main(_):
 
   if any("=" not in note for note in _NOTE.value):
     raise DataError(f"--note: expected KEY=TEXT, found {_NOTE.value}")
-  differences, tolerance = formats.export(
-      _CHECKPOINT.value, _FORMAT.value, _OUT.value, _DTYPE.value, dict(note.split("=", 1) for note in _NOTE.value))
+  notes = dict(note.split("=", 1) for note in _NOTE.value)
+  if len(notes) < len(_NOTE.value):
+    raise DataError(f"--note: one KEY twice in {_NOTE.value}")
+  differences, tolerance = formats.export(_CHECKPOINT.value, _FORMAT.value, _OUT.value, _DTYPE.value, notes,
+                                          _TRACKER.value)
   for name, difference in differences.items():
     print(f"{name:16s} {difference:.2e}")
   worst = max(differences.values())

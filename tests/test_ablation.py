@@ -118,6 +118,9 @@ def test_the_table_holds_scores_differences_and_costs(done, data):
   assert float(gains["dcfam"][3].split()[0]) == pytest.approx(gain, abs=6e-4)
   low, high = map(float, gains["dcfam"][5].split(" to "))
   assert (low + high) / 2 == pytest.approx(gain, abs=1e-3) and low < high
+  half = 12.7062 * np.std(np.subtract(auc["dcfam"], auc["baseline"]), ddof=1) / np.sqrt(2)  # Of the two seeds' gains.
+  assert high - low == pytest.approx(2 * half, abs=2e-3)
+  assert "over runs, paired by seed, 2 and 2 runs: dcfam" in text.splitlines()
   assert float(costs["dcfam"][0]) > float(costs["baseline"][0]) > 0
   assert (workdir / "evaluation" / "made" / "report.html").is_file()
 

@@ -220,6 +220,7 @@ def test_styles_tell_forty_trackers_apart():
 
 def test_one_tracker_one_sequence_nothing_absent(tmp_path):
   sequences = sequences_of(1, frames=12, absent=False, attributes=())
+  (tmp_path / "presence.png").write_bytes(b"of an earlier report on other data")
   report.write(comparison_of(sequences, results_of(sequences, ["only"])), tmp_path)
   read = Cells((tmp_path / "report.html").read_text())
   assert {"scores", "sequences"} <= set(read.tables) and not {"differences", "presence"} & set(read.tables)

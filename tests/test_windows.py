@@ -114,17 +114,21 @@ def test_trainings_of_a_network(data, tmp_path):
     config = small.config(**small.PLAIN)
     config.seed = seed
     paths.append(small.write_checkpoint(tmp_path / str(seed), config))
-  text = windows.assess([f"a={paths[0]}", f"b={paths[2]}", f"a={paths[1]}", f"b={paths[3]}"], "antiuav410", data,
-                        str(tmp_path / "out"), conditions=["as_recorded"], frames=2)
+  text = windows.assess([f"a={paths[0]}", f"b={paths[2]}", f"a={paths[1]}", f"b={paths[3]}", f"same={paths[1]}",
+                         f"same={paths[0]}"], "antiuav410", data, str(tmp_path / "out"), conditions=["as_recorded"],
+                        frames=2)
   listed = json.loads((tmp_path / "out" / windows.SCORES_FILE).read_text())
   each = {name: [np.mean([x["separation"] for x in one["as_recorded"].values()]) for one in trainings]
           for name, trainings in listed.items()}
   assert len({*each["a"], *each["b"]}) == 4
   rows = [[cell.strip() for cell in part.splitlines()[-1].split("|")[1:-1]] for part in text.split("\n\n")[1::2]]
   assert "b: 3 sequences, 6 windows with the target, mean of 2 trainings" in text
+  assert "b minus a: 3 sequences, 6 windows with the target, over 2 and 2 trainings: unpaired (seeds differ)" in text
+  assert "same minus a: 3 sequences, 6 windows with the target, over 2 and 2 trainings: paired by seed" in text
+  assert rows[4][4] == rows[4][8] == "+0.000 to +0.000"
   for row, name in zip(rows, "ab"):
     assert float(row[4]) == pytest.approx(np.mean(each[name]), abs=6e-4)
-  gain, half_width = rows[2][6], np.diff([float(x) for x in rows[2][8].split(" to ")]) / 2
+  gain, half_width = rows[3][6], np.diff([float(x) for x in rows[3][8].split(" to ")]) / 2
   assert float(gain.split()[0]) == pytest.approx(np.mean(each["b"]) - np.mean(each["a"]), abs=6e-4)
   # Welch with two runs each: the quantile lies between those of one and of two degrees of freedom.
   error = np.sqrt(np.var(each["a"], ddof=1) / 2 + np.var(each["b"], ddof=1) / 2)

@@ -14,7 +14,7 @@ import numpy as np
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation import compare, comparison, evaluate, protocols, results, running
+from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, protocols, results, running
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.models.summary import summarize
 from siamdff_jax.sweeps.results import metrics as logged
@@ -160,17 +160,17 @@ def _track(variant: Variant, data: Data, workdir: str):
   """Writes the variant's result files on the data, where they are not there yet."""
   runner, digest = evaluate.runner(os.path.join(workdir, variant.folder))
   out = os.path.join(_folder(workdir, data), variant.folder)
-  running.prepare(out, tracker=digest, run="ope", redo=True)  # Other weights: those of checkpoints that were removed.
+  # Other weights: those of checkpoints that were removed.
+  running.prepare(out, tracker=digest, run="ope", redo=True, seed=variant.config.seed)
   running.track(runner, data.sequences, out, run="ope")
 
 
-def _results(workdir: str, trainings: Ordered[Variant], data: Data) -> dict[str, list]:
+def _results(workdir: str, trainings: Ordered[Variant], data: Data) -> dict[str, pairing.Runs]:
   """By variant, a run of each training."""
-  found = {}
+  folders = {}
   for one in trainings:
-    found.setdefault(one.name, []).extend(
-        results.read_folder(os.path.join(_folder(workdir, data), one.folder), data.sequences))
-  return found
+    folders.setdefault(one.name, []).append(os.path.join(_folder(workdir, data), one.folder))
+  return {name: pairing.read(of_one, data.sequences) for name, of_one in folders.items()}
 
 
 def _write_table(workdir: str, trainings: Ordered[Variant], sets: Ordered[Data]) -> str:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation import comparison, report, results
+from siamdff_jax.evaluation import comparison, pairing, report, results
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.usable import Usable
 
@@ -27,7 +27,8 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     format, root: the data set, see `datasets.load`; annotations are enough, then there are no clips.
     protocol: a name of `protocols.PROTOCOLS`.
     entries: "NAME=FOLDER" each, in the order of the table's rows; see `results.read_folder` for what a folder may hold.
-      Further folders of one name are further runs of it, e.g. of trainings that differ in the seed alone.
+      Further folders of one name are further runs of it, e.g. of trainings that differ in the seed alone; trackers
+      with the same seeds are compared seed by seed (see `pairing.read`).
     out: the folder to write to.
     box_form, origin: of text files, see `results.read_folder`.
     clips: of how many of the worst sequences to show clips; the page shows `report.WORST` of them.
@@ -45,8 +46,7 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     of_one.append(folder)
   usable = Usable(format, root, frames=False)
   sequences = usable.sequences
-  trackers = {name: [run for folder in of_one
-                     for run in results.read_folder(folder, sequences, format, box_form, origin)]
+  trackers = {name: pairing.read(of_one, sequences, format, box_form, origin)
               for name, of_one in tqdm(folders.items(), desc="reading results", unit="tracker", delay=3)}
   compared = write(protocol, sequences, trackers, out, clips=clips, format=format, root=root, left_out=usable.left_out)
   text = report.format_summary(compared)

@@ -7,8 +7,9 @@ from collections.abc import Sequence as Ordered
 import numpy as np
 
 from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation import analysis, protocols, statistics
+from siamdff_jax.evaluation import analysis, pairing, protocols, statistics
 from siamdff_jax.evaluation.analysis import Failures, Group, Presence, Recovery
+from siamdff_jax.evaluation.pairing import OverRuns, Unit
 from siamdff_jax.evaluation.protocols import PROTOCOLS, Scores
 from siamdff_jax.evaluation.results import Result
 from siamdff_jax.evaluation.statistics import Difference, Estimate
@@ -33,6 +34,7 @@ class Comparison:
     recovery: by tracker; empty for reset-based runs, where the truth brings a tracker back.
     presence: by tracker; empty where no frame of the data is absent.
     overlaps: tracker -> sequence -> IoU per frame, float [T]; NaN where the target is absent.
+    units: by tracker, what each of its runs is.
     left_out: what is wrong with the sequences of the data that are not in here, by name.
 
   Of a tracker with several runs, scores are their mean; target size and speed, and everything from `failures` on, are
@@ -51,6 +53,7 @@ class Comparison:
   recovery: Mapping[str, Recovery]
   presence: Mapping[str, Presence]
   overlaps: Mapping[str, Mapping[str, np.ndarray]]
+  units: Mapping[str, tuple[Unit, ...]]
   left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
@@ -62,10 +65,10 @@ class Comparison:
     """A score, by default the main one, of each run of a tracker that ran several times; else nothing."""
     return [overall[metric or self.main] for overall in self.scores[tracker].metrics.get("runs", [])]
 
-  def between_runs(self, a: str, b: str, metric: str = "") -> Estimate | None:
+  def between_runs(self, a: str, b: str, metric: str = "") -> OverRuns | None:
     """Score of a minus that of b with its interval over runs; None unless both ran several times."""
     runs = self.runs(a, metric), self.runs(b, metric)
-    return statistics.between_runs(*runs) if all(runs) else None
+    return pairing.over_runs(runs[0], self.units[a], runs[1], self.units[b]) if all(runs) else None
 
 
 def missing_note(left_out: Collection[str], total: int) -> str:
@@ -85,7 +88,8 @@ def compare(protocol: str, sequences: Ordered[Sequence],
   Args:
     protocol: a name of `protocols.PROTOCOLS`.
     sequences: the labelled sequences; frames are not needed.
-    trackers: by tracker, in the order to show, the results of each run by sequence.
+    trackers: by tracker, in the order to show, the results of each run by sequence; `pairing.Runs` where it is known
+      what the runs are.
     left_out: what is wrong with further sequences of the data, by name.
 
   Raises:
@@ -109,6 +113,7 @@ def compare(protocol: str, sequences: Ordered[Sequence],
       groups={} if reset_based else _groups(sequences, first, column, weights, overlaps),
       failures=failures, recovery={} if reset_based else recovery,
       presence={tracker: found for tracker, found in presence.items() if found}, overlaps=overlaps,
+      units={tracker: tuple(getattr(runs, "units", pairing.unknown(len(runs)))) for tracker, runs in trackers.items()},
       left_out=dict(left_out or {}))
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.errors import DataError
-from siamdff_jax.evaluation import compare, protocols, report, results, running
+from siamdff_jax.evaluation import compare, pairing, protocols, report, running
 from siamdff_jax.evaluation.usable import Usable
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking import video
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
 from siamdff_jax.tracking.runner import Runner
 from siamdff_jax.tracking.settings import with_settings
+from siamdff_jax.training import checkpoints as trained
 from siamdff_jax.training import distributed
 
 ALL_BASELINES = "opencv"
@@ -54,7 +55,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
   for name, source in trackers.items():
     tracker, digest = runner(source, run, streams, settings)
     with distributed.lead_first():
-      running.prepare(os.path.join(out, name), tracker=digest, run=run, redo=redo)
+      running.prepare(os.path.join(out, name), tracker=digest, run=run, redo=redo, seed=seed(source))
     usable.track(tracker, usable.loaded, os.path.join(out, name), run=run, share=share, redo=redo)
   distributed.wait_for_all("evaluated")
   if distributed.is_lead():
@@ -70,7 +71,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
 def _compare(protocol, usable, folders, out, *, clips, videos, format, root):
   """Scores what lies in {tracker: folder}, and writes and prints the comparison."""
   sequences = usable.sequences
-  found = {name: results.read_folder(folder, sequences) for name, folder in folders.items()}
+  found = {name: pairing.read([folder], sequences) for name, folder in folders.items()}
   compared = compare.write(protocol, sequences, found, out, clips=clips, format=format, root=root,
                            left_out=usable.left_out)
   rates = {name: running.frames_per_second(folder) for name, folder in folders.items()}
@@ -150,6 +151,14 @@ def runner(source: str, run: str = "ope", streams: int = 8,
   for leaf in jax.tree.leaves(variables):
     digest.update(np.ascontiguousarray(leaf).tobytes())
   return Runner(tracker, variables, streams=streams, reset=run == "reset"), digest.hexdigest()
+
+
+def seed(source: str) -> int | None:
+  """Of the training of a checkpoint; None of what has none, as baselines."""
+  try:
+    return trained.load_config(source).get("seed")
+  except DataError:
+    return None
 
 
 def _write_videos(folder, sequences, found):

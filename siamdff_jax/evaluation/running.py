@@ -44,7 +44,7 @@ class RunsStreams(Protocol):
     """Yields (name, Result) as streams end; raises `BrokenStreams` at the end where some did not come to theirs."""
 
 
-def prepare(out: str, *, tracker: str, run: str, redo: bool = False):
+def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int | None = None):
   """Makes the folder for one tracker's results, or checks that what it holds is of the same tracker and kind of run.
 
   Args:
@@ -52,6 +52,7 @@ def prepare(out: str, *, tracker: str, run: str, redo: bool = False):
     tracker: what tells this tracker from others, e.g. a digest of its weights.
     run: one of RUNS.
     redo: remove results of another tracker or kind of run instead of refusing them.
+    seed: of the tracker's training, kept so that `pairing` knows it.
 
   Raises:
     DataError: an unwritable folder, or one with results of another tracker or kind of run.
@@ -71,7 +72,7 @@ def prepare(out: str, *, tracker: str, run: str, redo: bool = False):
           os.unlink(os.path.join(out, METRICS))
   except OSError as error:
     raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
-  _write_about(out, about or wanted)
+  _write_about(out, (about or wanted) | ({} if seed is None else {"seed": seed}))
 
 
 class _Task(NamedTuple):

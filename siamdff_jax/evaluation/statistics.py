@@ -100,13 +100,26 @@ def between_runs(a: Sequence[float], b: Sequence[float]) -> Estimate:
   """Mean of `a` minus mean of `b`, each with one score per run, and Welch's (1947) interval.
 
   Where a run is a training with a seed of its own, it tells one way of training from another; the interval of
-  `differences` tells one trained network from another. Bounds are NaN with fewer than two runs of either.
+  `differences` tells one trained network from another. Bounds are NaN with fewer than two runs of either, and where
+  no run differs from the others of its tracker. For runs that share nothing; see `between_paired_runs`.
   """
   value = float(np.mean(a) - np.mean(b))
   if min(len(a), len(b)) < 2 or not np.var(a) + np.var(b):
     return Estimate(value, np.nan, np.nan)
   interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
   return Estimate(value, float(interval.low), float(interval.high))
+
+
+def between_paired_runs(a: Sequence[float], b: Sequence[float]) -> Estimate:
+  """Mean of `a` minus mean of `b`, where run i of both has the same seed, and Student's (1908) interval: that of the
+  mean of the differences. Bounds are NaN with fewer than two runs; equal differences give an interval without width.
+  """
+  pairs = np.subtract(a, b, dtype=np.float64)
+  value, count = float(pairs.mean()), len(pairs)
+  if count < 2:
+    return Estimate(value, np.nan, np.nan)
+  half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * pairs.std(ddof=1) / np.sqrt(count))
+  return Estimate(value, value - half, value + half)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

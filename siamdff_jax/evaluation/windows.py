@@ -9,7 +9,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Ordered
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from input_pipeline.conditions import AS_RECORDED, Condition, chosen, under
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from siamdff_jax import boxes
-from siamdff_jax.evaluation import evaluate, results, statistics
+from siamdff_jax.evaluation import evaluate, pairing, results, statistics
 from siamdff_jax.evaluation.comparison import missing_note
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
@@ -99,7 +99,8 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
   scores = {name: [{way: scored(of_kept(windows)) for way, windows in one.items()} for one in trainings]
             for name, trainings in found.items()}
   weights = np.array([len(windows.iou) for windows in of_kept(next(iter(found.values()))[0][AS_RECORDED])])
-  text = "\n\n".join(filter(None, [_format(scores, weights), missing_note(usable.left_out, usable.total)]))
+  units = {name: pairing.of_seeds([evaluate.seed(source) for source in sources]) for name, sources in networks.items()}
+  text = "\n\n".join(filter(None, [_format(scores, weights, units), missing_note(usable.left_out, usable.total)]))
   results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n".encode())
   names = [sequence.name for sequence in of_kept(sequences)]
   listed = {name: [{condition: {s: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
@@ -231,8 +232,12 @@ def scored(sequences: Ordered[Windows]) -> Scores:
                 np.array([below(windows.present).mean() if len(absent) else np.nan for windows in sequences]))
 
 
-def _format(scores: Mapping[str, Ordered[Mapping[str, Scores]]], weights: np.ndarray) -> str:
-  """A table for each network, against what was recorded; and one for each but the first, against the first."""
+def _format(scores: Mapping[str, Ordered[Mapping[str, Scores]]], weights: np.ndarray,
+            units: Mapping[str, Ordered[pairing.Unit]]) -> str:
+  """A table for each network, against what was recorded; and one for each but the first, against the first.
+
+  `units`: what the trainings of each network are.
+  """
   total = f"{len(weights)} sequences, {weights.sum()} windows with the target"
   parts, names = [], list(scores)
   for name, trainings in scores.items():
@@ -241,16 +246,21 @@ def _format(scores: Mapping[str, Ordered[Mapping[str, Scores]]], weights: np.nda
     parts.append(f"{name}: {total}{several}\n\n{_table(trainings, recorded, weights)}")
   for name in names[1:]:
     trainings, first = scores[name], scores[names[0]]
-    over = len(trainings) > 1 and len(first) > 1
-    parts.append(f"{name} minus {names[0]}: {total}\n\n{_table(trainings, first, weights, over_trainings=over)}")
+    if len(trainings) > 1 and len(first) > 1:
+      over_trainings = lambda ours, theirs, name=name: pairing.over_runs(ours, units[name], theirs, units[names[0]])
+      how = over_trainings([0] * len(trainings), [0] * len(first)).how
+      title = f"{total}, over {len(trainings)} and {len(first)} trainings: {how}"
+    else:
+      over_trainings, title = None, total
+    parts.append(f"{name} minus {names[0]}: {title}\n\n{_table(trainings, first, weights, over_trainings)}")
   return "\n\n".join(parts)
 
 
 def _table(trainings: Ordered[Mapping[str, Scores]], against: Ordered[Mapping[str, Scores]], weights,
-           over_trainings: bool = False) -> str:
+           over_trainings: Callable[[np.ndarray, np.ndarray], pairing.OverRuns] | None = None) -> str:
   """A row for each condition: the scores, and what they differ by from those `against`, where there are some.
 
-  With `over_trainings` the differences have an interval over these too.
+  `over_trainings` gives the differences an interval over these too, from a score of each.
   """
   each = lambda side, way, field: [getattr(one[way], field) for one in side]  # [trainings, S]
   pairs = [((0, way), (1, way)) for way in trainings[0] if way in against[0]]
@@ -269,7 +279,6 @@ def _table(trainings: Ordered[Mapping[str, Scores]], against: Ordered[Mapping[st
       else:
         row += ["-", "-"]
       if over_trainings:
-        between = statistics.between_runs(means(trainings), means(against))
-        row.append(f"{between.low:+.3f} to {between.high:+.3f}")
+        row.append(tables.bounds(over_trainings(means(trainings), means(against))))
     rows.append(row)
   return tables.markdown(rows)

@@ -1,5 +1,7 @@
 """Export in any format, followed by a run of what was written: what `scripts/export.py` does."""
 
+from collections.abc import Sequence as Ordered
+
 import ml_collections
 
 from input_pipeline.errors import DataError
@@ -11,26 +13,32 @@ FORMATS = ("safetensors", "stablehlo", "savedmodel", "tflite", "onnx")
 _WEIGHT_TOLERANCE = {"float32": 0.0, "float16": 0.02}
 
 
-def export(checkpoint: str, kind: str, out: str, dtype: str = "float16", notes: dict[str, str] | None = None
-           ) -> tuple[dict[str, float], float]:
+def export(checkpoint: str, kind: str, out: str, dtype: str | None = None, notes: dict[str, str] | None = None,
+           settings: Ordered[str] = ()) -> tuple[dict[str, float], float]:
   """Writes `checkpoint` to `out` and compares what was written with the live network on noise.
 
   Args:
     checkpoint: see `checkpoints.find`.
     kind: one of `FORMATS`.
     out: a .safetensors file, or a folder for the other formats.
-    dtype: of the kernels in a .safetensors file; the other formats hold float32.
+    dtype: of the kernels in a .safetensors file, float16 where nothing is said; the other formats hold float32.
     notes: for a .safetensors file.
+    settings: of the tracker instead of the checkpoint's, see `settings.with_settings`.
 
   Returns:
     The largest difference by output (see `passes.max_differences`), and how large it may be.
 
   Raises:
-    DataError: the checkpoint or `out` is at fault, or the format's packages are not installed.
+    DataError: the checkpoint, a setting or `out` is at fault, `dtype` or `notes` are given to a format that takes none,
+      or the format's packages are not installed.
   """
-  live = passes.from_checkpoint(checkpoint)
+  if kind != "safetensors" and (dtype or notes):
+    raise DataError(f"--dtype and --note are for --format=safetensors; {kind} holds float32 and no notes")
+  live = passes.from_checkpoint(checkpoint, settings)
   if kind == "safetensors":
-    config = without_paths(checkpoints.load_config(checkpoint))
+    config, dtype = without_paths(checkpoints.load_config(checkpoint)), dtype or "float16"
+    if settings:
+      config.tracker = ml_collections.ConfigDict(live.manifest["tracker"])
     safetensors.save(out, config, load_model(checkpoint)[1], dtype, notes)
     written = passes.from_tracker(*load_tracker(out)).functions
     return passes.max_differences(live, written), _WEIGHT_TOLERANCE[dtype]

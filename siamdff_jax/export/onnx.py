@@ -5,52 +5,49 @@ import logging
 import os
 
 from input_pipeline.errors import DataError
-from siamdff_jax.export import passes as tracker_passes
+from siamdff_jax.export import folder as folders
 from siamdff_jax.export.passes import NAMES, Pass, Passes
 
 TOLERANCE = 1e-4  # Another runtime's kernels: rounding differs.
-_FILE = "{}.onnx"
+_FORMAT = "ONNX"
+_FILES = {name: f"{name}.onnx" for name in NAMES}
 # Left out of jax2onnx 0.17.1: the first makes ResNets invalid (transposes removed on one side of an addition), the
 # second drops inputs that a network does not use, so that files would differ from the manifest.
 _SKIPPED = ("remove_redundant_transpose_pairs", "prune_unused_graph_inputs")
 
 
 def export(passes: Passes, folder: str):
-  """Writes template.onnx and search.onnx (any batch size) and manifest.json.
+  """Writes template.onnx and search.onnx (any batch size; large weights in a file beside it) and manifest.json.
 
   Raises:
-    DataError: jax2onnx is not installed, or the folder cannot be written.
+    DataError: jax2onnx is not installed; see `folders.writing`.
   """
   _require("jax2onnx")
   for noisy in ("jax2onnx", "onnx_ir"):
     logging.getLogger(noisy).setLevel(logging.CRITICAL)  # They warn about plugins and shapes that are not ours.
   from jax2onnx import to_onnx
 
-  try:
-    os.makedirs(folder, exist_ok=True)
-    with _without_broken_passes():
-      for name in NAMES:
-        inputs, outputs = passes.inputs[name], passes.outputs[name]
-        to_onnx(passes.functions[name], inputs=[("batch", *shape) for shape in inputs.values()],
-                input_names=list(inputs), output_names=list(outputs), model_name=f"siamdff_{name}",
-                return_mode="file", output_path=os.path.join(folder, _FILE.format(name)))
-    tracker_passes.write_manifest(folder, passes, {name: _FILE.format(name) for name in NAMES}, format="ONNX")
-  except OSError as error:
-    raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+  with folders.writing(folder, passes, _FORMAT, _FILES) as part, _without_broken_passes():
+    for name in NAMES:
+      inputs, outputs = passes.inputs[name], passes.outputs[name]
+      to_onnx(passes.functions[name], inputs=[("batch", *shape) for shape in inputs.values()],
+              input_names=list(inputs), output_names=list(outputs), model_name=f"siamdff_{name}", return_mode="file",
+              output_path=os.path.join(part, _FILES[name]))
 
 
 def load(passes: Passes, folder: str) -> dict[str, Pass]:
   """The exported passes in ONNX Runtime on the CPU.
 
   Raises:
-    DataError: onnxruntime is not installed, or a file is missing or damaged.
+    DataError: onnxruntime is not installed; see `folders.checked`.
   """
   onnxruntime = _require("onnxruntime")
+  folders.checked(folder, _FORMAT, _FILES.values(), passes)
   options = onnxruntime.SessionOptions()
   options.log_severity_level = 3
 
   def bind(name):
-    path = os.path.join(folder, _FILE.format(name))
+    path = os.path.join(folder, _FILES[name])
     try:
       session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's kinds of error share no other base.

@@ -4,12 +4,12 @@
   search pass:   encoded template, search [B, Ss, Ss, 1]     -> the head's outputs (`OUTPUTS`), once per frame
 
 Images are grey levels in [0, 1]; the normalisation by mean and deviation is inside. Cropping and the choice of a cell
-are the host's (see `tracking.tracker`); what it needs to know is in `Passes.manifest`.
+are the host's (see `tracking.tracker`); what it needs to know is in `Passes.manifest`. The search crops have the side
+of the tracker's setting `search_side`.
 """
 
-import json
-import os
 from collections.abc import Callable
+from collections.abc import Sequence as Ordered
 from typing import NamedTuple
 
 import jax
@@ -19,12 +19,12 @@ import numpy as np
 from input_pipeline.errors import DataError
 from siamdff_jax.models.backbone import LEVELS, STRIDE
 from siamdff_jax.models.load import load_tracker
+from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
 
 ENCODED = tuple(f"feature{level}" for level in LEVELS) + ("intensity", "mask")
 OUTPUTS = ("class_logit", "quality_logit", "ltrb", "presence_logit")
 NAMES = ("template", "search")
-MANIFEST = "manifest.json"
 _TEMPLATE_INPUTS = ("template", "template_wh")
 
 Pass = Callable[..., tuple]  # Arrays in, arrays out, in the order of the names.
@@ -44,16 +44,18 @@ class Passes(NamedTuple):
   manifest: dict
 
 
-def from_checkpoint(checkpoint: str) -> Passes:
-  """The passes of a checkpoint (see `checkpoints.find`).
+def from_checkpoint(checkpoint: str, settings: Ordered[str] = ()) -> Passes:
+  """The passes of a checkpoint (see `checkpoints.find`), its tracker with other settings (see `with_settings`).
 
   Raises:
-    DataError: no such checkpoint, a network that cannot track, or a process that does not run on the CPU.
+    DataError: no such checkpoint, a network that cannot track, no such setting, or a process that does not run on the
+      CPU.
   """
   # The form of the depthwise operations is the backend's, and what is exported is run and compared on the CPU.
   if jax.default_backend() != "cpu":
     raise DataError("exports are made on the CPU: set the environment variable JAX_PLATFORMS=cpu")
-  return from_tracker(*load_tracker(checkpoint))
+  tracker, variables = load_tracker(checkpoint)
+  return from_tracker(with_settings(tracker, settings), variables)
 
 
 def from_tracker(tracker: Tracker, variables: dict) -> Passes:
@@ -78,7 +80,7 @@ def from_tracker(tracker: Tracker, variables: dict) -> Passes:
   shape = lambda side: (side, side, 1)
   template_inputs = dict(zip(_TEMPLATE_INPUTS, (shape(model.template_side), (2,))))
   encoded = _output_shapes(template_pass, template_inputs, ENCODED)
-  search_inputs = encoded | {"search": shape(model.search_side)}
+  search_inputs = encoded | {"search": shape(tracker.search_side)}
   inputs = {"template": template_inputs, "search": search_inputs}
   outputs = {"template": encoded, "search": _output_shapes(search_pass, search_inputs, OUTPUTS)}
   return Passes(functions, inputs, outputs, _manifest(tracker, inputs, outputs))
@@ -90,28 +92,26 @@ def _output_shapes(function, inputs, names):
 
 
 def _manifest(tracker, inputs, outputs):
-  model = tracker.model
+  model, side = tracker.model, tracker.search_side
   describe = lambda arrays: [{"name": name, "shape": ["batch", *s], "dtype": "float32"} for name, s in arrays.items()]
   return {
       "passes": {name: {"inputs": describe(inputs[name]), "outputs": describe(outputs[name])} for name in NAMES},
       "images": {
-          "layout": "NHWC", "range": [0, 1], "template_side": model.template_side, "search_side": model.search_side,
+          "layout": "NHWC", "range": [0, 1], "template_side": model.template_side, "search_side": side,
           "normalisation": {"mean": model.mean, "std": model.std, "where": "inside the template and search passes"}},
       "template_wh": "width and height of the target in pixels of the template crop; the target is at its centre",
       "crops": "template: square about the box's centre with side sqrt((w+p)(h+p)), p=(w+h)/2, frame pixels; search: "
-               "the same times search_side/template_side; bilinear, the frame's mean outside of it",
+               f"the same times search_side/template_side = {side}/{model.template_side}; bilinear, the frame's mean "
+               "outside of it",
       "ltrb": f"distances to the box's sides in search-crop pixels from the cell's centre, which for cell k of n is at "
-              f"search_side/2 + {STRIDE}*(k - (n-1)/2) in coordinates whose pixels are [i, i+1)",
-      "score": "sigmoid(class_logit) * sigmoid(quality_logit) per cell; sigmoid(presence_logit) per image",
+              f"search_side/2 + {STRIDE}*(k - (n-1)/2), search_side/2 = {side / 2}, in coordinates whose pixels are "
+              "[i, i+1)",
+      "score": "sigmoid(class_logit) * sigmoid(quality_logit) per cell",
+      "presence": "per image, with the settings in `tracker`: sigmoid(presence_scale * presence_logit + presence_bias "
+                  "+ presence_ratio * r), r the log ratio of the best cell's score to the best one a target's size "
+                  "away (siamdff_jax/tracking/peaks.py)",
       "tracker": tracker.config.to_dict(),
   }
-
-
-def write_manifest(folder: str, passes: Passes, files: dict[str, str], **extra):
-  """Writes manifest.json: `passes.manifest` with each pass's file name, and what a format adds."""
-  described = {name: {"file": files[name]} | passes.manifest["passes"][name] for name in NAMES}
-  with open(os.path.join(folder, MANIFEST), "w") as file:
-    json.dump(passes.manifest | extra | {"passes": described}, file, indent=2)
 
 
 def random_inputs(passes: Passes, batch: int = 1, seed: int = 0) -> dict[str, np.ndarray]:
@@ -137,7 +137,7 @@ def max_differences(passes: Passes, exported: dict[str, Pass], batch: int = 1, s
     exported search pass sees the exported template pass's output.
 
   Raises:
-    DataError: an output of another shape, or one that is not finite.
+    DataError: an output of another shape, or one that is not finite, also where the live one is not.
   """
   inputs = random_inputs(passes, batch, seed)
   run = {"live": {name: jax.jit(f) for name, f in passes.functions.items()}, "exported": exported}
@@ -149,6 +149,8 @@ def max_differences(passes: Passes, exported: dict[str, Pass], batch: int = 1, s
   differences = {}
   for name, live in results["live"].items():
     other = results["exported"][name]
+    if not np.isfinite(live).all():
+      raise DataError(f"the network's {name} is not finite on noise, there is nothing to compare the export with")
     if other.shape != live.shape or not np.isfinite(other).all():
       raise DataError(f"the exported model's {name} has shape {other.shape} and must be finite, {live.shape} expected")
     differences[name] = float(np.abs(other - live).max() / max(1.0, np.abs(live).max()))

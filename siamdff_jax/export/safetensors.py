@@ -15,6 +15,7 @@ from flax import traverse_util
 from safetensors.numpy import save as to_bytes
 
 from input_pipeline.errors import DataError
+from siamdff_jax.evaluation.results import write_atomically
 
 SUFFIX = ".safetensors"
 _ENTRY = "siamdff_jax"  # A single entry: the library does not keep the order of several.
@@ -49,11 +50,9 @@ def save(path: str, config: ml_collections.ConfigDict, variables: dict, dtype: s
   entry = json.dumps(about | {"sha256": _digest(arrays, about)}, sort_keys=True)
   try:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with open(path + ".part", "wb") as file:
-      file.write(to_bytes(arrays, metadata={_ENTRY: entry}))
-    os.replace(path + ".part", path)
   except OSError as error:
     raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+  write_atomically(path, to_bytes(arrays, metadata={_ENTRY: entry}))
 
 
 def load(path: str) -> tuple[ml_collections.ConfigDict, dict[str, dict]]:

@@ -3,36 +3,38 @@
 import os
 
 from input_pipeline.errors import DataError
-from siamdff_jax.export import passes as tracker_passes
+from siamdff_jax.export import folder as folders
 from siamdff_jax.export.passes import NAMES, Pass, Passes
 
 TOLERANCE = 1e-4  # Another compiler, and on TFLite other kernels: rounding differs.
 _PLATFORMS = ("cpu", "cuda", "tpu")
-_TFLITE = "{}.tflite"
+_SAVEDMODEL, _TFLITE = "SavedModel", "TFLite"
+_TFLITE_FILES = {name: f"{name}.tflite" for name in NAMES}
 
 
 def export_savedmodel(passes: Passes, folder: str):
   """Writes a SavedModel with the signatures "template" and "search" (any batch size), and manifest.json.
 
   Raises:
-    DataError: the folder cannot be written.
+    DataError: see `folders.writing`.
   """
   import tensorflow as tf
 
   module = tf.Module()
   module.passes = {name: _function(passes, name, None, _PLATFORMS) for name in NAMES}
-  try:
-    tf.saved_model.save(module, folder, signatures={
-        name: function.get_concrete_function() for name, function in module.passes.items()})
-    tracker_passes.write_manifest(folder, passes, {name: f"signature {name}" for name in NAMES}, format="SavedModel")
-  except (OSError, tf.errors.OpError) as error:
-    raise DataError(f"{folder}: cannot be written ({error})") from error
+  with folders.writing(folder, passes, _SAVEDMODEL, {name: f"signature {name}" for name in NAMES}) as part:
+    try:
+      tf.saved_model.save(module, part, signatures={
+          name: function.get_concrete_function() for name, function in module.passes.items()})
+    except tf.errors.OpError as error:
+      raise DataError(f"{folder}: cannot be written ({error.message})") from error
 
 
 def load_savedmodel(passes: Passes, folder: str) -> dict[str, Pass]:
-  """The exported passes; raises DataError when there is no readable SavedModel."""
+  """The exported passes; raises DataError when there is no whole SavedModel, see `folders.checked`."""
   import tensorflow as tf
 
+  folders.checked(folder, _SAVEDMODEL, ["saved_model.pb"], passes)
   try:
     loaded = tf.saved_model.load(folder)
   except (OSError, ValueError, tf.errors.OpError) as error:
@@ -54,30 +56,27 @@ def export_tflite(passes: Passes, folder: str):
   """Writes template.tflite and search.tflite (batch 1, built-in operations only) and manifest.json.
 
   Raises:
-    DataError: the folder cannot be written.
+    DataError: see `folders.writing`.
   """
   import tensorflow as tf
 
-  try:
-    os.makedirs(folder, exist_ok=True)
+  with folders.writing(folder, passes, _TFLITE, _TFLITE_FILES, batch=1) as part:
     for name in NAMES:
       concrete = _function(passes, name, 1, ("cpu",)).get_concrete_function()
       converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
       converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-      with open(os.path.join(folder, _TFLITE.format(name)), "wb") as file:
+      with open(os.path.join(part, _TFLITE_FILES[name]), "wb") as file:
         file.write(converter.convert())
-    tracker_passes.write_manifest(folder, passes, {name: _TFLITE.format(name) for name in NAMES}, format="TFLite",
-                                  batch=1)
-  except OSError as error:
-    raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
 def load_tflite(passes: Passes, folder: str) -> dict[str, Pass]:
-  """The exported passes; raises DataError when a file is missing or damaged."""
+  """The exported passes; raises DataError when a file is missing or damaged, see `folders.checked`."""
   import tensorflow as tf
 
+  folders.checked(folder, _TFLITE, _TFLITE_FILES.values(), passes)
+
   def bind(name):
-    path = os.path.join(folder, _TFLITE.format(name))
+    path = os.path.join(folder, _TFLITE_FILES[name])
     try:
       # The signature is bound to its interpreter, which must outlive it.
       interpreter = tf.lite.Interpreter(path)

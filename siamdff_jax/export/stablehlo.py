@@ -10,43 +10,40 @@ import jax.numpy as jnp
 from jax import export as jax_export
 
 from input_pipeline.errors import DataError
-from siamdff_jax.export import passes as tracker_passes
+from siamdff_jax.export import folder as folders
 from siamdff_jax.export.passes import NAMES, Pass, Passes
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-5  # The same program through the same compiler.
-_FILE = "{}.stablehlo"
+_FORMAT = "jax.export (StableHLO)"
+_FILES = {name: f"{name}.stablehlo" for name in NAMES}
 
 
 def export(passes: Passes, folder: str):
   """Writes template.stablehlo, search.stablehlo and manifest.json.
 
   Raises:
-    DataError: the folder cannot be written.
+    DataError: see `folders.writing`.
   """
-  try:
-    os.makedirs(folder, exist_ok=True)
+  with folders.writing(folder, passes, _FORMAT, _FILES, platforms=PLATFORMS) as part:
     for name in NAMES:
       (batch,) = jax_export.symbolic_shape("batch")
       arguments = [jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in passes.inputs[name].values()]
       program = jax_export.export(jax.jit(passes.functions[name]), platforms=PLATFORMS)(*arguments)
-      with open(os.path.join(folder, _FILE.format(name)), "wb") as file:
+      with open(os.path.join(part, _FILES[name]), "wb") as file:
         file.write(program.serialize())
-    tracker_passes.write_manifest(folder, passes, {name: _FILE.format(name) for name in NAMES},
-                                  format="jax.export (StableHLO)", platforms=PLATFORMS)
-  except OSError as error:
-    raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
 def load(folder: str) -> dict[str, Pass]:
   """The exported passes, arrays in and out in the manifest's order.
 
   Raises:
-    DataError: a file is missing or damaged.
+    DataError: see `folders.checked`.
   """
+  folders.checked(folder, _FORMAT, _FILES.values())
   loaded = {}
   for name in NAMES:
-    path = os.path.join(folder, _FILE.format(name))
+    path = os.path.join(folder, _FILES[name])
     try:
       with open(path, "rb") as file:
         loaded[name] = jax.jit(jax_export.deserialize(bytearray(file.read())).call)

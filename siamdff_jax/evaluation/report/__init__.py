@@ -7,6 +7,7 @@ scores.tex and comparison.md.
 """
 
 import os
+import pathlib
 from collections.abc import Mapping
 
 from input_pipeline.errors import DataError
@@ -21,7 +22,7 @@ __all__ = ["WORST", "Clip", "format_parts", "format_summary", "format_table", "m
 
 
 def write(comparison: Comparison, out, data: str = "", clips: Mapping[str, Clip] | None = None):
-  """Writes the report; files of an earlier report in the folder are overwritten.
+  """Writes the report; files of an earlier report in the folder are overwritten, or removed where this one has none.
 
   Args:
     comparison: what to show.
@@ -47,5 +48,9 @@ def write(comparison: Comparison, out, data: str = "", clips: Mapping[str, Clip]
   }
   for name, text in files.items():
     write_atomically(os.path.join(out, name), text.encode())
-  for name, picture in charts.pictures(comparison).items():
-    write_atomically(os.path.join(out, name), picture)
+  pictures = charts.pictures(comparison)
+  for name in (f"{chart}.png" for chart in charts.PICTURES):
+    if name in pictures:
+      write_atomically(os.path.join(out, name), pictures[name])
+    else:
+      pathlib.Path(out, name).unlink(missing_ok=True)

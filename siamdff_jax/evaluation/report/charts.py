@@ -28,6 +28,7 @@ CURVES = {
     "normalized_precision": ("Normalised precision", "centre error threshold / target size",
                              measures.NORMALIZED_THRESHOLDS, lambda curve: curve[20], "at 0.20"),
 }
+PICTURES = ("curves", *(file for file, _ in GROUPS.values()), "failures", "presence", "reliability")
 _BINS = 240  # Points of an overlap chart: about as many as can be told apart.
 _MOST_LINES = 6  # More trackers than this are drawn as rows of colour: lines over time would cover each other.
 _PICKED = "!length(picked) || indexof(picked, datum.tracker) >= 0"
@@ -53,7 +54,7 @@ def overlap_chart(comparison: Comparison, sequence: str) -> dict:
 
 
 def pictures(comparison: Comparison) -> dict[str, bytes]:
-  """The charts of the page that are about all sequences, as PNG files with legends, by file name."""
+  """The charts of the page that are about all sequences, as PNG files with legends, by file name: some of PICTURES."""
   found = {}
   panels = _curves(comparison, True)
   if panels:

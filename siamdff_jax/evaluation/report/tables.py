@@ -10,6 +10,7 @@ import numpy as np
 
 from siamdff_jax.evaluation import analysis, statistics
 from siamdff_jax.evaluation.comparison import Comparison, Estimate
+from siamdff_jax.evaluation.pairing import OverRuns
 from siamdff_jax.evaluation.results import write_atomically
 
 # Metric name -> column title, in the order of every table. The first ones are of all protocols but `vot`.
@@ -86,7 +87,8 @@ def format_gains(comparison: Comparison, against: Mapping[str, str], title: str)
   """A Markdown table of AUC and P@5 with intervals, and of what each row's AUC differs by from another's.
 
   Args:
-    comparison: its trackers are the rows. Where one of them ran several times, the last column has intervals over runs.
+    comparison: its trackers are the rows. Where one of them ran several times, the last column has intervals over runs,
+      and a line below the table says which runs were compared with which.
     against: the tracker that each is compared with; "" for none. p is adjusted for the differences shown.
     title: the heading of the first column.
   """
@@ -97,6 +99,7 @@ def format_gains(comparison: Comparison, against: Mapping[str, str], title: str)
   table = [[title, "AUC (95 %)", "P@5 (95 %)", "against", "AUC difference (95 %)", "p (Holm)"]]
   if several := any(comparison.runs(tracker) for tracker in comparison.trackers):
     table[0].append("over runs (95 %)")
+  pairings = {}
   for tracker in comparison.trackers:
     row = [tracker, *(f"{x.value:.3f} ({x.low:.3f} to {x.high:.3f})"
                       for x in (comparison.estimates[tracker][key] for key in ("success_auc", "precision_5")))]
@@ -104,9 +107,11 @@ def format_gains(comparison: Comparison, against: Mapping[str, str], title: str)
       gain = steps[tracker, other]
       row += [other, f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", f"{gain.p:.3f}"]
       if several and (between := comparison.between_runs(tracker, other, "success_auc")):
-        row.append(f"{between.low:+.3f} to {between.high:+.3f}")
+        row.append(bounds(between))
+        pairings.setdefault(f"{between.how}, {between.runs[0]} and {between.runs[1]} runs", []).append(tracker)
     table.append([*row, *["-"] * (len(table[0]) - len(row))])
-  return markdown(table)
+  notes = [f"over runs, {how}: {', '.join(trackers)}" for how, trackers in pairings.items()]
+  return "\n\n".join([markdown(table), *notes])
 
 
 def format_parts(comparison: Comparison) -> str:
@@ -128,12 +133,11 @@ def format_parts(comparison: Comparison) -> str:
 def format_runs(comparison: Comparison) -> str:
   """A Markdown table of the differences between trackers that ran several times; empty where there are no two such."""
   title = metric_title(comparison.main)
-  rows = [["tracker", "minus", f"{title} (95 % over sequences)", "over runs (95 %)", "runs"]]
+  rows = [["tracker", "minus", f"{title} (95 % over sequences)", "over runs (95 %)", "how", "runs"]]
   for (a, b), gain in comparison.differences.items():
     if between := comparison.between_runs(a, b):
       rows.append([a, b, f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
-                   f"{between.low:+.3f} to {between.high:+.3f}",
-                   f"{len(comparison.runs(a))}, {len(comparison.runs(b))}"])
+                   bounds(between), between.how, f"{between.runs[0]}, {between.runs[1]}"])
   return markdown(rows) if len(rows) > 1 else ""
 
 
@@ -215,6 +219,11 @@ def markdown(table: list[list[str]]) -> str:
   widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
   rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
   return "\n".join("| " + " | ".join(_padded(line, widths)) + " |" for line in [table[0], rule, *table[1:]])
+
+
+def bounds(difference: Estimate | OverRuns) -> str:
+  """The interval of a difference; "-" where there is none."""
+  return "-" if math.isnan(difference.low) else f"{difference.low:+.3f} to {difference.high:+.3f}"
 
 
 def _with_interval(estimate: Estimate) -> str:
