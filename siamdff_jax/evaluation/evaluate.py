@@ -166,5 +166,5 @@ def _write_videos(folder, sequences, found):
     os.makedirs(folder, exist_ok=True)
   for sequence in tqdm(sequences, desc="videos", unit="video", disable=not sequences):
     path = os.path.join(folder, sequence.name)
-    video.write(f"{path}.mp4", sequence.frames, found[sequence.name], truth=sequence.boxes)
+    video.write(f"{path}.mp4", sequence.frames, found[sequence.name], sequence.frames.times(), sequence.boxes)
     video.write_strip(f"{path}.png", sequence.frames, found[sequence.name], sequence.boxes)
