@@ -21,6 +21,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and logs
 _COMPILED = flags.DEFINE_string("compiled", None, "Folder for compiled programs, which the next start then need not "
                                 "compile. Default: $JAX_COMPILATION_CACHE_DIR, else `compiled` beside the workdir; "
                                 "empty: none.")
+_ALLOW_CHANGES = flags.DEFINE_bool("allow_changes", False, "Go on from the workdir's checkpoint although it was "
+                                   "trained with another config, other data or another teacher.")
 cli.define_processes()
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -34,7 +36,7 @@ def main(_):
   if _COMPILED.value is not None or not jax.config.jax_compilation_cache_dir:
     beside = os.path.join(os.path.dirname(os.path.normpath(_WORKDIR.value)), "compiled")
     jax.config.update("jax_compilation_cache_dir", beside if _COMPILED.value is None else _COMPILED.value or None)
-  train(_CONFIG.value, _WORKDIR.value)
+  train(_CONFIG.value, _WORKDIR.value, _ALLOW_CHANGES.value)
 
 
 if __name__ == "__main__":
