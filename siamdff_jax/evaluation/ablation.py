@@ -137,7 +137,9 @@ def _require_same(variant: Variant, folder: str):
       theirs = json.load(file)
   except (OSError, ValueError) as error:
     raise DataError(f"{path}: cannot be read ({error})") from error
-  for key, old, new in same_run.differences(theirs, same_run.plain(variant.config)):
+  changes = same_run.differences(theirs, same_run.plain(variant.config))
+  if changes:
+    key, old, new = changes[0]
     raise DataError(f"{path}: this training was started with {key} {old!r}, now it is {new!r}; choose another "
                     "--workdir")
 

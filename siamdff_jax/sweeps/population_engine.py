@@ -108,14 +108,14 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
     log.info("members %d to %d, on %d devices", numbers[0], numbers[-1], population.size)
     step, stop = start, distributed.StopSignal()
     stack.callback(stop.restore)
-    for step, state, metrics in _steps(population, state, batches, teacher_variables, start, config.train.steps):
+    for step, reached, metrics in _steps(population, state, batches, teacher_variables, start, config.train.steps):
       stopping, recorded = stop.asked(step), step % config.train.checkpoint_every == 0 or step == config.train.steps
       if recorded or stopping:
         for lock in locks:
           lock.require()
         if recorded:
-          _record(step, state, jax.device_get(metrics), list(zip(folders, configs, single)), validate, inputs)
-        together.save(_common_step(state), config)
+          _record(step, reached, jax.device_get(metrics), list(zip(folders, configs, single)), validate, inputs)
+        together.save(_common_step(reached), config)
       if stopping:
         break
   finished = step == config.train.steps

@@ -106,8 +106,8 @@ def lock(path: str):
     try:
       fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-      raise DataError(f"{path}: cannot be locked ({error.strerror or error}), expected a --workdir on a file system with "
-                      "locks: the workers of a sweep take turns by it") from error
+      raise DataError(f"{path}: cannot be locked ({error.strerror or error}), expected a --workdir on a file system "
+                      "with locks: the workers of a sweep take turns by it") from error
     yield
 
 
