@@ -286,12 +286,12 @@ def test_a_signal_within_a_bad_streak_leaves_the_last_good_checkpoint(trainings,
   assert trainings.run() == STEPS and trainings.taken == [3, 4]
 
 
-def test_a_quality_that_is_no_number_is_none(trainings, monkeypatch):
-  """Nothing compares with nan: as the best it would hide the others."""
-  values = iter([0.5, math.nan])
+@pytest.mark.parametrize("first", [math.nan, math.inf])
+def test_a_quality_that_is_no_number_is_never_the_best(trainings, monkeypatch, first):
+  values = iter([first, 0.5, 0.4, 0.3])
   monkeypatch.setattr(loop, "_quality", lambda *_: next(values))
-  trainings.run()
-  assert checkpoints.find(str(trainings.workdir)).endswith("/2")
+  trainings.run(**{"train.steps": 8})
+  assert checkpoints.find(str(trainings.workdir)).endswith("/4") and trainings.saved() == [4, 6, 8]
 
 
 # --- signals

@@ -56,8 +56,8 @@ def other_process(tmp_path):
 
 def left_behind(folder, **who):
   """What a holder leaves that died without a word."""
-  who = {"host": "gpu7", "process": 4711, "machine": "another", "token": "theirs", "since": "yesterday", "beats": 3} | who
-  (folder / "training.holder.json").write_text(json.dumps(who))
+  found = {"host": "gpu7", "process": 4711, "machine": "another", "token": "theirs", "since": "yesterday", "beats": 3}
+  (folder / "training.holder.json").write_text(json.dumps(found | who))
 
 
 def test_a_second_process_is_told_who_writes_and_a_killed_one_leaves_nothing_locked(other_process, tmp_path, caplog):

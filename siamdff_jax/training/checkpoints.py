@@ -7,6 +7,7 @@ fails is said and tried again at the next.
 import contextlib
 import json
 import logging
+import math
 import os
 import pathlib
 import time
@@ -97,7 +98,7 @@ class Checkpoints:
     self._settle()
     why = None
     try:
-      if not self._begin(step, metrics={"quality": _UNKNOWN if quality is None else quality}, args=items):
+      if not self._begin(step, metrics={"quality": _comparable(quality)}, args=items):
         return
     except Exception as error:  # Orbax and its storage raise all kinds; whatever it is, training is worth more.
       why = faults.reason(error)
@@ -284,7 +285,12 @@ def _quality(path: epath.Path) -> float:
   if not file.exists():
     return _UNKNOWN
   metrics = json.loads(file.read_text())
-  return float(metrics["quality"] if "quality" in metrics else metrics["iou"])
+  return _comparable(float(metrics["quality"] if "quality" in metrics else metrics["iou"]))
+
+
+def _comparable(quality: float | None) -> float:
+  """Not a number is neither better nor worse than anything; as the best it would hide all others."""
+  return _UNKNOWN if quality is None or not math.isfinite(quality) else quality
 
 
 def _steps(folder: epath.Path) -> list[int]:

@@ -6,7 +6,6 @@ left before it gives up.
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -57,10 +56,7 @@ class Saving:
                     self._saved.folder, step, self._bad_steps)
       return
     self._lock.require()
-    quality = None if stopping else self._quality(state, step)
-    if quality is not None and not math.isfinite(quality):
-      quality = None  # Nothing compares with it.
-    self._saved.save(state, self._config, quality, self._inputs)
+    self._saved.save(state, self._config, None if stopping else self._quality(state, step), self._inputs)
     self._due = False
 
   def say_stopped(self, step: int):
