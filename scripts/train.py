@@ -3,6 +3,9 @@
 
   scripts/train.py --config configs/quickstart.py --workdir runs/student [--config.train.steps=1000 ...]
 
+A workdir belongs to its config and data: with others the command is refused, unless --allow_changes says that they are
+meant. One training at a time writes there. SIGTERM and Ctrl-C save first; Ctrl-C twice stops at once.
+
 Several hosts train together: the same command on each, on a TPU pod, SLURM, Open MPI or Kubernetes with --distributed,
 elsewhere with --coordinator=HOST:PORT --num_processes=N --process_id=0..N-1. The workdir must be one that all see.
 """

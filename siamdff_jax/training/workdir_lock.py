@@ -55,7 +55,7 @@ class WorkdirLock:
     self._folder, self._what, self._advice = folder, what, advice
     path = epath.Path(folder)
     self._lock_path, self._holder_path = path / f"{name}.lock", path / f"{name}.holder.json"
-    self._me = {"host": socket.gethostname(), "process": os.getpid(), "machine": _machine(), "token": uuid.uuid4().hex,
+    self._me = {"host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex,
                 "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), "beats": 0}
     self._file = self._thread = None
     self._lost: Busy | None = None
@@ -86,6 +86,7 @@ class WorkdirLock:
   def _acquire(self):
     try:
       self._holder_path.parent.mkdir(parents=True, exist_ok=True)
+      self._me["machine"] = _machine(self._holder_path.parent)
       by_kernel = self._take_kernel_lock()
       found = self._read()
       if found and by_kernel and found.get("machine") == self._me["machine"]:
@@ -190,13 +191,14 @@ def _is_at(file, path: epath.Path) -> bool:
     return False
 
 
-def _machine() -> str:
-  """What kernel locks reach: processes of one kernel, in containers too. Host names are not unique."""
+def _machine(folder: epath.Path) -> str:
+  """What kernel locks always reach: one mount of one kernel, in containers too. Host names are not unique."""
   try:
     with open("/proc/sys/kernel/random/boot_id") as file:
-      return file.read().strip()
+      kernel = file.read().strip()
   except OSError:
-    return f"{socket.gethostname()} {uuid.getnode():x}"
+    kernel = f"{socket.gethostname()} {uuid.getnode():x}"
+  return f"{kernel} {os.stat(folder).st_dev if os.path.exists(folder) else folder}"
 
 
 def _text(holder: dict[str, Any] | None) -> str:
