@@ -10,8 +10,8 @@ mkdir -p "$out"
 export JAX_COMPILATION_CACHE_DIR="$PWD/$out/compiled" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
 say() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
-train() {  # train ROLE NAME [MORE FLAGS]
-  python scripts/train.py --config "configs/quickstart.py:$1" --workdir "$out/$2" \
+train() {  # train ROLE NAME [MORE FLAGS]; other steps than in an earlier run of this script are meant
+  python scripts/train.py --config "configs/quickstart.py:$1" --workdir "$out/$2" --allow_changes \
     --config.data.train.simulated.root="$out/train" --config.train.steps="$steps" "${@:3}"
 }
 evaluate() {  # evaluate FLAGS; trackers that have their results already are not run again

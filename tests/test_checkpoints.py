@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 from jax.sharding import NamedSharding, PartitionSpec
 
 import small
@@ -323,6 +324,23 @@ def test_checksums_do_not_depend_on_the_devices():
   x = np.random.default_rng(0).normal(size=(16, 24)).astype(np.float32)
   placed = [jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes))) for axes in ((), ("data",), (None, "data"))]
   assert len({checksums.of({"x": y})["x"] for y in [x, *placed]}) == 1
+
+
+def test_checksums_over_all_devices_that_a_process_has():
+  """Where all of the processor's threads are devices, sums over them that wait for each other would wait for ever."""
+  program = """
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from siamdff_jax.training import checksums
+mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,))
+split = NamedSharding(mesh, PartitionSpec("data"))
+arrays = {str(n): np.random.default_rng(n).normal(size=(2, 300, 70 + n % 7)).astype(np.float32) for n in range(150)}
+assert checksums.of({name: jax.device_put(x, split) for name, x in arrays.items()}) == checksums.of(arrays)
+"""
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
+                              "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+  done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=200)
+  assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_saving_returns_before_the_file_is_there(tmp_path):

@@ -68,9 +68,28 @@ def test_killed_and_stopped_runs_end_with_the_same_bits(trainer, uninterrupted, 
   assert losses(tmp_path) == losses(uninterrupted)  # No step twice, none missing, and the same numbers.
 
 
+def test_ctrl_c_saves_and_a_second_training_in_the_folder_is_refused(trainer, uninterrupted, tmp_path):
+  """Exit code 130, so that a script does not go on to its next command; and not a step is lost."""
+  refused = []
+
+  def ready(_):
+    if last_logged(tmp_path) >= EVERY + 2 and not refused:
+      refused.append(trainer.finish(tmp_path, "--config.seed=1"))
+    return bool(refused)
+
+  code, errors = trainer.interrupt(tmp_path, signal.SIGINT, ready, "--config.train.steps=4000")
+  assert code == 130 and "Traceback" not in errors, errors
+  assert refused[0][0] == 1 and "a training is writing there already (process" in refused[0][1]
+  stopped_at = checkpoint_steps(tmp_path)[-1]
+  assert f"stopped by signal at step {stopped_at}, saved" in errors and stopped_at == last_logged(tmp_path)
+
+
 def test_a_config_that_does_not_fit_is_one_sentence(trainer, uninterrupted):
   before = checkpoint_steps(uninterrupted)
-  code, errors = trainer.finish(uninterrupted, "--config.model.features=24")
+  code, errors = trainer.finish(uninterrupted, "--config.model.features=24", "--config.seed=3")
+  assert code == 1 and "Traceback" not in errors
+  assert "--config.model.features 16 -> 24; --config.seed 0 -> 3; choose another --workdir" in errors
+  code, errors = trainer.finish(uninterrupted, "--config.model.features=24", "--allow_changes")
   assert code == 1 and "Traceback" not in errors
   sentences = [line for line in errors.splitlines() if line.startswith("error: ")]
   assert len(sentences) == 1

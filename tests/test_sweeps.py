@@ -1,10 +1,14 @@
 """Sweeps: the search space, the two engines, and that a population's members are what they would be alone."""
 
 import csv
+import errno
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
+import types
 
 import jax
 import ml_collections
@@ -23,6 +27,7 @@ from siamdff_jax.sweeps.sweep import sweep
 from siamdff_jax.training import sources
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import initial_state, make_step
+from siamdff_jax.training.workdir_lock import Busy
 
 LEARNING_RATE = dict(parameter="optimizer.learning_rate", kind="log_uniform", low=1e-4, high=1e-1)
 
@@ -276,6 +281,61 @@ def test_one_folder_one_sweep_and_one_process_per_worker(fake_training, tmp_path
   with (results.lock(str(tmp_path / "worker_0.lock")),
         pytest.raises(DataError, match="worker 0 of this sweep is running already")):
     sweep(_config(experiment), str(tmp_path), 2)
+  with pytest.raises(DataError, match=r"another experiment \(--config.experiment.train.batch_size 2 -> 4\); give"):
+    sweep(_config(space.apply(experiment, {"train.batch_size": 4})), str(tmp_path), 1)
+  with pytest.raises(DataError, match=r"another experiment \(--config.experiment.train.checkpoint_every 1 -> 2\)"):
+    sweep(_config(space.apply(experiment, {"train.checkpoint_every": 2})), str(tmp_path), 1)
+
+
+def test_a_trial_that_somebody_trains_by_hand_ends_the_sweep_and_is_gone_on_with(fake_training, tmp_path):
+  made, train = fake_training
+  train.broken = Busy("trial_0000: a training is writing there already")
+  with pytest.raises(Busy, match="writing there already"):
+    sweep(_config(_experiment()), str(tmp_path), 1)
+  train.broken = None
+  sweep(_config(_experiment()), str(tmp_path), 1)
+  assert [name for name, _ in made] == ["trial_0000"] * 2
+  assert [row["state"] for row in _table(tmp_path)] == ["complete"]
+
+
+def test_a_file_system_without_locks_is_one_sentence(tmp_path, monkeypatch):
+  def refuse(*_):
+    raise OSError(errno.ENOTSUP, "Operation not supported")
+
+  monkeypatch.setattr(fcntl, "flock", refuse)
+  with pytest.raises(DataError, match=r"sweep.lock: cannot be locked \(Operation not supported\)"):
+    with results.lock(str(tmp_path / "sweep.lock")):
+      pass
+
+
+def test_a_member_within_non_finite_steps_is_not_saved(monkeypatch, tmp_path):
+  """The others are; and one that ends so has failed."""
+  saved, experiment = [], _experiment()
+  folders = [results.trial_folder(str(tmp_path), n) for n in range(2)]
+  for folder in folders:
+    os.makedirs(folder)
+
+  class Saved:
+    def __init__(self, number):
+      self._number = number
+
+    def save(self, state, config, quality, inputs):
+      saved.append((self._number, quality))
+
+    def wait(self):
+      pass
+
+  rates = types.SimpleNamespace(hyperparams={"learning_rate": 0.1})
+  monkeypatch.setattr(population_engine, "member", lambda state, k: types.SimpleNamespace(opt_state=rates))
+  members = [(folder, experiment, Saved(n)) for n, folder in enumerate(folders)]
+  for step, bad_steps in ((1, [0, 0]), (2, [0, 3])):
+    metrics = {"loss": np.ones(2), "bad_steps": np.array(bad_steps)}
+    population_engine._record(step, None, metrics, members, lambda state: {"iou": 0.5}, {})
+  assert saved == [(0, 0.5), (1, 0.5), (0, 0.5)]
+  assert results.metrics(folders[1])[-1].keys() == {"step", "loss", "bad_steps", "learning_rate"}
+  trials = [population_engine._trial(str(tmp_path), n, {}, experiment) for n in range(2)]
+  assert [trial.state for trial in trials] == ["complete", "failed"] and "not finite for 3 steps" in trials[1].reason
+  assert population_engine._trial(str(tmp_path), 2, {}, experiment).state == "running"
 
 
 def test_sweeps_that_cannot_start(tmp_path):
@@ -305,7 +365,7 @@ def simulated(tmp_path_factory):
 
 @pytest.mark.slow
 def test_population_sweep_trains_and_resumes(simulated, tmp_path, monkeypatch, compile_cache):
-  monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:2])
+  """On all devices that there are; the third member is added in a second round."""
   config = _config(_experiment(simulated), dict(parameter="optimizer.learning_rate", kind="choice",
                                                 values=[1e-4, 1e-3, 1e-2]))
   whole = sweep(config, str(tmp_path / "whole"), 2, "population")
@@ -330,6 +390,27 @@ def test_population_sweep_trains_and_resumes(simulated, tmp_path, monkeypatch, c
   sweep(config, str(tmp_path / "parts"), 3, "population")
   assert calls == [1, 2, 2, 1, 2] and len(_table(tmp_path / "parts")) == 3
   assert sorted(os.listdir(tmp_path / "parts" / "trial_0002" / "checkpoints"))[-1] == "2"
+
+  # Stopped by a signal in the first step: the sweep says how far it is, and the same command goes on.
+  monkeypatch.setattr(population_engine, "_record", real)
+  put_shared = Population.put_shared
+
+  def stopped(self, tree):
+    os.kill(os.getpid(), sent)
+    return put_shared(self, tree)
+
+  for sent, step in ((signal.SIGTERM, 1), (signal.SIGINT, 2)):
+    monkeypatch.setattr(Population, "put_shared", stopped)
+    if sent == signal.SIGTERM:
+      assert "no trial is complete yet" in sweep(config, str(tmp_path / "stopped"), 2, "population")
+      assert [row["state"] for row in _table(tmp_path / "stopped")] == ["running"] * 2
+    else:
+      with pytest.raises(KeyboardInterrupt):
+        sweep(config, str(tmp_path / "stopped"), 2, "population")
+    assert [line["step"] for line in results.metrics(str(tmp_path / "stopped" / "trial_0000"))][-1:] == [step]
+  monkeypatch.setattr(Population, "put_shared", put_shared)
+  sweep(config, str(tmp_path / "stopped"), 2, "population")
+  assert (tmp_path / "stopped" / "trials.csv").read_text() == (tmp_path / "whole" / "trials.csv").read_text()
 
 
 @pytest.mark.slow

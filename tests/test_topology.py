@@ -138,14 +138,15 @@ def test_eight_devices_to_two(tmp_path, layout, restored_as):
 
 
 @pytest.mark.end_to_end
-def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path, sent):
   processes = launch("stop", tmp_path)
   try:
     until = time.monotonic() + 120
     while len(list(tmp_path.glob("*.running"))) < 2 and time.monotonic() < until:
       assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
       time.sleep(0.05)
-    processes[1].send_signal(signal.SIGTERM)
+    processes[1].send_signal(sent)
   finally:
     finish(processes, 120)
   steps = [int((tmp_path / f"stopped_{index}").read_text()) for index in range(2)]

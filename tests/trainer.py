@@ -55,10 +55,10 @@ class Trainer:
     """(exit code, what it wrote to stderr)."""
     return _end(self.start(workdir, *options))
 
-  def interrupt(self, workdir: pathlib.Path, sent: signal.Signals, ready: Callable[[subprocess.Popen], bool]
-                ) -> tuple[int, str]:
+  def interrupt(self, workdir: pathlib.Path, sent: signal.Signals, ready: Callable[[subprocess.Popen], bool],
+                *options: str) -> tuple[int, str]:
     """Sends a signal as soon as `ready`, asked again and again with the process, says so."""
-    process = self.start(workdir)
+    process = self.start(workdir, *options)
     try:
       until = time.monotonic() + PATIENCE
       while process.poll() is None and not ready(process) and time.monotonic() < until:

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
 from collections.abc import Sequence as Ordered
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, proto
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.models.summary import summarize
 from siamdff_jax.sweeps.results import metrics as logged
+from siamdff_jax.training import same_run
 from siamdff_jax.training.loop import train
 
 TABLE_FILE = "ablation.md"
@@ -134,22 +134,14 @@ def _require_same(variant: Variant, folder: str):
     return
   try:
     with open(path) as file:
-      theirs = _leaves(json.load(file))
+      theirs = json.load(file)
   except (OSError, ValueError) as error:
     raise DataError(f"{path}: cannot be read ({error})") from error
-  ours = _leaves(json.loads(variant.config.to_json_best_effort()))
-  for key in sorted(ours.keys() | theirs.keys()):
-    if ours.get(key) != theirs.get(key):
-      raise DataError(f"{path}: this training was started with {key} {theirs.get(key)!r}, now it is {ours.get(key)!r}; "
-                      "choose another --workdir")
-
-
-def _leaves(tree: Mapping, path: str = "") -> dict:
-  """{"a.b": value} of nested dicts."""
-  found = {}
-  for key, value in tree.items():
-    found |= _leaves(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-  return found
+  changes = same_run.differences(theirs, same_run.plain(variant.config))
+  if changes:
+    key, old, new = changes[0]
+    raise DataError(f"{path}: this training was started with {key} {old!r}, now it is {new!r}; choose another "
+                    "--workdir")
 
 
 def _folder(workdir: str, data: Data) -> str:

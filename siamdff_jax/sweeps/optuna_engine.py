@@ -13,6 +13,7 @@ from siamdff_jax.sweeps import results
 from siamdff_jax.sweeps.space import Parameter, apply
 from siamdff_jax.training import sources
 from siamdff_jax.training.loop import train
+from siamdff_jax.training.workdir_lock import Busy, WorkdirLock
 
 JOURNAL_FILE, ERROR_FILE = "study.journal", "error.txt"
 _STUDY = "sweep"
@@ -43,8 +44,8 @@ def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: 
   optuna = _optuna()
   results.check_experiment(experiment)
   results.claim(workdir, "optuna", space, experiment, seed)
-  busy = f"{workdir}: worker {worker} of this sweep is running already, give this process another --worker number"
-  with results.lock(os.path.join(workdir, f"worker_{worker}.lock"), busy):
+  with WorkdirLock(workdir, f"worker_{worker}", f"worker {worker} of this sweep is running already",
+                   "give this process another --worker number"):
     with _shared(workdir):  # Packs videos once, and shows what is wrong with the data before any trial.
       for entries in (experiment.data.train, experiment.data.validation):
         sources.sampler(entries, experiment, results.trial_folder(workdir, 0))
@@ -134,6 +135,8 @@ def _run_trial(study, number: int, values: dict, experiment, workdir: str) -> bo
     if int(state.step) < config.train.steps:
       return False
     iou = results.best_iou(folder)
+  except Busy:  # Somebody trains there by hand: no fault of the trial, which waits for this worker's next start.
+    raise
   except Exception as error:  # Whatever breaks one trial must not end a sweep of days; it is recorded and shown.
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     log.warning("trial %d failed: %s", number, reason)

@@ -19,11 +19,12 @@ from siamdff_jax.models.build import build
 from siamdff_jax.sweeps import results
 from siamdff_jax.sweeps.population import PARAMETERS, Population, member
 from siamdff_jax.sweeps.space import Parameter, apply, grid, sample
-from siamdff_jax.training import checkpoints, loop, sources
+from siamdff_jax.training import checkpoints, distributed, loop, same_run, sources
 from siamdff_jax.training.logging import METRICS_FILE
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state
 from siamdff_jax.training.validation import validation
+from siamdff_jax.training.workdir_lock import WorkdirLock
 
 log = logging.getLogger(__name__)
 
@@ -59,21 +60,27 @@ def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: 
     values = grid(space)[:trials]
   else:
     values = [sample(space, seed, number) for number in range(trials)]
-  with results.lock(os.path.join(workdir, "sweep.lock"), f"{workdir}: this sweep is running already"):
+  with WorkdirLock(workdir, "sweep", "this sweep is running already"):
     todo = [n for n in range(len(values)) if not _finished(workdir, n, experiment.train.steps)]
     width = len(jax.local_devices())
     for first in range(0, len(todo), width):
       numbers = todo[first:first + width]
-      _train(numbers, [apply(experiment, values[n]) for n in numbers], workdir)
+      if not _train(numbers, [apply(experiment, values[n]) for n in numbers], workdir):
+        break
     return results.write(workdir, [_trial(workdir, n, v, experiment) for n, v in enumerate(values)], experiment)
 
 
-def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir: str):
-  """Trains the members `numbers` side by side, from their last common checkpoint when there is one."""
+def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir: str) -> bool:
+  """Trains the members `numbers` side by side, from their last common checkpoint when there is one.
+
+  Returns:
+    Whether they were trained to their end; False when a signal stopped them.
+  """
   config, folders = configs[0], [results.trial_folder(workdir, n) for n in numbers]
   samplers = [sources.sampler(entries, config, folders[0]) for entries in (config.data.train, config.data.validation)]
   model = build(config.model)
   teacher, teacher_variables = loop.load_teacher(config)
+  inputs = same_run.describe(dict(zip(("data.train", "data.validation"), samplers)), teacher_variables)
   distiller = distillation.build(config.distiller) if teacher else None
   population = Population(model, configs, distiller=distiller, teacher=teacher)
   rule = optimizer(config.optimizer, config.train.steps)
@@ -83,6 +90,9 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
   validate = validation(model, config, samplers[1])
   common = os.path.join(workdir, f"members_{numbers[0]:04d}_{numbers[-1]:04d}")
   with contextlib.ExitStack() as stack:
+    locks = [stack.enter_context(WorkdirLock(folder)) for folder in folders]
+    for folder, mine in zip(folders, configs):
+      same_run.require(folder, mine, inputs)
     together = stack.enter_context(checkpoints.Checkpoints(common))
     single = [stack.enter_context(checkpoints.Checkpoints(folder)) for folder in folders]
     if together.last_step is not None:
@@ -96,17 +106,36 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
     prepare = jax.jit(lambda batch: augment(batch, config.seed, config.data.augment))
     batches = map(prepare, feeds.batches(samplers[0], config, start))
     log.info("members %d to %d, on %d devices", numbers[0], numbers[-1], population.size)
-    previous = None
-    for step in tqdm(range(start + 1, config.train.steps + 1), initial=start, total=config.train.steps, unit="step",
-                     desc=f"members {numbers[0]}-{numbers[-1]}", mininterval=2):
-      state, metrics = population.step(state, population.put_shared(next(batches)), teacher_variables)
-      if previous is not None:
-        jax.block_until_ready(previous)  # One step in flight, as in the training loop.
-      previous = metrics
-      if step % config.train.checkpoint_every == 0 or step == config.train.steps:
-        _record(step, state, jax.device_get(metrics), list(zip(folders, configs, single)), validate)
-        together.save(_common_step(state), config)
-  shutil.rmtree(common)  # The members have their own.
+    step, stop = start, distributed.StopSignal()
+    stack.callback(stop.restore)
+    for step, reached, metrics in _steps(population, state, batches, teacher_variables, start, config.train.steps):
+      stopping, recorded = stop.asked(step), step % config.train.checkpoint_every == 0 or step == config.train.steps
+      if recorded or stopping:
+        for lock in locks:
+          lock.require()
+        if recorded:
+          _record(step, reached, jax.device_get(metrics), list(zip(folders, configs, single)), validate, inputs)
+        together.save(_common_step(reached), config)
+      if stopping:
+        break
+  finished = step == config.train.steps
+  if finished:
+    shutil.rmtree(common)  # The members have their own.
+  else:
+    log.info("%s: stopped by signal at step %d, saved; the same command goes on from there", common, step)
+  stop.raise_if_interrupted()
+  return finished
+
+
+def _steps(population: Population, state: TrainState, batches, teacher_variables, start: int, steps: int):
+  """(number, state, metrics) of every step after `start`; the state is donated to the next."""
+  previous = None
+  for step in tqdm(range(start + 1, steps + 1), initial=start, total=steps, unit="step", desc="members", mininterval=2):
+    state, metrics = population.step(state, population.put_shared(next(batches)), teacher_variables)
+    if previous is not None:
+      jax.block_until_ready(previous)  # One step in flight, as in the training loop.
+    previous = metrics
+    yield step, state, metrics
 
 
 def _common_step(state: TrainState) -> TrainState:
@@ -114,14 +143,18 @@ def _common_step(state: TrainState) -> TrainState:
   return state.replace(step=state.step[0])
 
 
-def _record(step: int, state: TrainState, metrics: dict, members: list[tuple], validate):
-  """Evaluates and saves every member, before the common checkpoint: what is saved twice after a kill is the same."""
+def _record(step: int, state: TrainState, metrics: dict, members: list[tuple], validate, inputs: dict):
+  """Evaluates and saves every member, before the common checkpoint: what is saved twice after a kill is the same.
+
+  But not one within non-finite steps, as in the training loop.
+  """
   lines = []
   for k, (_, config, saved) in enumerate(members):
-    mine = member(state, k)
-    quality = validate(mine)
-    saved.save(mine, config, quality["iou"] if quality else None)
-    lines.append({"step": step, "loss": float(metrics["loss"][k]), "bad_steps": int(metrics["bad_steps"][k]),
+    mine, bad_steps = member(state, k), int(metrics["bad_steps"][k])
+    quality = {} if bad_steps else validate(mine)
+    if not bad_steps:
+      saved.save(mine, config, quality["iou"], inputs)
+    lines.append({"step": step, "loss": float(metrics["loss"][k]), "bad_steps": bad_steps,
                   "learning_rate": float(mine.opt_state.hyperparams["learning_rate"]),
                   **{f"validation/{name}": value for name, value in quality.items()}})
   for (folder, _, saved), line in zip(members, lines):
@@ -142,9 +175,12 @@ def _finished(workdir: str, number: int, steps: int) -> bool:
 
 
 def _trial(workdir: str, number: int, values: dict, experiment) -> results.Trial:
-  """A member as a row of the table; one whose gradients were non-finite for too long counts as failed."""
+  """A member as a row of the table; one whose gradients were non-finite for too long, or at the end, has failed."""
+  if not _finished(workdir, number, experiment.train.steps):
+    return results.Trial(number, values, "running")
   folder = results.trial_folder(workdir, number)
-  worst = max(line["bad_steps"] for line in results.metrics(folder))
-  if worst >= experiment.train.max_bad_steps:
+  bad_steps = [line["bad_steps"] for line in results.metrics(folder)]
+  worst = max(bad_steps)
+  if worst >= experiment.train.max_bad_steps or bad_steps[-1]:
     return results.Trial(number, values, "failed", reason=f"the gradient was not finite for {worst} steps in a row")
   return results.Trial(number, values, "complete", results.best_iou(folder))

@@ -13,6 +13,7 @@ import ml_collections
 
 from input_pipeline.errors import DataError
 from siamdff_jax.sweeps.space import Parameter, apply
+from siamdff_jax.training import same_run
 from siamdff_jax.training.logging import METRICS_FILE
 
 OBJECTIVE = "validation/iou"
@@ -84,17 +85,29 @@ def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_
     raise DataError(f"{path}: cannot be written or read ({error})") from error
   for name, value in mine.items():
     if theirs.get(name) != value:
-      raise DataError(f"{path}: this sweep was started with another {name}; give the new one another --workdir")
+      raise DataError(f"{path}: this sweep was started with another {name}{_changes(name, theirs.get(name), value)}; "
+                      "give the new one another --workdir")
+
+
+def _changes(name: str, theirs, mine) -> str:
+  if name != "experiment" or not isinstance(theirs, dict):
+    return f" ({theirs!r} -> {mine!r})" if name in ("engine", "seed") else ""
+  return f" ({same_run.listed(same_run.differences(theirs, mine, free=()), 'experiment.')})"
 
 
 @contextlib.contextmanager
-def lock(path: str, busy: str | None = None):
-  """Holds the file lock `path`: waits for it, or raises `DataError(busy)` when another process of this host has it."""
+def lock(path: str):
+  """Holds the file lock `path`; waits while another process has it.
+
+  Raises:
+    DataError: the file system has no locks.
+  """
   with open(path, "w") as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-    except BlockingIOError as error:
-      raise DataError(busy) from error
+      fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+      raise DataError(f"{path}: cannot be locked ({error.strerror or error}), expected a --workdir on a file system "
+                      "with locks: the workers of a sweep take turns by it") from error
     yield
 
 

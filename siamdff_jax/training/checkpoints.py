@@ -7,9 +7,11 @@ fails is said and tried again at the next.
 import contextlib
 import json
 import logging
+import math
 import os
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -80,10 +82,11 @@ class Checkpoints:
     """Whether a save is under way in the background."""
     return self._manager is not None and self._manager.is_saving_in_progress()
 
-  def save(self, state: TrainState, config: ml_collections.ConfigDict, quality: float | None = None):
+  def save(self, state: TrainState, config: ml_collections.ConfigDict, quality: float | None = None,
+           inputs: Mapping[str, Mapping] | None = None):
     """Starts saving `state` under its step; returns when the state may be changed again.
 
-    `quality`: the higher the better; None where it was not measured.
+    `quality`: the higher the better; None where it was not measured. `inputs`: for `newest_origin`.
 
     A save that fails, now or in the background, is a warning: training goes on. `wait` says whether the last arrived.
     """
@@ -91,11 +94,11 @@ class Checkpoints:
     parts = _as_dict(state)
     items = ocp.args.Composite(
         state=ocp.args.PyTreeSave(parts), config=ocp.args.JsonSave(json.loads(config.to_json_best_effort())),
-        checksums=ocp.args.JsonSave(checksums.of(_named(parts))))
+        checksums=ocp.args.JsonSave(checksums.of(_named(parts))), inputs=ocp.args.JsonSave(dict(inputs or {})))
     self._settle()
     why = None
     try:
-      if not self._begin(step, metrics={"quality": _UNKNOWN if quality is None else quality}, args=items):
+      if not self._begin(step, metrics={"quality": _comparable(quality)}, args=items):
         return
     except Exception as error:  # Orbax and its storage raise all kinds; whatever it is, training is worth more.
       why = faults.reason(error)
@@ -282,7 +285,12 @@ def _quality(path: epath.Path) -> float:
   if not file.exists():
     return _UNKNOWN
   metrics = json.loads(file.read_text())
-  return float(metrics["quality"] if "quality" in metrics else metrics["iou"])
+  return _comparable(float(metrics["quality"] if "quality" in metrics else metrics["iou"]))
+
+
+def _comparable(quality: float | None) -> float:
+  """Not a number is neither better nor worse than anything; as the best it would hide all others."""
+  return _UNKNOWN if quality is None or not math.isfinite(quality) else quality
 
 
 def _steps(folder: epath.Path) -> list[int]:
@@ -343,6 +351,20 @@ def load_config(checkpoint: str) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(json.loads(path.read_text()))
   except (OSError, ValueError) as error:
     raise DataError(f"{path}: no readable training config in this checkpoint ({error})") from error
+
+
+def newest_origin(workdir: str) -> tuple[int, ml_collections.ConfigDict, dict[str, dict]] | None:
+  """(step, config, inputs) that the newest checkpoint in `workdir` was made with; None when none says so.
+
+  What is damaged is passed over, as `restore` does. Inputs: as they were given to `save`; {} in older checkpoints.
+  """
+  folder = _location(workdir) / FOLDER
+  for step in reversed(_steps(folder)):
+    path = folder / str(step)
+    with contextlib.suppress(OSError, ValueError):  # A DataError is one.
+      file = path / "inputs" / "metadata"
+      return step, load_config(str(path)), json.loads(file.read_text()) if file.exists() else {}
+  return None
 
 
 def load_variables(checkpoint: str, expected: dict[str, Any]) -> dict[str, Any]:

@@ -25,9 +25,16 @@ def of(arrays: dict[str, jax.Array]) -> dict[str, int]:
   sums = {}
   for name, x in arrays.items():
     sums[name] = _sum(x)
-    if jax.process_count() > 1:
+    if _needs_waiting(x):
       sums[name].block_until_ready()  # On CPUs, programs with collectives that are under way together lock each other.
   return {name: int(value) for name, value in jax.device_get(sums).items()}
+
+
+def _needs_waiting(x) -> bool:
+  if jax.process_count() > 1:
+    return True
+  devices = x.sharding.device_set if isinstance(x, jax.Array) else ()
+  return len(devices) > 1 and next(iter(devices)).platform == "cpu"
 
 
 @jax.jit  # Array by array: many have the same shape, and one program for all takes long to compile.

@@ -1,6 +1,7 @@
 """Several processes as one training: how they find each other, who writes, and how they stop together."""
 
 import contextlib
+import os
 import signal
 
 import jax
@@ -62,27 +63,50 @@ def lead_first():
 
 
 class StopSignal:
-  """SIGTERM (preemption) as something the loop asks for once per step.
+  """SIGTERM (preemption), SIGINT (Ctrl-C) and SIGHUP (a closed terminal) as something the loop asks for once per step.
+
+  A second Ctrl-C interrupts at once. Signals that are ignored stay so: nohup ignores SIGHUP, and a shell SIGINT in what
+  its scripts start in the background.
 
   With several processes JAX's preemption service is asked: it passes the signal of any process on to all and has them
-  agree on the next step that none has passed. That is a look at a local variable, no communication in the step; its
-  own handler for SIGTERM comes with `start`, so none is set here.
+  agree on the next step that none has passed. That is a look at a local variable, no communication in the step. Its
+  own handler for SIGTERM comes with `start`, so none is set here, and the other signals are handed to that one.
   """
 
   def __init__(self):
-    self._asked = False
-    self._previous = None
-    if jax.process_count() == 1:
-      self._previous = signal.signal(signal.SIGTERM, self._ask)
+    self._asked = self._interrupted = False
+    self._alone = jax.process_count() == 1
+    self._previous = {}
+    for number in (signal.SIGINT, signal.SIGHUP, *([signal.SIGTERM] if self._alone else [])):
+      if signal.getsignal(number) is not signal.SIG_IGN:
+        self._previous[number] = signal.signal(number, self._ask)
 
-  def _ask(self, *_):
+  def _ask(self, number, _):
+    if number == signal.SIGINT:
+      if self._interrupted:
+        raise KeyboardInterrupt
+      self._interrupted = True
+      with contextlib.suppress(OSError):  # Not by `print` or `logging`, which the signal may have interrupted.
+        os.write(2, b"\nstopping after this step, then saving; Ctrl-C again stops at once\n")
+    if not self._alone and not self._asked:
+      os.kill(os.getpid(), signal.SIGTERM)
     self._asked = True
 
   def asked(self, step: int) -> bool:
     """Whether to stop after `step`; the same answer on all processes, each of which asks once for every step."""
-    return self._asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+    return self._asked if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
   def restore(self):
-    """Sets what SIGTERM did before."""
-    if self._previous is not None:
-      signal.signal(signal.SIGTERM, self._previous)
+    """Sets what the signals did before."""
+    for number, previous in self._previous.items():
+      if previous is not None:
+        signal.signal(number, previous)
+
+  def raise_if_interrupted(self):
+    """Raises KeyboardInterrupt if there was a Ctrl-C: all is saved, but whoever pressed it wants what follows to stop.
+
+    So the exit code is 130, and a script that goes on after a success does not. After SIGTERM it is 0, as a scheduler
+    that stops a run expects.
+    """
+    if self._interrupted:
+      raise KeyboardInterrupt

@@ -8,6 +8,7 @@ from jax.experimental import multihost_utils
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
+from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import protocols
 from siamdff_jax.evaluation.results import Result
 from siamdff_jax.models.build import build
@@ -39,6 +40,11 @@ class Evaluation:
     except ValueError as error:
       raise DataError(f"config.evaluation.root is set, but {error}") from error
     self._runner = Runner(tracker, None, streams=self._config.streams, progress=False)
+
+  @property
+  def sequences(self) -> list[Sequence]:
+    """Those that are tracked."""
+    return self._sequences
 
   def __call__(self, state: TrainState) -> float:
     """The score of the moving average, the same on all processes."""

@@ -15,79 +15,112 @@ from siamdff_jax import distillation
 from siamdff_jax.export import torch_weights
 from siamdff_jax.feeding import feeds
 from siamdff_jax.models.build import build
-from siamdff_jax.training import checkpoints, distributed, parallel, sources, throughput, warm_start
+from siamdff_jax.training import checkpoints, distributed, parallel, same_run, sources, throughput, warm_start
 from siamdff_jax.training.evaluation import Evaluation
 from siamdff_jax.training.logging import RunLog
+from siamdff_jax.training.saving import Saving
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state, make_step
 from siamdff_jax.training.validation import average, validation
+from siamdff_jax.training.workdir_lock import WorkdirLock
 
 log = logging.getLogger(__name__)
 
 _PROFILE_AFTER = 5  # Steps of this start that are not traced: compilation and warming up.
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
+def train(config: ml_collections.ConfigDict, workdir: str, allow_changes: bool = False) -> TrainState:
   """Trains what `config` says in `workdir`, from its last whole checkpoint when it has one.
 
   Args:
     config: see configs/base.py.
-    workdir: gets checkpoints, metrics.jsonl, TensorBoard files and config.json.
+    workdir: gets checkpoints, metrics.jsonl, TensorBoard files and config.json; one training at a time.
+    allow_changes: go on although the checkpoint is of another config, other data or another teacher.
 
   Returns:
-    The last state.
+    The last state; of a training that is finished already, the one that was saved last.
 
   Raises:
-    DataError: data, teacher or checkpoint at fault, or too many non-finite steps in a row.
+    DataError: data, teacher or checkpoint at fault, another training in `workdir`, a checkpoint of something else, or
+      too many non-finite steps in a row.
+    KeyboardInterrupt: after Ctrl-C; the state is saved.
   """
-  write_config(config, workdir)
-  sampler = sources.sampler(config.data.train, config, workdir)
-  validation_sampler = sources.sampler(config.data.validation, config, workdir) if config.data.validation else None
-  layout = parallel.make_layout(config.layout, config.train.batch_size, virtual_shards=config.train.virtual_shards)
-  state, step, teacher_variables = assemble(config, layout)
-  validate = validation(build(config.model), config, validation_sampler)
-  evaluate = Evaluation(config) if config.evaluation.root else None
-
-  with checkpoints.Checkpoints(workdir) as saved:
-    state = saved.restore(state)
-    start = int(state.step)
-    if start:
-      log.info("%s: resuming at step %d of %d", workdir, start, config.train.steps)
-    feed = feeds.make(config, sampler, layout, start)
-    compiled = layout.compile(step, feed.prepare, feed.whole)
-    run_log = RunLog(workdir, start, config.train.steps, enabled=distributed.is_lead())
-    meter, stop = _meter(config), distributed.StopSignal()
-    profile = _Profile(workdir, config.train.profile_steps if distributed.is_lead() else 0)
-    pending = []
-    try:
-      for number in range(start + 1, config.train.steps + 1):
-        profile.before(number - start)
-        state, metrics = compiled(state, meter.take(feed), feed.replicated, teacher_variables)
-        pending.append(metrics)
-        if len(pending) > 1:
-          jax.block_until_ready(pending[-2])  # One step in flight: enough to hide the host, and the rate shown is true.
-        meter.advance()
-        run_log.advance()
-        stopping = stop.asked(number)  # Asked once per step: the signal may come at any moment.
-        last = number == config.train.steps or stopping
-        if number % config.train.log_every == 0 or last:
-          scalars = average(pending) | {"bad_steps": int(metrics["bad_steps"])} | meter.scalars()
-          scalars["learning_rate"] = float(state.opt_state.hyperparams["learning_rate"])
-          run_log.write(number, scalars)
-          _stop_if_broken(scalars, workdir, number, config)
-          pending = []
-        if number % config.train.checkpoint_every == 0 or last:
-          with meter.paused():
-            saved.save(state, config, None if stopping else _quality(state, number, validate, evaluate, run_log))
-        if stopping:
-          saved.wait()
-          log.info("%s: stopped by signal at step %d, saved; the same command goes on from there", workdir, number)
-          break
-    finally:
-      stop.restore()
-      profile.close()
-      run_log.close()
+  with WorkdirLock(workdir) as lock:
+    sampler = sources.sampler(config.data.train, config, workdir)
+    validation_sampler = sources.sampler(config.data.validation, config, workdir) if config.data.validation else None
+    layout = parallel.make_layout(config.layout, config.train.batch_size, virtual_shards=config.train.virtual_shards)
+    teacher, teacher_variables = load_teacher(config)
+    evaluate = Evaluation(config) if config.evaluation.root else None
+    inputs = same_run.describe({"data.train": sampler, "data.validation": validation_sampler, "evaluation": evaluate},
+                               teacher_variables)
+    same_run.require(workdir, config, inputs, allow_changes)
+    initial, step, teacher_variables = _assemble(config, layout, teacher, teacher_variables)
+    with checkpoints.Checkpoints(workdir) as saved:
+      state = _with_weight_decay_of(initial, saved.restore(initial))
+      start = int(state.step)
+      if start >= config.train.steps:
+        log.info("%s: step %d of %d: finished, nothing to do; to train longer, raise --config.train.steps and add "
+                 "--allow_changes", workdir, start, config.train.steps)
+        return state
+      if start:
+        log.info("%s: resuming at step %d of %d", workdir, start, config.train.steps)
+      validate = validation(build(config.model), config, validation_sampler)
+      feed = feeds.make(config, sampler, layout, start)
+      compiled, meter = layout.compile(step, feed.prepare, feed.whole), _meter(config)
+      write_config(config, workdir)
+      run_log = RunLog(workdir, start, config.train.steps, enabled=distributed.is_lead())
+      quality = lambda state, number: _quality(state, number, validate, evaluate, run_log)
+      saving, stop = Saving(saved, lock, config, inputs, quality), distributed.StopSignal()
+      take = lambda state: compiled(state, meter.take(feed), feed.replicated, teacher_variables)
+      try:
+        state = _take_steps(config, workdir, state, take, saving, stop, run_log, meter)
+        saved.wait()
+      finally:
+        stop.restore()
+        run_log.close()
+    stop.raise_if_interrupted()
   return state
+
+
+def _take_steps(config, workdir: str, state: TrainState, take: Callable, saving: Saving, stop: distributed.StopSignal,
+                run_log: RunLog, meter: throughput.Meter) -> TrainState:
+  """From `state` to the last step, or to the one after which a signal asks to stop. `take`: state -> state, metrics."""
+  start = int(state.step)
+  profile = _Profile(workdir, config.train.profile_steps if distributed.is_lead() else 0)
+  pending = []
+  try:
+    for number in range(start + 1, config.train.steps + 1):
+      profile.before(number - start)
+      state, metrics = take(state)
+      pending.append(metrics)
+      if len(pending) > 1:
+        jax.block_until_ready(pending[-2])  # One step in flight: enough to hide the host, and the rate shown is true.
+      meter.advance()
+      run_log.advance()
+      stopping = stop.asked(number)  # Asked once per step: the signal may come at any moment.
+      last = number == config.train.steps or stopping
+      if number % config.train.log_every == 0 or last:
+        scalars = average(pending) | {"bad_steps": int(metrics["bad_steps"])} | meter.scalars()
+        scalars["learning_rate"] = float(state.opt_state.hyperparams["learning_rate"])
+        run_log.write(number, scalars)
+        saving.stop_if_broken(number, scalars["bad_steps"])
+        pending = []
+      if saving.is_due(number, last):
+        with meter.paused():
+          saving.save(number, state, metrics["bad_steps"], stopping)
+      if stopping:
+        saving.say_stopped(number)
+        break
+  finally:
+    profile.close()
+  return state
+
+
+def _with_weight_decay_of(initial: TrainState, restored: TrainState) -> TrainState:
+  """The restored state with this config's weight decay. It is a number in the state; rates come from the schedule."""
+  decay = {"weight_decay": initial.opt_state.hyperparams["weight_decay"]}
+  opt_state = restored.opt_state._replace(hyperparams=restored.opt_state.hyperparams | decay)
+  return restored.replace(opt_state=opt_state)
 
 
 def _quality(state, step: int, validate, evaluate: Evaluation | None, run_log: RunLog) -> float | None:
@@ -100,10 +133,9 @@ def _quality(state, step: int, validate, evaluate: Evaluation | None, run_log: R
   return scalars.get("evaluation/score", scalars.get("validation/iou"))
 
 
-def assemble(config: ml_collections.ConfigDict, layout: parallel.Layout) -> tuple[TrainState, Callable, Any]:
+def _assemble(config, layout: parallel.Layout, teacher, teacher_variables) -> tuple[TrainState, Callable, Any]:
   """The state before the first step and the teacher's variables (or None), both placed, and the step to compile."""
   model = build(config.model, layout.norm_axis)
-  teacher, teacher_variables = load_teacher(config)
   distiller = distillation.build(config.distiller) if teacher else None
   rule = optimizer(config.optimizer, config.train.steps)
   state = initial_state(model, distiller, rule, config.seed, (teacher, teacher_variables))
@@ -167,12 +199,6 @@ def load_teacher(config):
   from siamdff_jax.models.load import load_model
 
   return load_model(config.teacher.checkpoint)
-
-
-def _stop_if_broken(scalars, workdir, step, config):
-  if scalars["bad_steps"] >= config.train.max_bad_steps:
-    raise DataError(f"{workdir}: the gradient was not finite for {int(scalars['bad_steps'])} steps in a row up to step "
-                    f"{step}; the last checkpoint is untouched, try a lower --config.optimizer.learning_rate")
 
 
 def write_config(config, workdir):
