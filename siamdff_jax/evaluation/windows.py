@@ -96,7 +96,7 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
     scores[name] = []
     for source in sources:
       tracker, variables = load_tracker(source)
-      tracker = with_settings(tracker, [*settings, f"tiles={PLACES}"])
+      tracker = with_settings(with_settings(tracker, settings), [f"tiles={PLACES}"])
       found = collect(tracker, variables, sequences, ways, frames, name)
       scores[name].append({condition: scored(of_one) for condition, of_one in found.items()})
       weights = np.array([len(windows.iou) for windows in found[AS_RECORDED]])

@@ -12,6 +12,7 @@ from etils import epath
 
 from input_pipeline.errors import DataError
 from siamdff_jax import distillation
+from siamdff_jax.config_check.experiment import check
 from siamdff_jax.export import torch_weights
 from siamdff_jax.feeding import feeds
 from siamdff_jax.models.build import build
@@ -38,8 +39,9 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     The last state.
 
   Raises:
-    DataError: data, teacher or checkpoint at fault, or too many non-finite steps in a row.
+    DataError: config, data, teacher or checkpoint at fault, or too many non-finite steps in a row.
   """
+  check(config)
   write_config(config, workdir)
   sampler = sources.sampler(config.data.train, config, workdir)
   validation_sampler = sources.sampler(config.data.validation, config, workdir) if config.data.validation else None
