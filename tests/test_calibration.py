@@ -122,11 +122,12 @@ def test_settings():
 
 @pytest.mark.parametrize("setting, message", [
     ("tiles", "expected NAME=VALUE"), ("tiles=", "tiles=: expected a whole number"),
-    ("tiles=many", "tiles=many: expected a whole number"), ("tiles=-1", "tiles=-1: expected a whole number of at least 0"),
+    ("tiles=many", "=many: expected a whole number"), ("tiles=-1", "tiles=-1: expected a whole number of at least 0"),
     ("tiles=8.5", "expected a whole number"), ("tyles=8", "expected one of .*tiles.*did you mean 'tiles'"),
     ("tiles='8'", "expected a whole number"), ("tiles.more=8", "no such setting"), ("growth=inf", "=inf: expected a"),
     ("growth=1e999", "=inf: expected a finite number"), ("camera_compensation=1", "=1: expected True or False"),
-    ("motion.rat=0.1", "did you mean 'motion.rate'"), ("motion={}", "no such setting"), ("template_every=0", "at least 1"),
+    ("motion.rat=0.1", "did you mean 'motion.rate'"), ("motion={}", "no such setting"),
+    ("template_every=0", "at least 1"),
     ("size.window_share=1", "below 1"), ("search_side=100", r"search_side is 100, expected 8 n \+ 7"),
     ("template_update=0.7", "=0.7: expected a finite number from 0 to 0.5")])
 def test_settings_that_cannot_be(setting, message):

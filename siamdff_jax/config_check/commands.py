@@ -65,8 +65,8 @@ def check_ablation(config: ml_collections.ConfigDict):
   if not names:
     found.append("config.variants: is empty, expected at least one")
   if not found and config.experiment.seed + config.trainings - 1 > experiment.LARGEST_SEED:
-    found.append(problem("--config.trainings", config.trainings, f"seeds from {config.experiment.seed} on to be at most "
-                         f"{experiment.LARGEST_SEED}"))
+    found.append(problem("--config.trainings", config.trainings,
+                         f"seeds from {config.experiment.seed} on to be at most {experiment.LARGEST_SEED}"))
   if found:
     raise DataError("; ".join(found))
 

@@ -4,6 +4,7 @@ A table is {name: rule}. A rule is a `Rule` for a value; another table for a gro
 a function from the group's values to its table, where one value decides which others there are.
 """
 
+import ast
 import keyword
 import math
 import numbers
@@ -90,6 +91,14 @@ def several(count: int, rule: Rule, of_what: str) -> Rule:
 
 def is_group(value) -> bool:
   return isinstance(value, Mapping | ml_collections.ConfigDict)
+
+
+def literal(text: str):
+  """A number, a switch or a list as Python writes it; anything else stays a text."""
+  try:
+    return ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    return text
 
 
 def place_of(group: str, name: str) -> str:

@@ -1,11 +1,10 @@
 """Settings of a tracker given as text: what `--tracker NAME=VALUE` of the scripts does."""
 
-import ast
 from collections.abc import Sequence
 
 from input_pipeline.errors import DataError
 from siamdff_jax.config_check import tracker as known
-from siamdff_jax.config_check.rules import problems
+from siamdff_jax.config_check.rules import literal, problems
 from siamdff_jax.names import did_you_mean
 from siamdff_jax.tracking.tracker import Tracker
 
@@ -30,7 +29,7 @@ def with_settings(tracker: Tracker, settings: Sequence[str]) -> Tracker:
                       f"{did_you_mean(name, rules)}")
     if name in given:
       raise DataError(f"--tracker {name} is given twice, as {given[name]!r} and {text}; expected once")
-    given[name] = _value(text)
+    given[name] = literal(text)
     found += problems(given[name], rules[name], f"--tracker {name}")
   if found:
     raise DataError("; ".join(found))
@@ -40,11 +39,3 @@ def with_settings(tracker: Tracker, settings: Sequence[str]) -> Tracker:
     return Tracker(tracker.model, config)
   except (TypeError, ValueError) as error:
     raise DataError(f"--tracker: {error}") from error
-
-
-def _value(text: str):
-  """A number or a switch as Python writes it; anything else stays a text."""
-  try:
-    return ast.literal_eval(text)
-  except (SyntaxError, ValueError):
-    return text
