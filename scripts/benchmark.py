@@ -156,7 +156,7 @@ def _convolutions():
 
   names = [name for name in convolutions.SHAPES if not _SHAPES.value or any(part in name for part in _SHAPES.value)]
   if not names:
-    raise DataError(f"--shapes={','.join(_SHAPES.value)}: in no name, expected parts of {', '.join(convolutions.SHAPES)}")
+    raise DataError(f"--shapes={','.join(_SHAPES.value)}: expected parts of {'; '.join(convolutions.SHAPES)}")
   for batch in _batches([1]):
     yield "", convolutions.rows(batch, _REPEATS.value, names)
   if not _SHAPES.value:

@@ -12,6 +12,7 @@ import ml_collections
 
 import configs
 from input_pipeline.errors import DataError
+from siamdff_jax.config_check.rules import literal
 from siamdff_jax.names import nearest
 
 _OURS = pathlib.Path(configs.__file__).parent
@@ -83,7 +84,7 @@ def _at_fault(path: str, file: str, error: Exception) -> DataError:
   lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
            if os.path.abspath(frame.filename) == os.path.abspath(file)]
   where = f" line {lines[-1]}:" if lines else ""
-  reason = next(iter(str(error).strip("\"'").splitlines()), "")
+  reason = next(iter(str(literal(str(error))).splitlines()), "")  # A KeyError quotes its message.
   return DataError(f"{path}:{where} {type(error).__name__}: {reason}")
 
 
