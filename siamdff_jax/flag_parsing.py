@@ -92,7 +92,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
   _require_once(arguments, values)
   for name in values:
     value = values[name].value
-    if isinstance(value, float) and not math.isfinite(value) and not name.startswith("config."):
+    if isinstance(value, float) and not math.isfinite(value) and "." not in name:  # A config's own: `config_check`.
       raise DataError(f"--{name}={value}: expected a finite number")
     if value == "" and any(_MISSING in validator.message for validator in values[name].validators):
       raise DataError(f"--{name} is empty, expected a value (see --help)")

@@ -128,7 +128,7 @@ def test_settings():
     ("growth=1e999", "=inf: expected a finite number"), ("camera_compensation=1", "=1: expected True or False"),
     ("motion.rat=0.1", "did you mean 'motion.rate'"), ("motion={}", "no such setting"),
     ("template_every=0", "at least 1"),
-    ("size.window_share=1", "below 1"), ("search_side=100", r"search_side is 100, expected 8 n \+ 7"),
+    ("size.window_share=1", "below 1"), ("search_side=100", r"search_side=100: expected 8 n \+ 7"),
     ("template_update=0.7", "=0.7: expected a finite number from 0 to 0.5")])
 def test_settings_that_cannot_be(setting, message):
   with pytest.raises(DataError, match=message):
@@ -152,4 +152,4 @@ def test_trackers_refuse_settings_that_make_no_sense(config, message):
 def test_every_setting_has_a_rule_and_every_default_keeps_it():
   names = lambda table: {name: names(x) if hasattr(x, "keys") else None for name, x in table.items()}
   assert names(rules.TABLE) == names(default_config())
-  rules.check_tracker(default_config())
+  rules.check_tracker(default_config(), 127)

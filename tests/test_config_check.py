@@ -150,6 +150,7 @@ def test_a_name_that_is_missing_is_refused(group, name):
     ({"train.virtual_shards": 5}, "virtual_shards=5: expected a divisor"),
     ({"train.virtual_shards": 8, "train.accumulate": 2}, "set one of them only"),
     ({"train.steps": 2**28}, "steps=268435456: expected at most 134217728 of 32 pairs"),
+    ({"tracker": {"search_side": 191}}, "search_side=191: expected 8 n . 7 and at least the 255 that"),
     ({"layout.fsdp": True}, "fsdp=True: expected False: only --config.layout.kind=mesh shards")])
 def test_values_that_do_not_go_together_are_refused(changes, message):
   with pytest.raises(DataError, match=message):
@@ -173,6 +174,8 @@ def test_a_training_does_not_start(tmp_path):
     (path, value), = changes.items()
     with pytest.raises(DataError, match=f"--config.{path}={value}: expected"):
       loop.train(changed(changes), str(tmp_path / "run"))
+  with pytest.raises(DataError, match="this config is a sweep's or an ablation's"):
+    loop.train(sweep_quickstart.get_config(), str(tmp_path / "run"))
   assert not (tmp_path / "run").exists()
 
 

@@ -107,6 +107,8 @@ def check(config: ml_collections.ConfigDict, place: str = "--config"):
   Raises:
     DataError: names that are unknown or missing, and values that make no sense; all of them in one sentence.
   """
+  if "experiment" in config:
+    raise DataError("this config is a sweep's or an ablation's, expected an experiment's like configs/quickstart.py")
   if found := single(config, place) or together(config, place):
     raise DataError("; ".join(found))
 
@@ -115,14 +117,15 @@ def single(config: ml_collections.ConfigDict, place: str = "--config", partial: 
   """What is wrong with names and values each by itself, a sentence each; `partial`: some may be missing."""
   found = problems({name: config[name] for name in config if name != "tracker"}, SECTIONS, place, partial)
   if "tracker" in config:
-    return found + problems(config["tracker"], tracker.TABLE, f"{place}.tracker", partial=True)
+    return found + tracker.tracker_problems(config["tracker"], None, f"{place}.tracker")
   return found if partial else [*found, f"{place}.tracker: is missing, expected as in configs/base.py"]
 
 
 def together(config: ml_collections.ConfigDict, place: str = "--config") -> list[str]:
   """What is wrong with values that are right by themselves, a sentence each."""
   return (network.together(config.model, f"{place}.model") + _distiller(config.distiller, f"{place}.distiller")
-          + _weights(config, place) + _shares(config, place))
+          + _weights(config, place) + _shares(config, place)
+          + tracker.tracker_problems(config.tracker, config.model.search_side, f"{place}.tracker"))
 
 
 def _distiller(distiller, place: str) -> list[str]:

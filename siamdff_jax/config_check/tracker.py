@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from input_pipeline.errors import DataError
-from siamdff_jax.config_check.rules import Rule, is_group, number, problems, switch, whole
+from siamdff_jax.config_check.rules import Rule, is_group, number, problem, problems, switch, whole
 
 TABLE = {
     "search_side": whole(0),  # And 8 n + 7, as far as the network allows: `Tracker` knows it.
@@ -28,17 +28,25 @@ TABLE = {
 }
 
 
-def check_tracker(settings: Any, place: str = "tracker"):
-  """Checks some or all of a tracker's settings.
+def tracker_problems(settings: Any, trained: int | None, place: str) -> list[str]:
+  """What is wrong with some or all of a tracker's settings, a sentence each.
 
   Args:
     settings: {name: value}, nested as `default_config()` is.
-    place: what the settings are called in the sentence.
-
-  Raises:
-    DataError: unknown names, or values that make no sense; all of them in one sentence.
+    trained: pixels of the search crops that the network is trained with, if known.
+    place: what the settings are called in the sentences.
   """
-  if found := problems(settings, TABLE, place, partial=True):
+  found = problems(settings, TABLE, place, partial=True)
+  side = 0 if found or trained is None else settings.get("search_side", 0)
+  if side and (side % 8 != 7 or side < trained):
+    return [problem(f"{place}.search_side", side, f"8 n + 7 and at least the {trained} that the network is trained "
+                    "with, or 0 for these")]
+  return found
+
+
+def check_tracker(settings: Any, trained: int):
+  """Raises a DataError for `tracker_problems`, all of them in one sentence."""
+  if found := tracker_problems(settings, trained, "tracker"):
     raise DataError("; ".join(found))
 
 

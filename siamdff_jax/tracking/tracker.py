@@ -154,14 +154,11 @@ class Tracker:
     """
     if model.prior_channel:
       raise DataError("a network with prior_channel sees the target's box as an input and cannot track")
-    check_tracker(config or {})
+    check_tracker(config or {}, model.search_side)
     options = default_config()
     options.update(config or {})
     self.model, self.config = model, ml_collections.FrozenConfigDict(options)
     self.search_side = self.config.search_side or model.search_side
-    if self.search_side % 8 != 7 or self.search_side < model.search_side:
-      raise DataError(f"tracker.search_side is {self.search_side}, expected 8 n + 7 and at least the "
-                      f"{model.search_side} that the network was trained with, or 0 for these")
 
   def __eq__(self, other) -> bool:
     return isinstance(other, Tracker) and (self.model, self.config) == (other.model, other.config)
