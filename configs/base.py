@@ -2,6 +2,9 @@
 
 import ml_collections
 
+from input_pipeline.errors import DataError
+from siamdff_jax.names import did_you_mean
+
 
 def get_config() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
@@ -81,3 +84,9 @@ def get_config() -> ml_collections.ConfigDict:
       layout=dict(kind="pmap", fsdp=False),  # "pmap" or "mesh"; fsdp shards parameters (mesh only).
       tracker=dict(),
   ))
+
+
+def require_variant(variant: str, known):
+  """Raises a DataError for a variant (configs/NAME.py:VARIANT) that a config does not have."""
+  if variant not in known:
+    raise DataError(f"no such variant, expected one of {', '.join(known)}{did_you_mean(variant, known)}")

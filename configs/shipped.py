@@ -17,7 +17,6 @@ How far the shipped weights went, on which machine, and what they score: siamdff
 import ml_collections
 
 from configs import base
-from input_pipeline.errors import DataError
 
 # (blocks per stage, channels per stage, features, steps)
 _NETWORKS = {
@@ -28,8 +27,7 @@ _NETWORKS = {
 
 def get_config(role: str = "lite") -> ml_collections.ConfigDict:
   """`role`: "r18", the teacher, or "lite"."""
-  if role not in _NETWORKS:
-    raise DataError(f"configs/shipped.py:{role}: expected one of {', '.join(_NETWORKS)}")
+  base.require_variant(role, _NETWORKS)
   blocks, widths, features, steps = _NETWORKS[role]
   config = base.get_config()
   config.model.update(template_side=63, search_side=127, features=features, heads=4, tower_depth=2, norm="group",

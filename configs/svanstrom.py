@@ -17,6 +17,7 @@ from configs import base
 
 def get_config(role: str = "student") -> ml_collections.ConfigDict:
   """`role`: "teacher" or "student"."""
+  base.require_variant(role, ("teacher", "student"))
   config = base.get_config()
   config.model.update(template_side=63, search_side=127, heads=4, tower_depth=2, norm="group", mean=0.4, std=0.2)
   config.model.backbone.update(blocks=(1, 1, 1, 1), stem_kernel=3)

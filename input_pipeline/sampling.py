@@ -251,18 +251,19 @@ class PairSampler:
   """
 
   def __init__(self, sources: Seq[Seq[Sequence]], weights: Seq[float], config: ml_collections.ConfigDict, *,
-               template_side: int, search_side: int):
-    """`config`: `config.data.pairs`, see configs/base.py.
+               template_side: int, search_side: int, names: Seq[str] | None = None):
+    """`config`: `config.data.pairs`, see configs/base.py. `names`: what to call the sources in errors.
 
     Raises:
       DataError: no sources, weights that do not fit, or a source without a visible target.
     """
     if not sources or len(weights) != len(sources) or min(weights) < 0 or sum(weights) <= 0:
       raise DataError(f"{len(sources)} data sources with the weights {list(weights)}: expected one weight >= 0 each")
+    names = names or [f"data source {i}" for i in range(len(sources))]
     kept = [[sequence for sequence in source if sequence.visible.any()] for source in sources]
-    for i, source in enumerate(kept):
+    for name, source in zip(names, kept):
       if not source:
-        raise DataError(f"data source {i} has no sequence with a visible target")
+        raise DataError(f"{name} has no sequence with a visible target")
     self.sequences = [sequence for source in kept for sequence in source]
     self.ratio = search_side / template_side
     self._config = config

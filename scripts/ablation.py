@@ -15,13 +15,12 @@ variant with three seeds, and says how sure a difference is over these.
 import os
 
 from absl import flags
-from ml_collections import config_flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from siamdff_jax import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="The ablation, configs/ablation.py: `variants` of an "
-                                          "`experiment` (--config.experiment.KEY=VALUE).")
+_CONFIG = cli.define_config("The ablation, configs/ablation.py: `variants` of an `experiment` "
+                            "(--config.experiment.KEY=VALUE).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the ablation.")
 _DATA = flags.DEFINE_multi_string("data", None, "NAME=FORMAT:ROOT, labelled data to track; may be repeated. Scored by "
                                   "the format's own protocol.")

@@ -18,6 +18,7 @@
   depthwise     both forms of every depthwise operation
 """
 
+import os
 import pathlib
 import tempfile
 
@@ -25,12 +26,12 @@ from absl import flags
 from ml_collections import config_flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
+from input_pipeline.errors import DataError
 from siamdff_jax import cli
 
 _R50 = pathlib.Path(__file__).resolve().parent.parent / "configs" / "siamdff_r50.py"
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", str(_R50), "What is measured; single values are set by --config.KEY=VALUE "
-    "(for accelerator: in student and teacher of every case).")
+_CONFIG = cli.define_config("What is measured; single values are set by --config.KEY=VALUE (for accelerator: in "
+                            "student and teacher of every case).", str(_R50))
 _TEACHER = flags.DEFINE_string("teacher", "", "Config of a teacher with random weights, configs/NAME.py or NAME, "
                                "with the same --config.KEY=VALUE as the student. Empty: no distillation.")
 _CASES = flags.DEFINE_list("cases", ["r50", "r18", "lite"], "For accelerator, scaling: students of r50; for tracking: "
@@ -52,7 +53,7 @@ _VIRTUAL_DEVICES = flags.DEFINE_list("virtual_devices", [1, 2, 4, 8], "For scali
 
 
 def _batches(default):
-  return sorted(int(value) for value in _BATCH.value or default)
+  return cli.whole_numbers(_BATCH) or sorted(default)
 
 
 def _config_flag():
@@ -108,8 +109,8 @@ def _scaling():
   yield f"On paper, at {scaling.MFU:.0%} MFU, nothing overlapped", scaling.rows(_distillations(), _batches([32]))
   _, config = cases.load(_VIRTUAL_CONFIG.value)
   virtual = cases.case("virtual", config).config
-  counts = [int(count) for count in _VIRTUAL_DEVICES.value]
-  yield "On virtual CPU devices", weak_scaling.rows(virtual, _VIRTUAL_PAIRS.value, _REPEATS.value, counts)
+  yield "On virtual CPU devices", weak_scaling.rows(virtual, _VIRTUAL_PAIRS.value, _REPEATS.value,
+                                                    cli.whole_numbers(_VIRTUAL_DEVICES))
 
 
 def _input():
@@ -121,6 +122,8 @@ def _input():
 def _saving():
   from siamdff_jax.benchmarks import saving
 
+  if _WORKDIR.value and not os.path.isdir(_WORKDIR.value):
+    raise DataError(f"--workdir={_WORKDIR.value}: no such folder, expected one on the disk that is to be measured")
   with tempfile.TemporaryDirectory(dir=_WORKDIR.value or None) as workdir:
     yield "", saving.rows(_CONFIG.value, workdir, _REPEATS.value)
 
@@ -136,7 +139,7 @@ def _tracking():
   from siamdff_jax.benchmarks import tracking
 
   networks = [_case()] if _config_flag().present else _distillations()
-  streams = [int(count) for count in _STREAMS.value]
+  streams = cli.whole_numbers(_STREAMS)
   yield "640x512 frames, random weights", tracking.rows(networks, streams, _FRAMES.value, _REPEATS.value)
   yield "Host memory over the length of sequences", tracking.memory_rows(networks[-1], max(streams), _FRAMES.value)
 
@@ -152,6 +155,8 @@ def _convolutions():
   from siamdff_jax.benchmarks import convolutions
 
   names = [name for name in convolutions.SHAPES if not _SHAPES.value or any(part in name for part in _SHAPES.value)]
+  if not names:
+    raise DataError(f"--shapes={','.join(_SHAPES.value)}: expected parts of {'; '.join(convolutions.SHAPES)}")
   for batch in _batches([1]):
     yield "", convolutions.rows(batch, _REPEATS.value, names)
   if not _SHAPES.value:
@@ -174,7 +179,11 @@ _COMMANDS = {"accelerator": _accelerator, "step": _step, "loop": _loop, "memory"
 
 def main(command):
   from siamdff_jax.benchmarks.report import Report
+  from siamdff_jax.config_check.experiment import check
 
+  check(_CONFIG.value)
+  for numbers in (_BATCH, _STREAMS, _VIRTUAL_DEVICES):  # Before hours of measuring.
+    cli.whole_numbers(numbers)
   if command == "tracking":
     from siamdff_jax.tracking.runner import one_device_per_core
 

@@ -11,7 +11,6 @@ The search crops have the tracker's own side (search_side). The manifest holds t
 here is checked by it first. Exits with 1 when the outputs differ by more than the format allows.
 """
 
-import jax
 from absl import flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
@@ -31,6 +30,8 @@ flags.mark_flags_as_required(["checkpoint", "format", "out"])
 
 
 def main(_):
+  import jax
+
   jax.config.update("jax_platforms", "cpu")  # The form of the network that exports with any batch size.
   from siamdff_jax.export import formats
 

@@ -15,13 +15,12 @@ to it. Two engines:
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from siamdff_jax import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="The sweep, configs/sweep_NAME.py[:variant]: `space`, "
-                                          "`seed` and the `experiment` it varies (--config.experiment.KEY=VALUE).")
+_CONFIG = cli.define_config("The sweep, configs/sweep_NAME.py[:variant]: `space`, `seed` and the `experiment` that "
+                            "it varies (--config.experiment.KEY=VALUE).")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.")
 _TRIALS = flags.DEFINE_integer("trials", 20, "Trials of the whole sweep, earlier and other workers' included.",
                                lower_bound=1)

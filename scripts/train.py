@@ -13,13 +13,11 @@ elsewhere with --coordinator=HOST:PORT --num_processes=N --process_id=0..N-1. Th
 import os
 
 from absl import flags
-from ml_collections import config_flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from siamdff_jax import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment, configs/NAME.py[:variant]; single "
-                                          "values are set by --config.KEY=VALUE.")
+_CONFIG = cli.define_config("The experiment, configs/NAME.py[:variant]; single values are set by --config.KEY=VALUE.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and logs.")
 _COMPILED = flags.DEFINE_string("compiled", None, "Folder for compiled programs, which the next start then need not "
                                 "compile. Default: $JAX_COMPILATION_CACHE_DIR, else `compiled` beside the workdir; "

@@ -1,6 +1,9 @@
 """How every script starts and how it fails, and the flags that several of them have."""
 
 import logging
+import os
+import select
+import signal
 import sys
 import types
 import warnings
@@ -10,8 +13,14 @@ from absl import logging as absl_logging
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
+from siamdff_jax import flag_parsing, machine_errors
 
 flags.disclaim_key_flags()  # They are those of the script that asks for them, whose --help shows them.
+
+
+def define_config(help_string: str, default: str | None = None) -> flags.FlagHolder:
+  """The flag --config of a config file, whose values are set by --config.KEY=VALUE."""
+  return flag_parsing.define_config("config", default, help_string)
 
 
 def define_processes():
@@ -37,6 +46,18 @@ def define_trackers() -> types.SimpleNamespace:
       only=flags.DEFINE_string("only", "", "Only sequences whose name contains this."))
 
 
+def whole_numbers(flag: flags.FlagHolder) -> list[int]:
+  """The numbers of a list flag, ascending; raises a DataError for what is none of at least 1."""
+  try:
+    found = sorted(int(value) for value in flag.value or ())
+  except ValueError:
+    found = [0]
+  if any(number < 1 for number in found):
+    raise DataError(f"--{flag.name}={','.join(map(str, flag.value))}: expected whole numbers of at least 1, separated "
+                    "by commas")
+  return found
+
+
 def join_processes():
   """Joins the others where the flags ask for it; to be called before anything else touches a device."""
   values = flags.FLAGS.flag_values_dict()
@@ -53,8 +74,9 @@ def run(main, commands=(), more=False):
   With `commands`, the script's first argument must be one of these names, and `main` is called with it instead of argv.
   With `more`, arguments that belong to no flag are allowed and left to `main`.
 
-  A `DataError` (a user's data, checkpoint or arguments at fault) becomes one sentence on stderr and exit code 1;
-  anything else is our mistake and keeps its traceback.
+  A `DataError` (a user's data, checkpoint or arguments at fault) and what the machine refuses (`machine_errors`) become
+  one sentence on stderr and exit code 1. Where nobody reads the output any more (`... | head`), the end is quiet.
+  Anything else is our mistake and keeps its traceback.
   """
 
   def plain_logs():
@@ -81,15 +103,54 @@ def run(main, commands=(), more=False):
       raise DataError(f"{given}, expected one of {', '.join(commands)} (see --help)")
     return main(argv[1])
 
-  def with_errors(argv):
+  def ready(argv):
     plain_logs()
-    try:
-      return guarded(argv)
-    except DataError as error:
-      print(f"error: {error}", file=sys.stderr)
-      return 1
-    except KeyboardInterrupt:
-      print("interrupted", file=sys.stderr)
-      return 130
+    if note := machine_errors.forget_64_bits():
+      print(note, file=sys.stderr)
+    return guarded(argv)
 
-  app.run(with_errors)
+  app.run(lambda argv: _with_errors(ready, argv), flags_parser=lambda argv: _with_errors(flag_parsing.parse, argv))
+
+
+def _with_errors(function, argv):
+  """What `function(argv)` returns; an error of the user's or the machine's ends the process with a sentence."""
+  try:
+    try:
+      found = function(argv)
+    except SystemExit:  # Of --help.
+      _flush()
+      raise
+    _flush()
+    return found
+  except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
+  except Exception as error:
+    if isinstance(error, BrokenPipeError) and _unread():
+      sys.exit(128 + signal.SIGPIPE)
+    text = error if isinstance(error, DataError) else machine_errors.sentence(error)
+    if text is None:
+      raise
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _flush():
+  """Writes what is printed: when Python itself does, at its end, a broken pipe or a full disk is no error any more."""
+  if sys.stdout is not None:  # As it is where the caller has closed it.
+    sys.stdout.flush()
+
+
+def _unread() -> bool:
+  """Whether nobody reads our output any more; if so, what is left of it goes nowhere."""
+  gone = []
+  for stream in filter(None, (sys.stdout, sys.stderr)):
+    asked = select.poll()
+    asked.register(stream.fileno(), 0)
+    if any(event & select.POLLERR for _, event in asked.poll(0)):
+      gone.append(stream)
+  for stream in gone:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+  return bool(gone)

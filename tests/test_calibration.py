@@ -12,10 +12,11 @@ from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
+from siamdff_jax.config_check import tracker as rules
 from siamdff_jax.evaluation import calibration
 from siamdff_jax.evaluation.calibration import AS_TRAINED, Calibration, Pairs
 from siamdff_jax.tracking.settings import with_settings
-from siamdff_jax.tracking.tracker import Tracker
+from siamdff_jax.tracking.tracker import Tracker, default_config
 
 
 def drawn(count, calibration, seed=0):
@@ -145,9 +146,35 @@ def test_settings():
 
 
 @pytest.mark.parametrize("setting, message", [
-    ("tiles", "expected NAME=VALUE"), ("tiles=", "expected NAME=VALUE"), ("tiles=many", "expected NAME=VALUE"),
-    ("tyles=8", "expected one of .*tiles"), ("tiles='8'", "no such setting or of another kind"),
-    ("tiles.more=8", "no such setting or of another kind"), ("template_update=0.7", "expected 0 to 0.5")])
+    ("tiles", "expected NAME=VALUE"), ("tiles=", "tiles=: expected a whole number"),
+    ("tiles=many", "=many: expected a whole number"), ("tiles=-1", "tiles=-1: expected a whole number of at least 0"),
+    ("tiles=8.5", "expected a whole number"), ("tyles=8", "expected one of .*tiles.*did you mean 'tiles'"),
+    ("tiles='8'", "expected a whole number"), ("tiles.more=8", "no such setting"), ("growth=inf", "=inf: expected a"),
+    ("growth=1e999", "=inf: expected a finite number"), ("camera_compensation=1", "=1: expected True or False"),
+    ("motion.rat=0.1", "did you mean 'motion.rate'"), ("motion={}", "no such setting"),
+    ("template_every=0", "at least 1"),
+    ("size.window_share=1", "below 1"), ("search_side=100", r"search_side=100: expected 8 n \+ 7"),
+    ("template_update=0.7", "=0.7: expected a finite number from 0 to 0.5")])
 def test_settings_that_cannot_be(setting, message):
   with pytest.raises(DataError, match=message):
     with_settings(Tracker(Spots()), [setting])
+
+
+def test_a_setting_is_given_once():
+  with pytest.raises(DataError, match="tiles is given twice, as 8 and 4"):
+    with_settings(Tracker(Spots()), ["tiles=8", "growth=1.5", "tiles=4"])
+
+
+@pytest.mark.parametrize("config, message", [
+    ({"tiles": -1}, "tracker.tiles=-1: expected a whole number of at least 0"),
+    ({"motion": {"rate": float("nan")}, "growht": 2.0}, "tracker.motion.rate=nan: .*tracker.growht: .*'growth'"),
+    ({"size": 3}, "tracker.size=3: expected a group")])
+def test_trackers_refuse_settings_that_make_no_sense(config, message):
+  with pytest.raises(DataError, match=message):
+    Tracker(Spots(), config)
+
+
+def test_every_setting_has_a_rule_and_every_default_keeps_it():
+  names = lambda table: {name: names(x) if hasattr(x, "keys") else None for name, x in table.items()}
+  assert names(rules.TABLE) == names(default_config())
+  rules.check_tracker(default_config(), 127)

@@ -14,6 +14,7 @@ import small
 from input_pipeline import datasets, pipeline, records, sampling
 from input_pipeline.errors import DataError
 from input_pipeline.random_bits import threefry2x32
+from input_pipeline.sequences import from_labels
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.feeding import feeds
 from siamdff_jax.training import parallel, sources
@@ -178,3 +179,23 @@ print("fed")
   done = subprocess.run([sys.executable, "-c", code, str(raw.parent / "packed")], env=environment, capture_output=True,
                         text=True)
   assert done.returncode == 0 and done.stdout == "fed\n", done.stderr[-2000:]
+
+
+def test_a_source_at_fault_is_named(monkeypatch):
+  """By its place in the config, so that the flag to be set is right, and by its folder."""
+  config, never = configuration(), sequence([False] * 3)
+  config.data.train = dict(clips=dict(format="plain", root="DATA/clips", weight=1.0))
+  config.data.validation = dict(rest=dict(format="plain", root="", weight=1.0))
+  with pytest.raises(DataError, match="'rest' has no root, set --config.data.validation.rest.root=FOLDER"):
+    sources.sampler(config.data.validation, config, "workdir")
+  monkeypatch.setattr(sources.datasets, "load", lambda *_: [never])
+  monkeypatch.setattr(sources.records, "packed", lambda loaded, *_, **__: loaded)
+  with pytest.raises(DataError, match=r"data.train.clips \(DATA/clips\) has no sequence with a visible target"):
+    sources.sampler(config.data.train, config, "workdir")
+  config.data.train = {}
+  with pytest.raises(DataError, match="config.data.train names no data, expected"):
+    sources.sampler(config.data.train, config, "workdir")
+
+
+def sequence(visible):
+  return from_labels("s", None, np.full((len(visible), 4), 9.0), np.array(visible), "s")

@@ -360,7 +360,7 @@ def test_a_recent_look_helps_a_doubtful_target():
 
 
 def test_the_first_template_must_stay_the_larger_part():
-  with pytest.raises(ValueError, match="template_update is 0.6, expected 0 to 0.5"):
+  with pytest.raises(ValueError, match="template_update=0.6: expected a finite number from 0 to 0.5"):
     Tracker(Spots(), {"template_update": 0.6})
 
 

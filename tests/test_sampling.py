@@ -219,6 +219,8 @@ def test_sequences_without_a_target_are_left_out_and_sources_without_one_refused
   assert [s.name for s in drawn.sequences] == ["a"] and drawn(0, 0).template[0] == 0
   with pytest.raises(DataError, match="data source 1 has no sequence with a visible target"):
     PairSampler([[sequence("a")], [empty]], [1.0, 1.0], config, **sides)
+  with pytest.raises(DataError, match=r"data.train.clips \(DATA/clips\) has no sequence with a visible target"):
+    PairSampler([[empty]], [1.0], config, names=["data.train.clips (DATA/clips)"], **sides)
   for sources, weights in (([], []), ([[empty]], [1.0, 2.0]), ([[sequence("a")]], [0.0]), ([[sequence("a")]], [-1.0])):
     with pytest.raises(DataError, match="expected one weight"):
       PairSampler(sources, weights, config, **sides)

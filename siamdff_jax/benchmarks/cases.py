@@ -1,12 +1,12 @@
 """What is measured: a config with or without a teacher's config, and batches of random pairs for it."""
 
 import dataclasses
-import importlib
 
 import ml_collections
 import numpy as np
 
 from input_pipeline.errors import DataError
+from siamdff_jax import config_files
 
 PAIRS = {  # The distillations that docs/performance.md shows: student, teacher (files in configs/).
     "r50": ("siamdff_r50", "siamdff_r50"),
@@ -50,13 +50,8 @@ def case(name: str, config: ml_collections.ConfigDict, teacher_name: str = "",
 
 def load(path: str) -> tuple[str, ml_collections.ConfigDict]:
   """("siamdff_r50", its config) from "configs/siamdff_r50.py", "siamdff_r50" or "svanstrom:teacher"."""
-  path, _, variant = path.partition(":")
-  name = path.rpartition("/")[2].removesuffix(".py")
-  try:
-    module = importlib.import_module(f"configs.{name}")
-  except ModuleNotFoundError as error:
-    raise DataError(f"{path}: no such config, expected a file in configs/") from error
-  return name, module.get_config(*([variant] if variant else []))
+  name = path.partition(":")[0].rpartition("/")[2].removesuffix(".py")
+  return name, config_files.load(config_files.find(path))
 
 
 def overridden(config: ml_collections.ConfigDict, overrides: dict) -> ml_collections.ConfigDict:

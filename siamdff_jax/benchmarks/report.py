@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import jax
 
+from input_pipeline.errors import DataError
+
 _THREAD_VARIABLES = re.compile(
     r"OMP_|MKL_|OPENBLAS_|TF_NUM|XLA_|JAX_|NPROC|CUDA_VISIBLE|TPU_|NCCL_|NVIDIA_TF32|LIBTPU_")
 
@@ -62,6 +64,8 @@ class Report:
 
   def __init__(self, command: str, repeats: int, path: str = "", facts: dict | None = None, write=print):
     self._path, self._write = path, write
+    if path and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+      raise DataError(f"--json={path}: cannot be written, expected a file in a folder that is there")
     self._content = {"command": command, "repeats": repeats, "machine": facts or machine(), "tables": []}
     write(f"{command}: medians of {repeats}; {machine_line(self._content['machine'])}")
 

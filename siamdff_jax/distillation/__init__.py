@@ -7,12 +7,15 @@ A distiller is called with the outputs of both networks and the target's boxes a
 import ml_collections
 from flax import linen as nn
 
+from siamdff_jax.distillation import attention_transfer, channel_wise, contextual, fgd
 from siamdff_jax.distillation.attention_transfer import AttentionTransfer
 from siamdff_jax.distillation.channel_wise import ChannelWise
 from siamdff_jax.distillation.contextual import TargetAwareDistiller
 from siamdff_jax.distillation.fgd import FGD
 
 DISTILLERS = {"contextual": TargetAwareDistiller, "fgd": FGD, "at": AttentionTransfer, "cwd": ChannelWise}
+TERMS = {kind: tuple(module.WEIGHTS) for kind, module in (
+    ("contextual", contextual), ("fgd", fgd), ("at", attention_transfer), ("cwd", channel_wise))}
 OPTIONS = ("temperature", "target_temperature")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
+from siamdff_jax.config_check.commands import check_ablation, check_variant
 from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, protocols, results, running
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.models.summary import summarize
@@ -76,13 +77,12 @@ def ablate(config: ml_collections.ConfigDict, workdir: str, data: Ordered[str]) 
   Raises:
     DataError: anything the user gave that does not work, or a folder of another ablation.
   """
+  check_ablation(config)
   variants, sets = _variants(config), [_data(entry) for entry in data]
   names = [one.name for one in sets]
   for name in names:
     if names.count(name) > 1:
       raise DataError(f"--data: two data sets are called {name}, expected a name of its own for each")
-  if config.trainings < 1:
-    raise DataError(f"config.trainings is {config.trainings}, expected 1 or more")
   # All variants with the first seed, then with the next: the table is whole early.
   trainings = [variant.with_seed(config.experiment.seed + n) for n in range(config.trainings) for variant in variants]
   for one in trainings:
@@ -109,6 +109,7 @@ def _variants(config) -> list[Variant]:
     of = entry["of"]
     made = (found[of].config if of else config.experiment).copy_and_resolve_references()
     made.update(entry["changes"])
+    check_variant(entry["name"], made)
     made.teacher.checkpoint = config.experiment.teacher.checkpoint if made.distiller.kind != "none" else ""
     if made.distiller.kind != "none" and not made.teacher.checkpoint:
       skipped.append(entry["name"])

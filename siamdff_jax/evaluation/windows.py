@@ -91,7 +91,7 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
     found[name] = []
     for source in sources:
       tracker, variables = load_tracker(source)
-      tracker = with_settings(tracker, [*settings, f"tiles={PLACES}"])
+      tracker = with_settings(with_settings(tracker, settings), [f"tiles={PLACES}"])
       found[name].append(collect(tracker, variables, sequences, ways, frames, name, broken))
       usable.leave_out(broken)
   kept = [number for number, sequence in enumerate(sequences) if sequence.name not in broken]

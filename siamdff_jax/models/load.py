@@ -1,6 +1,7 @@
 """A trained network from its checkpoint."""
 
 import functools
+import logging
 from typing import Any
 
 import jax
@@ -8,9 +9,12 @@ import jax.numpy as jnp
 import ml_collections
 
 from input_pipeline.errors import DataError
+from siamdff_jax.config_check import tracker as settings
 from siamdff_jax.models.build import build
 from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.training import checkpoints
+
+log = logging.getLogger(__name__)
 
 
 @functools.cache  # Tracing takes seconds, and equal networks are asked for again and again.
@@ -38,12 +42,19 @@ def load_model(checkpoint: str, config: ml_collections.ConfigDict | None = None)
 
 
 def load_tracker(checkpoint: str):
-  """(Tracker, variables) of a checkpoint, with the post-processing that its config asks for."""
+  """(Tracker, variables) of a checkpoint, with the post-processing that its config asks for.
+
+  Settings that only another version of the project knows are left out, and named in a warning.
+  """
   from siamdff_jax.tracking.tracker import Tracker
 
   config = checkpoints.load_config(checkpoint)
   model, variables = load_model(checkpoint, config)
+  known, foreign = settings.known(config.tracker)
+  if foreign:
+    log.warning("%s: its tracker was configured by another version of the project, left out: %s", checkpoint,
+                ", ".join(foreign))
   try:
-    return Tracker(model, config.tracker), variables
-  except ValueError as error:
+    return Tracker(model, known), variables
+  except DataError as error:
     raise DataError(f"{checkpoint}: {error}") from error

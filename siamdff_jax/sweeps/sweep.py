@@ -3,6 +3,7 @@
 import ml_collections
 
 from input_pipeline.errors import DataError
+from siamdff_jax.config_check.commands import check_sweep
 from siamdff_jax.sweeps import optuna_engine, population_engine, space
 
 
@@ -26,6 +27,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str, trials: int, engine: 
     if name not in config:
       raise DataError(f"the config has no `{name}`, expected a sweep's config like configs/sweep_quickstart.py")
   parameters = space.parse(config.space, config.experiment)
+  check_sweep(config, parameters, space.apply)
   if engine == "optuna":
     return optuna_engine.run(config.experiment, parameters, workdir, trials, config.seed, worker)
   if engine == "population":

@@ -1,9 +1,11 @@
 """Settings of a tracker given as text: what `--tracker NAME=VALUE` of the scripts does."""
 
-import ast
 from collections.abc import Sequence
 
 from input_pipeline.errors import DataError
+from siamdff_jax.config_check import tracker as known
+from siamdff_jax.config_check.rules import literal, problems
+from siamdff_jax.names import did_you_mean
 from siamdff_jax.tracking.tracker import Tracker
 
 
@@ -15,23 +17,25 @@ def with_settings(tracker: Tracker, settings: Sequence[str]) -> Tracker:
     settings: "NAME=VALUE" each, with names of `tracker.default_config()` (nested ones with dots).
 
   Raises:
-    DataError: a name that does not exist, or a value of another kind than the one it replaces.
+    DataError: a name that does not exist or is there twice, or a value that makes no sense.
   """
-  config = tracker.config.as_configdict().lock()
+  rules, given, found = known.flat(), {}, []
   for setting in settings:
     name, equals, text = setting.partition("=")
-    try:
-      value = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-      value = None
-    if not equals or value is None:
+    if not equals:
       raise DataError(f"--tracker {setting!r}, expected NAME=VALUE, for example --tracker tiles=8")
-    try:
-      config.update_from_flattened_dict({name: value})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-      known = ", ".join(sorted(config))
-      raise DataError(f"--tracker {setting}: no such setting or of another kind, expected one of {known}") from error
+    if name not in rules:
+      raise DataError(f"--tracker {setting}: no such setting, expected one of {', '.join(sorted(rules))}"
+                      f"{did_you_mean(name, rules)}")
+    if name in given:
+      raise DataError(f"--tracker {name} is given twice, as {given[name]!r} and {text}; expected once")
+    given[name] = literal(text)
+    found += problems(given[name], rules[name], f"--tracker {name}")
+  if found:
+    raise DataError("; ".join(found))
+  config = tracker.config.as_configdict()
   try:
+    config.update_from_flattened_dict(given)
     return Tracker(tracker.model, config)
-  except ValueError as error:
+  except (TypeError, ValueError) as error:
     raise DataError(f"--tracker: {error}") from error

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from input_pipeline.errors import DataError
 from siamdff_jax import boxes, targets
+from siamdff_jax.config_check.tracker import check_tracker
 from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.tracking import egomotion, motion, peaks, proposals, sizes
 from siamdff_jax.tracking.crops import crop, template_window
@@ -147,21 +149,16 @@ class Tracker:
     """`config`: values that differ from `default_config()`.
 
     Raises:
-      ValueError: a privileged network, which needs the answer as an input; `template_update` outside of 0..0.5; a
+      DataError: a privileged network, which needs the answer as an input; settings that are unknown or make no sense; a
         `search_side` that the network cannot see.
     """
     if model.prior_channel:
-      raise ValueError("a network with prior_channel sees the target's box as an input and cannot track")
+      raise DataError("a network with prior_channel sees the target's box as an input and cannot track")
+    check_tracker(config or {}, model.search_side)
     options = default_config()
     options.update(config or {})
     self.model, self.config = model, ml_collections.FrozenConfigDict(options)
     self.search_side = self.config.search_side or model.search_side
-    if self.search_side % 8 != 7 or self.search_side < model.search_side:
-      raise ValueError(f"tracker.search_side is {self.search_side}, expected 8 n + 7 and at least the "
-                       f"{model.search_side} that the network was trained with, or 0 for these")
-    if not 0 <= self.config.template_update <= 0.5:
-      raise ValueError(f"tracker.template_update is {self.config.template_update}, expected 0 to 0.5: the first "
-                       "template must stay the larger part")
 
   def __eq__(self, other) -> bool:
     return isinstance(other, Tracker) and (self.model, self.config) == (other.model, other.config)

@@ -23,6 +23,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from input_pipeline.errors import DataError
 from siamdff_jax.export import safetensors
+from siamdff_jax.names import did_you_mean
 from siamdff_jax.training import checksums, faults
 from siamdff_jax.training.state import TrainState
 
@@ -337,7 +338,8 @@ def find(checkpoint: str) -> str:
   whole = [path for path in whole if (path / "state").is_dir() and not _unreadable_metrics(path)]
   if not whole:
     raise DataError(f"{checkpoint}: no checkpoint there, expected a training workdir, a folder in its '{FOLDER}', a "
-                    f"{safetensors.SUFFIX} file, or one of the shipped models: {', '.join(shipped()) or 'none'}")
+                    f"{safetensors.SUFFIX} file, or one of the shipped models: {', '.join(shipped()) or 'none'}"
+                    f"{did_you_mean(checkpoint, shipped())}")
   return str(max(whole, key=lambda path: (_quality(path), int(path.name))))
 
 

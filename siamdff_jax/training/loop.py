@@ -12,6 +12,7 @@ from etils import epath
 
 from input_pipeline.errors import DataError
 from siamdff_jax import distillation
+from siamdff_jax.config_check.experiment import check
 from siamdff_jax.export import torch_weights
 from siamdff_jax.feeding import feeds
 from siamdff_jax.models.build import build
@@ -41,10 +42,11 @@ def train(config: ml_collections.ConfigDict, workdir: str, allow_changes: bool =
     The last state; of a training that is finished already, the one that was saved last.
 
   Raises:
-    DataError: data, teacher or checkpoint at fault, another training in `workdir`, a checkpoint of something else, or
-      too many non-finite steps in a row.
+    DataError: config, data, teacher or checkpoint at fault, another training in `workdir`, a checkpoint of something
+      else, or too many non-finite steps in a row.
     KeyboardInterrupt: after Ctrl-C; the state is saved.
   """
+  check(config)
   with WorkdirLock(workdir) as lock:
     sampler = sources.sampler(config.data.train, config, workdir)
     validation_sampler = sources.sampler(config.data.validation, config, workdir) if config.data.validation else None

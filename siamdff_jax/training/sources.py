@@ -16,7 +16,7 @@ def sampler(entries, config: ml_collections.ConfigDict, workdir: str) -> PairSam
   """Reads the sources and returns the sampler over them.
 
   Args:
-    entries: `config.data.train` or `.validation`: {name: {"format", "root", "weight"}}; "packed" or one of
+    entries: `config.data.train` or `.validation` itself: {name: {"format", "root", "weight"}}; "packed" or one of
       `datasets.FORMATS`.
     config: the whole config.
     workdir: videos, and with `config.data.feed="device"` all data, are packed once into `config.data.records`, by
@@ -25,6 +25,9 @@ def sampler(entries, config: ml_collections.ConfigDict, workdir: str) -> PairSam
   Raises:
     DataError: data at fault, or packed data that reach less far around the target than the pairs need.
   """
+  split = "validation" if entries is config.data.validation else "train"
+  if not len(entries):
+    raise DataError(f"config.data.{split} names no data, expected NAME=dict(format, root, weight)")
   beside = "." if "://" in workdir else os.path.dirname(os.path.abspath(workdir))  # Not into a bucket.
   folder = config.data.records or os.path.join(beside, "records")
   sides = {"template_side": config.model.template_side, "search_side": config.model.search_side}
@@ -33,7 +36,7 @@ def sampler(entries, config: ml_collections.ConfigDict, workdir: str) -> PairSam
   sources = []
   for name, entry in sorted(entries.items()):
     if not entry.root:
-      raise DataError(f"the data source {name!r} has no root, set --config.data.train.{name}.root=FOLDER")
+      raise DataError(f"the data source {name!r} has no root, set --config.data.{split}.{name}.root=FOLDER")
     if entry.format == PACKED:
       found = records.packed_context(entry.root)
       if found < needed:
@@ -44,4 +47,6 @@ def sampler(entries, config: ml_collections.ConfigDict, workdir: str) -> PairSam
       loaded = datasets.load(entry.format, entry.root)
       with distributed.lead_first():  # What is packed on first use is packed once.
         sources.append(records.packed(loaded, folder, context, all_of_them=config.data.feed == "device"))
-  return PairSampler(sources, [entry.weight for _, entry in sorted(entries.items())], config.data.pairs, **sides)
+  names = [f"data.{split}.{name} ({entry.root})" for name, entry in sorted(entries.items())]
+  weights = [entry.weight for _, entry in sorted(entries.items())]
+  return PairSampler(sources, weights, config.data.pairs, names=names, **sides)
