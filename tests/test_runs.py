@@ -171,13 +171,14 @@ def test_the_new_rate_and_weight_decay_are_used(trainings):
   assert trainings.rates == [pytest.approx((0.003, 0.5))] * 2
 
 
-def test_a_folder_without_a_checkpoint_is_anybodys(trainings):
+def test_a_folder_without_a_checkpoint_is_anybodys(trainings, said):
   trainings.at[1] = lambda: 1 / 0
   with pytest.raises(ZeroDivisionError):
     trainings.run()
   trainings.at.clear()
   (trainings.workdir / "config.json").write_text("{ half")
   assert trainings.run(seed=5) == STEPS and trainings.taken == [1, 2, 3, 4]
+  assert "was used before, but holds no checkpoint; from the beginning" in said.text
   assert json.loads((trainings.workdir / "config.json").read_text())["seed"] == 5
 
 
@@ -267,6 +268,14 @@ def test_a_run_that_breaks_before_its_first_checkpoint_says_that_nothing_is_save
     trainings.run()
   trainings.bad = lambda step: False
   assert trainings.run(**{"optimizer.learning_rate": 0.001}) == STEPS  # Without a flag: there is nothing to protect.
+
+
+def test_a_checkpoint_from_within_a_streak_that_an_older_version_saved_gets_its_patience_back(trainings):
+  with checkpoints.Checkpoints(str(trainings.workdir)) as saved:
+    state, _, _ = trainings.assemble(config())
+    saved.save(state.replace(step=jnp.int32(1), bad_steps=jnp.int32(2)), config())
+  trainings.bad = lambda step: step == 2  # The third bad one, counted on.
+  assert trainings.run() == STEPS
 
 
 def test_a_run_that_ends_within_a_bad_streak_is_an_error(trainings):

@@ -83,16 +83,11 @@ def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_
       theirs = json.load(file)
   except (OSError, ValueError) as error:
     raise DataError(f"{path}: cannot be written or read ({error})") from error
-  for name, value in mine.items():
-    if theirs.get(name) != value:
-      raise DataError(f"{path}: this sweep was started with another {name}{_changes(name, theirs.get(name), value)}; "
-                      "give the new one another --workdir")
-
-
-def _changes(name: str, theirs, mine) -> str:
-  if name != "experiment" or not isinstance(theirs, dict):
-    return f" ({theirs!r} -> {mine!r})" if name in ("engine", "seed") else ""
-  return f" ({same_run.listed(same_run.differences(theirs, mine, free=()), 'experiment.')})"
+  changed = [name for name, value in mine.items() if name != "experiment" and theirs.get(name) != value]
+  changes = same_run.differences(theirs.get("experiment", {}), mine["experiment"], free=())
+  if changed or changes:
+    what = changed[0] if changed else f"experiment ({same_run.listed(changes, 'experiment.')})"
+    raise DataError(f"{path}: this sweep was started with another {what}; give the new one another --workdir")
 
 
 @contextlib.contextmanager

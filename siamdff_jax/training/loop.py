@@ -58,7 +58,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, allow_changes: bool =
     same_run.require(workdir, config, inputs, allow_changes)
     initial, step, teacher_variables = _assemble(config, layout, teacher, teacher_variables)
     with checkpoints.Checkpoints(workdir) as saved:
-      state = _with_weight_decay_of(initial, saved.restore(initial))
+      state = _adapted(saved.restore(initial), initial)
       start = int(state.step)
       if start >= config.train.steps:
         log.info("%s: step %d of %d: finished, nothing to do; to train longer, raise --config.train.steps and add "
@@ -118,11 +118,15 @@ def _take_steps(config, workdir: str, state: TrainState, take: Callable, saving:
   return state
 
 
-def _with_weight_decay_of(initial: TrainState, restored: TrainState) -> TrainState:
-  """The restored state with this config's weight decay. It is a number in the state; rates come from the schedule."""
+def _adapted(restored: TrainState, initial: TrainState) -> TrainState:
+  """The restored state with what this start has of its own.
+
+  That is the weight decay, a number in the state (rates come from the schedule), and no bad steps: older checkpoints
+  may be from within a streak.
+  """
   decay = {"weight_decay": initial.opt_state.hyperparams["weight_decay"]}
   opt_state = restored.opt_state._replace(hyperparams=restored.opt_state.hyperparams | decay)
-  return restored.replace(opt_state=opt_state)
+  return restored.replace(opt_state=opt_state, bad_steps=initial.bad_steps)
 
 
 def _quality(state, step: int, validate, evaluate: Evaluation | None, run_log: RunLog) -> float | None:

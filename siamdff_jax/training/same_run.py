@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from etils import epath
 
 from configs import base
 from input_pipeline.errors import DataError
@@ -101,6 +102,8 @@ def require(workdir: str, config: ml_collections.ConfigDict, inputs: Mapping[str
   """
   found = checkpoints.newest_origin(workdir)
   if found is None:
+    if (epath.Path(workdir) / "config.json").exists():
+      log.info("%s: was used before, but holds no checkpoint; from the beginning", workdir)
     return
   step, theirs, known = found
   same = {name for name, what in inputs.items() if known.get(name) == what}

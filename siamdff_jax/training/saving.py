@@ -33,7 +33,7 @@ class Saving:
                inputs: Mapping[str, Mapping], quality: Callable[[TrainState, int], float | None]):
     self._saved, self._lock, self._config, self._inputs, self._quality = saved, lock, config, inputs, quality
     self._due = False
-    self._bad_steps = 0  # At the last save, which there was none then.
+    self._bad_steps = 0  # At the last call of `save`.
 
   def is_due(self, step: int, last: bool) -> bool:
     """Whether to call `save` after `step`; what could not be saved in a streak stays due until its end."""
