@@ -159,7 +159,7 @@ class ImageFiles(_WholeFrames):
                       "file for each frame, or a video")
     if not self._looked:
       self._looked = True
-      self._look(data, image, page)
+      self._look(data, page)
     return page.as_stored(image) if page else image
 
   def _decodable(self) -> Iterator[np.ndarray]:
@@ -167,13 +167,16 @@ class ImageFiles(_WholeFrames):
       with contextlib.suppress(DataError):
         yield self._decode(t)
 
-  def _look(self, data, image, page):
+  def _look(self, data, page):
     """Says what is not taken over from the first file that is read."""
     if _is_jpeg(data) and cv2.imdecode(data, cv2.IMREAD_UNCHANGED).ndim == 3:
       self._convert.say("colour", "colour frames, converted to grey")
-    shown = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    stored = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-    if (page and page.orientation != 1) or not np.array_equal(shown, stored):
+    if page:
+      turned = page.orientation != 1
+    else:
+      shown, stored = (cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | flag) for flag in (0, cv2.IMREAD_IGNORE_ORIENTATION))
+      turned = not np.array_equal(shown, stored)
+    if turned:
       self._convert.say("turned", "the images ask to be turned when they are shown (EXIF orientation); their pixels "
                                   "are read as stored, and boxes count in those")
 

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -268,6 +270,28 @@ def test_frames_replaced_by_others_of_the_same_size_are_other_data(tmp_path):
   assert records.fingerprint(sequences, 3.0) != before
   with pytest.raises(DataError, match="holds packed data of another source"):
     records.prepare(sequences, str(tmp_path / "packed"))
+
+
+def test_two_that_pack_into_one_folder_wait_for_each_other(tmp_path, monkeypatch):
+  """Two trainings that start together pack the same videos."""
+  rng = np.random.default_rng(0)
+  frames = [ArrayFrames(rng.integers(0, 255, (6, 90, 120)).astype(np.uint8)) for _ in range(3)]
+  sequences = [from_labels(str(n), one, [[30, 30, 9, 9]] * 6, None, "labels") for n, one in enumerate(frames)]
+  inside, most = [], []
+  cut_all = packing._cut_all
+
+  def slowly(*arguments):
+    inside.append(1)
+    most.append(len(inside))
+    time.sleep(0.5)
+    cut_all(*arguments)
+    inside.pop()
+
+  monkeypatch.setattr(packing, "_cut_all", slowly)
+  with ThreadPoolExecutor(3) as pool:
+    list(pool.map(lambda _: records.prepare(sequences, str(tmp_path)), range(3)))
+  assert most == [1]
+  assert len(records.load(str(tmp_path))) == 3
 
 
 def test_data_packed_by_an_earlier_version_are_still_read(tmp_path, monkeypatch):

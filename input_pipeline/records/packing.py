@@ -1,6 +1,7 @@
 """Packing: sequences -> parts, one file each -> the TFDS data set. What an interrupted run had finished is kept."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -44,28 +45,56 @@ def prepare(sequences: list[Sequence], root: str, *, context: float = CONTEXT, w
   if not kept:
     raise DataError(f"{root}: no sequence with a visible target to pack")
   mark = fingerprint(kept, context)
-  if os.path.exists(os.path.join(reading.dataset_folder(root), reading.INDEX)):
-    found = reading.packed_fingerprint(root)
-    if found == fingerprint_by_sizes(kept, context):
-      log.warning("%s: was packed by an earlier version, which told frames apart by the sizes of their files only; to "
-                  "be sure, pack again into another folder", root)
-    elif found != mark:
-      raise DataError(f"{root}: holds packed data of another source or context (fingerprint {found}, now {mark}); name "
-                      "another folder, or delete it")
-    log.info("%s: already packed (fingerprint %s)", root, mark)
+  if _is_packed(kept, root, mark, context):
     return
   parts = os.path.join(root, f"parts-{mark}")
   try:
     os.makedirs(parts, exist_ok=True)
-    for name in os.listdir(root):  # Parts of other data are of no use any more.
-      if name.startswith("parts-") and name != os.path.basename(parts):
-        shutil.rmtree(os.path.join(root, name))
-    _cut_all(kept, parts, context, workers)
-    _write(kept, parts, root, mark, context, shards)
-    shutil.rmtree(parts)
+    with _alone(root):
+      if _is_packed(kept, root, mark, context):  # By now.
+        return
+      os.makedirs(parts, exist_ok=True)
+      for name in os.listdir(root):  # Parts of other data are of no use any more.
+        if name.startswith("parts-") and name != os.path.basename(parts):
+          shutil.rmtree(os.path.join(root, name))
+      _cut_all(kept, parts, context, workers)
+      _write(kept, parts, root, mark, context, shards)
+      shutil.rmtree(parts)
   except OSError as error:
     raise DataError(f"{root}: the packed data cannot be written ({error.strerror or error}); what is done is kept, the "
                     "same command goes on") from error
+
+
+def _is_packed(sequences, root: str, mark: str, context: float) -> bool:
+  """Whether the folder holds these sequences; raises a DataError where it holds others."""
+  if not os.path.exists(os.path.join(reading.dataset_folder(root), reading.INDEX)):
+    return False
+  found = reading.packed_fingerprint(root)
+  if found == fingerprint_by_sizes(sequences, context):
+    log.warning("%s: was packed by an earlier version, which told frames apart by the sizes of their files only; to "
+                "be sure, pack again into another folder", root)
+  elif found != mark:
+    raise DataError(f"{root}: holds packed data of another source or context (fingerprint {found}, now {mark}); name "
+                    "another folder, or delete it")
+  log.info("%s: already packed (fingerprint %s)", root, mark)
+  return True
+
+
+@contextlib.contextmanager
+def _alone(root: str):
+  """Waits while another process packs into the folder; where the file system has no locks it cannot be told."""
+  folder = os.open(root, os.O_RDONLY)
+  try:
+    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    log.info("%s: another process packs there; waiting for its end", root)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+  except OSError as error:
+    log.debug("%s: no locks there (%s)", root, error)
+  try:
+    yield
+  finally:
+    os.close(folder)
 
 
 def verify(sequences: list[Sequence], root: str, frames: int | None = 200) -> tuple[float, int]:
