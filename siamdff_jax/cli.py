@@ -105,10 +105,10 @@ def run(main, commands=(), more=False):
 
   def ready(argv):
     plain_logs()
-    if note := machine_errors.forget_64_bits():
-      print(note, file=sys.stderr)
     return guarded(argv)
 
+  if note := machine_errors.forget_64_bits():  # Before a config file may import JAX.
+    print(note, file=sys.stderr)
   app.run(lambda argv: _with_errors(ready, argv), flags_parser=lambda argv: _with_errors(flag_parsing.parse, argv))
 
 

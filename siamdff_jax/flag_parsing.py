@@ -85,7 +85,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     for flag in _config_flags(values):
       flag.parser.arguments[:] = [argv[0], *arguments]
     rest = values([argv[0], *arguments])
-  except (flags.Error, ValueError) as error:
+  except (flags.Error, LookupError, TypeError, ValueError) as error:  # All that ml_collections raises of values.
     raise _sentence(error, values) from error
   for flag in by_default:
     flag.present = 0
@@ -129,7 +129,9 @@ def _nearest_key(place: str, name: str, group, whole: tuple) -> str:
   _collect(whole[1], whole[0], everywhere)
   if near := nearest(name, everywhere, 0.8):
     return f"; did you mean '--{everywhere[near]}'?"
-  return f", expected one of {', '.join(map(str, group))}" if len(group) else ", which is empty"
+  if not len(group):
+    return f" and is empty, expected all of it at once: --{place}=\"{{'{name}': VALUE}}\""
+  return f", expected one of {', '.join(map(str, group))}"
 
 
 def _collect(group, place: str, found: dict):

@@ -14,6 +14,7 @@ from conftest import ROOT
 from input_pipeline.errors import DataError
 from siamdff_jax import config_files, flag_parsing, machine_errors
 from siamdff_jax.benchmarks import cases
+from siamdff_jax.training import checkpoints
 
 QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
 
@@ -49,6 +50,8 @@ def refused(*arguments) -> str:
     (["--config.batch_size=4"], "config has no batch_size; did you mean '--config.train.batch_size'?"),
     (["--config.loss.weights['clas']=4"], "did you mean '--config.loss.weights['class']'?"),
     (["--config.data.train.clips.root=x"], "config.data.train has no clips"),
+    (["--config.data.validation.a.root=x"], "expected all of it at once: --config.data.validation=\"{'a': VALUE}\""),
+    (["--config.model.backbone.blocks[0]=3"], "(in: model.backbone.blocks[0])"),
     (["--config.train.steps.more=4"], "config.train.steps is a value, no group, expected --config.train.steps=VALUE"),
     (["--config.train-steps=4"], "--config.train-steps: not the name of a value"),
     (["--config.model.use-sten=True"], "--config.model.use-sten: not the name of a value"),
@@ -169,6 +172,11 @@ def test_configs_by_name(tmp_path):
   assert cases.load(str(tmp_path / "mine.py"))[1].model.features == 256
   with pytest.raises(DataError, match="did you mean 'configs/siamdff_r50.py'"):
     cases.load("siamdf_r50")
+
+
+def test_names_of_shipped_models():
+  with pytest.raises(DataError, match="lit: no checkpoint there, .*; did you mean 'lite'"):
+    checkpoints.find("lit")
 
 
 # --- what the machine refuses
