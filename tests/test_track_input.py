@@ -266,6 +266,22 @@ def test_stopped_while_the_video_is_written(track, tmp_path):
   assert len(boxes_in(tmp_path)["res"]) == COUNT
 
 
+def test_stopped_while_the_boxes_are_written(track, tmp_path, monkeypatch):
+  """Between the last frame and the last byte."""
+  write, calls = results.write, []
+
+  def interrupted(path, result, **options):
+    calls.append(path)
+    if len(calls) == 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    write(path, result, **options)
+
+  monkeypatch.setattr(single.results, "write", interrupted)
+  with pytest.raises(SystemExit):
+    track(Timed())
+  assert len(calls) == 2 and len(boxes_in(tmp_path)["res"]) == COUNT and "incomplete" not in boxes_in(tmp_path)
+
+
 def test_whatever_ends_it_the_boxes_are_kept(track, tmp_path):
   def at(t):
     if t == 8:
