@@ -49,7 +49,7 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
     video_note = _write_video(places, result, stream)
   print(f"{_summary(result, runner)}; boxes in {places.boxes}, {video_note}")
   if broken:
-    raise DataError(f"{broken}; the boxes of the others are in {places.boxes}, which is marked as incomplete")
+    raise DataError(f"{broken}; the boxes of these are in {places.boxes}, which is marked as incomplete")
 
 
 def _parse(box) -> np.ndarray:
@@ -125,5 +125,5 @@ def _write_video(places, result, stream) -> str:
 def _summary(result, runner) -> str:
   text = f"{len(result)} frames at {runner.fps:.1f} frames/s, target present in {int(result.present.sum())}"
   if result.incomplete:
-    text += f", {len(result) - result.incomplete['tracked']} could not be decoded"
+    text += f", {len(result) - result.incomplete['tracked']} could not be read"
   return text
