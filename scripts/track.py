@@ -3,7 +3,9 @@
 
   scripts/track.py --checkpoint runs/student --input drone.mp4 --box 310,220,24,16 --out runs/drone
 
-Writes boxes.json (Anti-UAV form: {"res": [[x,y,w,h] or []], "score", "present", "init"}) and track.mp4.
+Writes boxes.json (Anti-UAV form: {"res": [[x,y,w,h] or []], "score", "present", "init"}) and track.mp4. "time" has the
+seconds of every frame where the input knows them. "incomplete" says how many frames of how many the boxes are of, and
+why: frames could not be read, or the process was stopped. The exit code is not 0 then.
 """
 
 from absl import flags

@@ -89,7 +89,7 @@ def test_a_gap_is_absent_and_changes_nothing_else(kind, caplog):
   assert uniform["a"].incomplete is None
   assert error.partial["a"].incomplete == {
       "tracked": 12, "announced": 16, "why": "clip/005.png: not a readable image"}
-  assert str(error) == "clip/005.png: not a readable image; 16 frames were announced, 12 could be decoded"
+  assert str(error) == "clip/005.png: not a readable image; of 16 announced frames 12 could be read"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,7 +120,7 @@ def test_frames_that_are_announced_only_or_of_another_size(kind):
 
   _, error = run_broken(kind, [Stream("short", Short(frames), boxes[0]), Stream("small", small, boxes[0])])
   assert str(error.errors["short"]) == (
-      "short: the frames end after 8, 10 were expected; 10 frames were announced, 8 could be decoded")
+      "short: the frames end after 8, 10 were expected; of 10 announced frames 8 could be read")
   assert "small: frame 6 is 224x50 pixels, expected 224x160" in str(error.errors["small"])
   assert error.partial["short"].present.tolist() == [True] * 8 + [False] * 2
   assert error.partial["small"].present.tolist() == [True] * 6 + [False, True]

@@ -213,15 +213,15 @@ def test_a_frame_in_the_middle_that_cannot_be_read(monkeypatch, tmp_path, capsys
   write_images(tmp_path / "frames")
   path = tmp_path / "frames" / "007.png"
   path.write_bytes(path.read_bytes()[:99])
-  with pytest.raises(DataError, match="007.png: .*; 12 frames were announced, 11 could be decoded; the boxes of the "
-                                      "others are in .*boxes.json, which is marked as incomplete"):
+  with pytest.raises(DataError, match="007.png: .*; of 12 announced frames 11 could be read; the boxes of "
+                                      "these are in .*boxes.json, which is marked as incomplete"):
     single.track_input("none", str(tmp_path / "frames"), [str(v) for v in BOX], str(tmp_path / "out"))
   found = boxes_in(tmp_path)
   assert [t for t, box in enumerate(found["res"]) if not box] == [7] and found["score"][7] == 0
   assert found["incomplete"]["tracked"] == 11 and found["incomplete"]["announced"] == 12
   assert "007.png" in found["incomplete"]["why"]
   assert decoded(tmp_path / "out" / "track.mp4")[0] == COUNT
-  assert "present in 11, 1 could not be decoded" in capsys.readouterr().out
+  assert "present in 11, 1 could not be read" in capsys.readouterr().out
   with pytest.raises(DataError, match="boxes.json: is marked as incomplete"):
     results.read(tmp_path / "out" / "boxes.json")
 
@@ -264,6 +264,22 @@ def test_stopped_while_the_video_is_written(track, tmp_path):
     track(Timed(at=at))
   assert os.listdir(tmp_path / "out") == ["boxes.json"] and "incomplete" not in boxes_in(tmp_path)
   assert len(boxes_in(tmp_path)["res"]) == COUNT
+
+
+def test_stopped_while_the_boxes_are_written(track, tmp_path, monkeypatch):
+  """Between the last frame and the last byte."""
+  write, calls = results.write, []
+
+  def interrupted(path, result, **options):
+    calls.append(path)
+    if len(calls) == 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    write(path, result, **options)
+
+  monkeypatch.setattr(single.results, "write", interrupted)
+  with pytest.raises(SystemExit):
+    track(Timed())
+  assert len(calls) == 2 and len(boxes_in(tmp_path)["res"]) == COUNT and "incomplete" not in boxes_in(tmp_path)
 
 
 def test_whatever_ends_it_the_boxes_are_kept(track, tmp_path):

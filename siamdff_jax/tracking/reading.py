@@ -85,7 +85,7 @@ class Notes:
     """The error of a stream with `count` announced frames; None where all of them could be read."""
     if self.error is None or self.unreadable == count:
       return self.error
-    return DataError(f"{self.error}; {count} frames were announced, {count - self.unreadable} could be decoded")
+    return DataError(f"{self.error}; of {count} announced frames {count - self.unreadable} could be read")
 
   def incomplete(self, count: int) -> dict | None:
     """What is missing in the result, see `Result`; None where nothing is."""

@@ -46,11 +46,10 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
     tracker, variables = load_tracker(checkpoint)
     runner = Runner(with_settings(tracker, settings), variables, streams=1, chunk=1)
     result, broken = _track(runner, stream._replace(size=(width, height)), places)
-    _write_boxes(places, result, stream)
     video_note = _write_video(places, result, stream)
   print(f"{_summary(result, runner)}; boxes in {places.boxes}, {video_note}")
   if broken:
-    raise DataError(f"{broken}; the boxes of the others are in {places.boxes}, which is marked as incomplete")
+    raise DataError(f"{broken}; the boxes of these are in {places.boxes}, which is marked as incomplete")
 
 
 def _parse(box) -> np.ndarray:
@@ -80,20 +79,25 @@ def _check_start(start, shape, where):
 
 
 def _track(runner, stream, places) -> tuple[Result, DataError | None]:
-  """The result, and what is wrong with the input; a process that ends before writes what it has."""
+  """The result, whose boxes are written then, and what is wrong with the input.
+
+  What is known is written too when the process ends before; a signal does not interrupt that, as it comes only once.
+  """
   result = broken = None
   try:
-    for _, found in runner.run([stream]):
-      result = found
-  except BrokenStreams as error:
-    if stream.name not in error.partial:
-      raise
-    result, broken = error.partial[stream.name], error
+    try:
+      for _, found in runner.run([stream]):
+        result = found
+    except BrokenStreams as error:
+      if stream.name not in error.partial:
+        raise
+      result, broken = error.partial[stream.name], error
+    _write_boxes(places, result, stream)
   except BaseException as error:
-    found = result or runner.unfinished(outputs.reason(error)).get(stream.name)
-    if found:
-      _write_boxes(places, found, stream)
-      _log.warning("%s: holds the boxes of %d of %d frames", places.boxes, len(found), len(stream.frames))
+    known = result or runner.unfinished(outputs.reason(error)).get(stream.name)
+    if known:
+      _write_boxes(places, known, stream)
+      _log.warning("%s: holds the boxes of %d of %d frames", places.boxes, len(known), len(stream.frames))
     raise
   return result, broken
 
@@ -109,9 +113,9 @@ def _write_boxes(places, result, stream):
 def _write_video(places, result, stream) -> str:
   """What to tell of the video."""
   times, count = stream.frames.times(), len(stream.frames)
-  frames = tqdm(stream.frames.readable(), desc="video", unit="frame", total=count, mininterval=1)
   try:
-    video.write(places.video, frames, result, times)
+    with tqdm(stream.frames.readable(), desc="video", unit="frame", total=count, mininterval=1) as frames:
+      video.write(places.video, frames, result, times)
   except DataError as error:
     raise DataError(f"{error}; the boxes are in {places.boxes}") from error
   pace = f"{video.schedule(times, count)[0]:.4g} frames/s"
@@ -121,5 +125,5 @@ def _write_video(places, result, stream) -> str:
 def _summary(result, runner) -> str:
   text = f"{len(result)} frames at {runner.fps:.1f} frames/s, target present in {int(result.present.sum())}"
   if result.incomplete:
-    text += f", {len(result) - result.incomplete['tracked']} could not be decoded"
+    text += f", {len(result) - result.incomplete['tracked']} could not be read"
   return text
