@@ -10,6 +10,7 @@ import warnings
 
 from absl import app, flags
 from absl import logging as absl_logging
+from tqdm import tqdm
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
@@ -82,8 +83,7 @@ def run(main, commands=(), more=False):
   def plain_logs():
     """Our own messages as plain lines; of the libraries only warnings."""
     absl_logging.set_verbosity(absl_logging.WARNING)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _AboveProgress()
     for package in ("siamdff_jax", "input_pipeline"):
       logger = logging.getLogger(package)
       logger.handlers, logger.propagate = [handler], False
@@ -110,6 +110,16 @@ def run(main, commands=(), more=False):
   if note := machine_errors.forget_64_bits():  # Before a config file may import JAX.
     print(note, file=sys.stderr)
   app.run(lambda argv: _with_errors(ready, argv), flags_parser=lambda argv: _with_errors(flag_parsing.parse, argv))
+
+
+class _AboveProgress(logging.StreamHandler):
+  """Messages as plain lines on stderr, above the bars of progress that are shown there."""
+
+  def emit(self, record):
+    try:
+      tqdm.write(record.getMessage(), file=sys.stderr)
+    except Exception:  # As logging does it: a message that cannot be written is no reason to stop.
+      self.handleError(record)
 
 
 def _with_errors(function, argv):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 # Compiles in half the time, here and in scripts that tests start; what is compiled runs slower. Also shows gradients
 # that hang on one way of fusing. JAX reads it when it is imported.
@@ -24,6 +25,10 @@ jax.config.update("jax_num_cpu_devices", 8)
 def pytest_configure(config):
   del config
   flags.FLAGS.mark_as_parsed()  # tfds reads absl flags, which nothing parses under pytest.
+  # Started in the background or by nohup, these would be ignored, by us and by the scripts that tests start.
+  for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+      signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
