@@ -12,6 +12,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from input_pipeline.errors import DataError
+from siamdff_jax.evaluation.results.result import replacing
 
 _QUALITY = 10  # x264's constant rate factor: hardly to be told from the source (our choice).
 
@@ -38,17 +39,10 @@ def encode(path: str, images: Iterable[np.ndarray], rate: float):
     DataError: the file cannot be written; there is none then, or the one that was there before.
   """
   try:
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=f".{os.path.basename(path)}.")
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
       count, decoded = _run(temporary, images, rate), _count(temporary)
       if decoded != count:
         raise OSError(f"of {count} frames {decoded} can be decoded again")
-      os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read.
-      os.replace(temporary, path)
-    except BaseException:
-      os.unlink(temporary)
-      raise
   except OSError as error:
     raise DataError(f"{path}: the video cannot be written ({error.strerror or error})") from error
 

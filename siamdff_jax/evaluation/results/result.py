@@ -1,11 +1,12 @@
 """A tracker's output on one sequence, and the file that we write for it."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -91,14 +92,21 @@ def write_atomically(path, content: bytes):
   """Writes bytes to a file through a temporary one beside it, so that a killed run leaves no half file."""
   path = os.fspath(path)
   try:
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=f".{os.path.basename(path)}.")
-    try:
-      with os.fdopen(handle, "wb") as file:
-        file.write(content)
-      os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read.
-      os.replace(temporary, path)
-    except BaseException:
-      os.unlink(temporary)
-      raise
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+      file.write(content)
   except OSError as error:
     raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+  """A temporary file beside `path` to write to, which takes its place where nothing is raised, and else is removed."""
+  handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=f".{os.path.basename(path)}.")
+  os.close(handle)
+  try:
+    yield temporary
+    os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read.
+    os.replace(temporary, path)
+  except BaseException:
+    os.unlink(temporary)
+    raise
