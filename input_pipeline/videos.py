@@ -28,7 +28,6 @@ _EIGHT_BITS = {cv2.VideoWriter.fourcc(*name) for name in (
 _COUNTED = (".mp4", ".mov", ".m4v", ".avi")  # Hold the number of their frames; others only how long they last.
 _RETRIES = 10_000  # Attempts to decode after a frame that cannot be: at the end of a file each is over at once.
 _UNSTEADY = 0.3  # Frames by which times may be off where frames come at one rate: some files round to milliseconds.
-_SLACK = 2  # Frames by which a video may be shorter than it says it lasts: its sound may be longer.
 
 
 class Capture(Protocol):
@@ -139,28 +138,36 @@ def scan(path: str) -> Scan:
     else:
       failures += 1
   capture.release()
-  rate = rate if np.isfinite(rate) and rate > 0 else 0.0
-  return _placed(np.array(times), announced, rate, counted=path.lower().endswith(_COUNTED))
+  if len(times) < announced and not path.lower().endswith(_COUNTED) and _is_whole(path, len(times)):
+    announced = len(times)  # It lasts longer by a pause, or by its sound.
+  return _placed(np.array(times), announced, rate if np.isfinite(rate) and rate > 0 else 0.0)
 
 
-def _placed(times: np.ndarray, announced: int, rate: float, counted: bool) -> Scan:
-  """A scan from the times [M] of the frames that could be decoded, in seconds."""
-  count = len(times)
-  numbers = np.round(times * rate)
-  steady = bool(count and rate and (np.abs(times * rate - numbers) <= _UNSTEADY).all() and (np.diff(numbers) > 0).all())
-  place = np.arange(count)
-  if count < announced and steady and numbers[-1] < announced:
-    place = numbers.astype(int)
-  if count < announced and count and rate and not counted:
-    last, longest = times[-1], np.diff(times).max(initial=1 / rate)
-    if announced / rate - last - longest <= _SLACK * longest:
-      announced = int(place[-1]) + 1
+def _is_whole(path: str, count: int) -> bool:
+  """Whether a video holds `count` frames, decodable or not, and its container is undamaged."""
+  listing = ["-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"]  # A line for each frame, not decoded.
+  done = subprocess.run([_ffmpeg(), "-v", "error", "-i", _url(path), *listing], stdin=subprocess.DEVNULL,
+                        capture_output=True, check=False)
+  packets = [line for line in done.stdout.splitlines() if not line.startswith(b"#")]
+  return done.returncode == 0 and not done.stderr and len(packets) == count
+
+
+def _placed(times: np.ndarray, announced: int, rate: float) -> Scan:
+  """A scan from the times [M] of the frames that could be decoded, in seconds, and the usual frames per second or 0."""
+  count, numbers = len(times), np.round(times * rate)
   announced = max(announced, count)
-  if steady:
-    return Scan(place, (np.arange(announced) + numbers[0] - place[0]) / rate - times[0], announced)
-  if count > 1 and (np.diff(times) >= 0).all() and times[-1] > times[0]:
-    return Scan(place, np.interp(np.arange(announced), place, times - times[0]), announced)
-  return Scan(place, np.arange(announced) / rate if rate else None, announced)
+  increasing = bool(count) and bool((np.diff(times) >= 0).all()) and (count == 1 or times[-1] > times[0])
+  steady = increasing and bool(rate) and bool((np.abs(times * rate - numbers) <= _UNSTEADY).all())
+  steady = steady and bool((np.diff(numbers) > 0).all())
+  place = numbers.astype(int) if steady and count < announced and numbers[-1] < announced else np.arange(count)
+  if not count or not (rate or increasing):
+    return Scan(place, None, announced)
+  seconds = numbers / rate if steady else times if increasing else place / rate
+  every = np.arange(announced)
+  known = np.interp(every, place, seconds - seconds[0])
+  # Before the first frame that can be decoded and behind the last, the others are as far apart as they usually are.
+  outside = np.minimum(every, place[0]) + np.maximum(every - place[-1], 0)
+  return Scan(place, known + outside / rate if rate else known, announced)
 
 
 def _open(path: str) -> cv2.VideoCapture:

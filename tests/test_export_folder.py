@@ -232,7 +232,7 @@ def test_settings_go_with_the_weights(checkpoint, tmp_path):
   formats.export(checkpoint, "safetensors", out, "float32", settings=["search_side=87", "size.rate=0.5"])
   settings = load_tracker(out)[0].config
   assert (settings.search_side, settings.size.rate, settings.tiles, settings.presence_bias) == (87, 0.5, 3, 0.25)
-  with pytest.raises(DataError, match="search_side is 73, expected 8 n"):
+  with pytest.raises(DataError, match="search_side=73: expected 8 n"):
     formats.export(checkpoint, "safetensors", out, settings=["search_side=73"])
   for options in ({"dtype": "float16"}, {"notes": {"licence": "CC0"}}):
     with pytest.raises(DataError, match="--dtype and --note are for --format=safetensors; onnx holds float32"):

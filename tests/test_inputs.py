@@ -271,6 +271,25 @@ def test_whole_videos_announce_what_they_hold(tmp_path):
     assert len(got) == 30 and all(isinstance(frame, np.ndarray) for frame in got), name
 
 
+def test_a_pause_is_no_lost_frame(tmp_path):
+  """Matroska says only how long a video lasts: here 50 frames of its rate."""
+  path = media_files.encode(tmp_path / "a.mkv", FRAMES, "-vf", "setpts=N+20*gte(N\\,15)", "-fps_mode", "passthrough",
+                            "-c:v", "libx264", rate=9)
+  frames = datasets.open_frames(path)
+  assert len(frames) == 30 and all(isinstance(frame, np.ndarray) for frame in frames.readable())
+  assert np.abs(frames.times() - np.where(np.arange(30) < 15, np.arange(30), np.arange(20, 50)) / 9).max() < 2e-3
+
+
+def test_times_of_frames_that_are_not_there(tmp_path):
+  for number in (0, 11, 29):
+    path = media_files.damage(media_files.motion_jpeg(tmp_path / f"{number}.avi", FRAMES), number)
+    frames = datasets.open_frames(path)
+    assert [t for t, frame in enumerate(frames.readable()) if isinstance(frame, DataError)] == [number]
+    assert np.abs(frames.times() - np.arange(30) / 30).max() < 2e-3
+  frames = datasets.open_frames(media_files.cut(media_files.motion_jpeg(tmp_path / "cut.avi", FRAMES)))
+  assert np.abs(frames.times() - np.arange(30) / 30).max() < 2e-3
+
+
 def test_check_names_both_counts(tmp_path):
   for name, break_it in (("damaged", lambda p: media_files.damage(p, 11)), ("short", media_files.cut)):
     break_it(media_files.motion_jpeg(tmp_path / f"{name}.avi", FRAMES))
