@@ -68,6 +68,9 @@ class FrameSource(Protocol):
   def times(self) -> np.ndarray | None:
     """float64 [T], seconds of each frame since the first; None where the source does not know."""
 
+  def damage(self) -> str:
+    """A sentence about damage that decoding may hide, for which all frames are decoded; empty where none is known."""
+
   def cutout(self, t: int) -> Cutout:
     """What is stored of frame `t`; errors as `__getitem__`."""
 
@@ -88,6 +91,9 @@ class _WholeFrames:
   def times(self) -> np.ndarray | None:
     return None
 
+  def damage(self) -> str:
+    return ""
+
   def cutout(self, t: int) -> Cutout:
     return Cutout(self[t])
 
@@ -102,14 +108,13 @@ class ImageFiles(_WholeFrames):
   def __init__(self, paths):
     """Raises DataError for files of several kinds: they would be taken for more frames than there are."""
     self.paths = tuple(os.fspath(path) for path in paths)
-    where = os.path.dirname(self.paths[0]) if self.paths else ""
+    where = self.paths[0] if len(self.paths) == 1 else os.path.dirname(self.paths[0]) if self.paths else ""
     kinds = collections.Counter(_kind(path) for path in self.paths)
     if len(kinds) > 1:
       counts = " and ".join(f"{count} {kind} files" for kind, count in sorted(kinds.items()))
       raise DataError(f"{where}: holds {counts}, expected frames of one kind; move the others elsewhere")
     # (number in `paths`, the page of a TIFF file) of every frame.
-    self._places = [(i, page) for i, path in enumerate(self.paths)
-                    for page in (tiff.pages(path) if _kind(path) in tiff.SUFFIXES else [None])]
+    self._places = [(i, page) for i, path in enumerate(self.paths) for page in _pages(path)]
     self._pages = collections.Counter(i for i, page in self._places if page)
     self._convert = ToGrey8(where, self._decodable)
     self._looked = False
@@ -131,18 +136,22 @@ class ImageFiles(_WholeFrames):
 
   def _read(self, t) -> np.ndarray:
     path = self.paths[self._places[t][0]]
+    if os.path.exists(path) and not os.path.isfile(path):  # Nobody may ever write into a pipe.
+      raise DataError(f"{path}: is no file, expected an image")
     try:
       data = np.fromfile(path, np.uint8)
     except OSError as error:
       raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # libjpeg fills what is missing of a cut-off file with grey and only warns, so the end marker is looked for.
-    if not data.size or (_is_jpeg(data) and b"\xff\xd9" not in data[-64:].tobytes()):
+    if not data.size or (_is_jpeg(data) and not _has_end(data)):
       raise DataError(_unreadable(path, data.size))
     return data
 
   def _decode(self, t) -> np.ndarray:
     number, page = self._places[t]
     path = self.paths[number]
+    if page == _LOST:
+      raise DataError(f"{path}: not a readable image (truncated or corrupt TIFF file, {self._pages[number] - 1} pages "
+                      "of it can be read)")
     if page and self._pages[number] > 1:  # Only this page is read.
       found, images = cv2.imreadmulti(os.fsencode(path), page.number, 1, flags=cv2.IMREAD_UNCHANGED)
       if not found:
@@ -181,6 +190,17 @@ class ImageFiles(_WholeFrames):
                                   "are read as stored, and boxes count in those")
 
 
+_LOST = tiff.Page(-1)  # What a file announces behind its last page that can be found.
+
+
+def _pages(path: str) -> list[tiff.Page | None]:
+  """The frames that a file holds: pages of a TIFF file, or itself."""
+  if _kind(path) not in tiff.SUFFIXES:
+    return [None]
+  found, whole = tiff.pages(path)
+  return found + ([] if whole else [_LOST]) if found else [None]  # Without any it is no TIFF file, or is read in vain.
+
+
 def _kind(path: str) -> str:
   suffix = os.path.splitext(path)[1].lower()
   return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix, suffix)
@@ -189,6 +209,14 @@ def _kind(path: str) -> str:
 def _is_jpeg(data: np.ndarray) -> bool:
   """By its first bytes: a file's name may be wrong."""
   return data[:2].tobytes() == b"\xff\xd8"
+
+
+def _has_end(data: np.ndarray) -> bool:
+  """Whether a JPEG's data end with its end marker: libjpeg fills what is missing of a cut file with grey."""
+  if b"\xff\xd9" in data[-64:].tobytes():
+    return True
+  content = data.tobytes()  # A camera may have written something behind; a preview's marker comes before the data.
+  return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda")
 
 
 def _unreadable(path: str, size: int) -> str:
@@ -240,6 +268,10 @@ class VideoFile(_WholeFrames):
     times = self._scanned().times
     return None if times is None or len(times) < len(self) else times[:len(self)]
 
+  def damage(self):
+    said = self._scanned().damage
+    return f"{self.path}: the video is damaged ({said}); frames from there on may be wrong" if said else ""
+
   def _scanned(self) -> videos.Scan:
     self._found = self._found or videos.scan(self.path)
     return self._found
@@ -252,13 +284,16 @@ class VideoFile(_WholeFrames):
     place = self._scanned().place
     number = int(np.searchsorted(place, t))
     image = decoder.read(number) if number < len(place) and place[number] == t else None
+    if t in self._found.resized:
+      return DataError(f"{self.path}: frame {t} of the video has another size than the first")
     if image is not None:
       return self._convert(image, t)
     counts = f"{self._found.announced} announced, {len(place)} decoded"
     if number < len(place):
       return DataError(f"{self.path}: frame {t} of the video cannot be decoded ({counts})")
     last = int(place[-1]) + 1 if len(place) else 0
-    return DataError(f"{self.path}: the video ends after {last} frames, {len(self)} were expected ({counts})")
+    unknown = ", some perhaps missing before" if self._found.damage and len(place) == last else ""
+    return DataError(f"{self.path}: the video ends after {last} frames, {len(self)} were expected ({counts}{unknown})")
 
 
 class ArrayFrames(_WholeFrames):
@@ -299,3 +334,6 @@ class ChangedFrames(_WholeFrames):
 
   def times(self):
     return self._frames.times()
+
+  def damage(self):
+    return self._frames.damage()

@@ -1,11 +1,12 @@
 """Decoded pixels of any kind -> grey levels of 8 bits.
 
 Colour is converted by OpenCV's luma weights. What is deeper than 8 bits (counts of a radiometric camera, temperatures)
-is mapped linearly: the 0.1 and 99.9 percentiles of the sequence's first frame become 0 and 255. In later frames the
-same span of levels is kept, moved by as much as the frame's middle grey level differs from the first one's, since
-the level of a thermal camera drifts with its own temperature, and jumps when its shutter closes. The span stays: a
-map of its own for each frame would flicker. (Our choice; measured in docs/inputs.md.) A map depends on its frame and on
-the first one alone, so frames can be read in any order.
+is mapped linearly: the 0.1 and 99.9 percentiles of the sequence's first frame become 0 and 255; where these lie far
+from nearly all pixels, twice the range of the 5 and 95 percentiles does. In later frames the same span is kept, moved
+by as much as the frame's middle grey level differs from the first one's, since the level of a thermal camera drifts
+with its own temperature, and jumps when its shutter closes. The span stays: a map of its own for each frame would
+flicker. (Our choice; measured in docs/inputs.md.) A map depends on its frame and on the first one alone, so frames can
+be read in any order.
 """
 
 import dataclasses
@@ -20,10 +21,11 @@ from input_pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
-_PERCENTILES = (0.1, 99.9)
+_PERCENTILES = (0.1, 5, 95, 99.9)  # The outer ones are the map's ends; most pixels lie between the inner ones.
 _EVERY = 4  # Of the rows and columns, for the middle grey level: enough of them, and a sixteenth of the time.
 _MARGIN = 25.5  # Grey levels beyond the ends that may be cut off unsaid: a tenth of the span.
 _OUTSIDE = 0.05  # Share of a frame's pixels beyond both ends of the map that is said.
+_FAR = 20  # Times the span of most pixels, beyond which few pixels do not stretch the map.
 _SEARCHED = 100  # Frames in which one with any contrast is looked for to make the map of.
 
 
@@ -107,7 +109,12 @@ class ToGrey8:
       image = self._one_channel(image)
       values = image[np.isfinite(image)].astype(np.float64)
       if values.size:
-        low, high = (float(v) for v in np.percentile(values, _PERCENTILES))
+        low, most_low, most_high, high = (float(v) for v in np.percentile(values, _PERCENTILES))
+        span = most_high - most_low
+        if 0 < _FAR * span < high - low:
+          self.say("far", f"a few pixels lie far from the others ({low:g}..{high:g}, most are in {most_low:g}.."
+                          f"{most_high:g}) and become black or white (telemetry? marks for missing values?)")
+          low, high = most_low - span / 2, most_high + span / 2
         found = _Map(low, high, _middle(image, np.isfinite(image)))
         if high > low:
           break

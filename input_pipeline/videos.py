@@ -1,7 +1,8 @@
 """Opening a video, and what a pass through it finds: how many frames it announces, which can be decoded, and when.
 
-Pixels are read as stored: a video that asks to be turned when it is shown is not. OpenCV decodes what has 8 bits; it
-would cut deeper pixels down to their upper 8 bits, so ffmpeg's program decodes those.
+Pixels are read as stored: a video that asks to be turned when it is shown is not. OpenCV decodes most videos. What it
+reads wrongly (deeper than 8 bits: only their upper bits; interlaced: whatever was in memory) or not at all (AV1),
+ffmpeg's program decodes.
 """
 
 import contextlib
@@ -22,12 +23,13 @@ from input_pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
-# What OpenCV calls the pixel formats that most videos have; about all others ffmpeg is asked.
-_EIGHT_BITS = {cv2.VideoWriter.fourcc(*name) for name in (
-    "I420", "Y800", "NV12", "Y42B", "444P", "RGB\x18", "BGR\x18", "RGBA", "BGRA", "PAL\x08", "G3\x00\x08")}
-_COUNTED = (".mp4", ".mov", ".m4v", ".avi")  # Hold the number of their frames; others only how long they last.
+_EDITED = (".mp4", ".mov", ".m4v")  # Hold the number of their frames, and may leave some of them out.
+_COUNTED = (".avi",)  # Hold the number of their frames, with empty ones where a frame was dropped when recording.
 _RETRIES = 10_000  # Attempts to decode after a frame that cannot be: at the end of a file each is over at once.
 _UNSTEADY = 0.3  # Frames by which times may be off where frames come at one rate: some files round to milliseconds.
+_DAMAGE = re.compile(r"corrupt|error|invalid|conceal|truncat|prematurely|overread|no JPEG|EOI missing|unavailable|"
+                     r"illegal|non-existing|damag|exceeds|ac-tex|slice mismatch|missing picture", re.IGNORECASE)
+_HARMLESS = re.compile(r"muxer|deprecated", re.IGNORECASE)
 
 
 class Capture(Protocol):
@@ -50,21 +52,26 @@ class Scan(NamedTuple):
     place: int [M], the numbers of the frames that can be decoded, in order.
     times: float64 [N], seconds of each frame since the first; None where the video does not know.
     announced: N, the number of frames that it announces, or M where that is more.
+    resized: the numbers of frames whose size is not the first one's.
+    damage: what the decoder says of damage that it conceals, and of any other; empty where there is none.
   """
 
   place: np.ndarray
   times: np.ndarray | None
   announced: int
+  resized: frozenset[int] = frozenset()
+  damage: str = ""
 
 
 def open_capture(path: str) -> Capture:
   """A decoder at the first frame; raises DataError for a file that is no video."""
   capture = _open(path)
-  if not _is_deep(capture, path):
+  pixel_format = _format_for_ffmpeg(path)
+  if pixel_format is None:
     return capture
   size = tuple(int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
   capture.release()
-  return _DeepCapture(path, size)
+  return _FfmpegCapture(path, size, pixel_format)
 
 
 class Decoder:
@@ -119,6 +126,8 @@ def header(path: str) -> tuple[int, tuple[int, int]]:
     log.info("%s: asks to be turned by %d degrees when it is shown; its pixels are read as stored, and boxes count in "
              "those", path, turned)
   capture.release()
+  if (count := len(_streams(path))) > 1:
+    log.warning("%s: holds %d videos, of which the first is read", path, count)
   return announced, size
 
 
@@ -130,6 +139,19 @@ def scan(path: str) -> Scan:
   """
   capture = _open(path)
   announced, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
+  rate = rate if np.isfinite(rate) and rate > 0 else 0.0
+  seen = _by_ffmpeg(path)
+  times = seen.times if _format_for_ffmpeg(path) else _times(capture, announced)
+  capture.release()
+  if 0 < len(times) < announced and not seen.damage and _is_whole(path, announced, times[-1] * rate):
+    announced = len(times)
+  found = _placed(times, announced, rate)
+  resized = np.flatnonzero(seen.sizes != seen.sizes[:1]) if len(seen.sizes) == len(times) else ()
+  return found._replace(resized=frozenset(int(found.place[k]) for k in resized), damage=seen.damage)
+
+
+def _times(capture: cv2.VideoCapture, announced: int) -> np.ndarray:
+  """Seconds of all frames that OpenCV can decode, [M]."""
   times, failures = [], 0
   while failures <= min(max(announced - len(times), 0), _RETRIES):
     if capture.grab():
@@ -137,19 +159,45 @@ def scan(path: str) -> Scan:
       failures = 0
     else:
       failures += 1
-  capture.release()
-  if len(times) < announced and not path.lower().endswith(_COUNTED) and _is_whole(path, len(times)):
-    announced = len(times)  # It lasts longer by a pause, or by its sound.
-  return _placed(np.array(times), announced, rate if np.isfinite(rate) and rate > 0 else 0.0)
+  return np.array(times)
 
 
-def _is_whole(path: str, count: int) -> bool:
-  """Whether a video holds `count` frames, decodable or not, and its container is undamaged."""
-  listing = ["-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"]  # A line for each frame, not decoded.
-  done = subprocess.run([_ffmpeg(), "-v", "error", "-i", _url(path), *listing], stdin=subprocess.DEVNULL,
-                        capture_output=True, check=False)
-  packets = [line for line in done.stdout.splitlines() if not line.startswith(b"#")]
-  return done.returncode == 0 and not done.stderr and len(packets) == count
+class _Seen(NamedTuple):
+  """What ffmpeg sees in a video: of the frames that it can decode, [M] their times in seconds and their sizes in bytes;
+  and the first thing that it says of damage."""
+
+  times: np.ndarray
+  sizes: np.ndarray
+  damage: str
+
+
+def _by_ffmpeg(path: str, *before: str, after: tuple[str, ...] = ("-fps_mode", "passthrough", "-noautoscale")) -> _Seen:
+  """Decodes a video; `before` and `after` its name there may be further options."""
+  done = subprocess.run([_ffmpeg(), "-v", "warning", *before, "-i", _url(path), "-map", "0:v:0", *after, "-f",
+                         "framecrc", "-"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+  said = [line for line in done.stderr.decode(errors="replace").splitlines()
+          if _DAMAGE.search(line) and not _HARMLESS.search(line)]
+  lines = done.stdout.decode(errors="replace").splitlines()
+  base = next((line.split()[-1].split("/") for line in lines if line.startswith("#tb")), ("0", "1"))
+  frames = [[int(word) for word in line.split(",")[2:5]] for line in lines if line and not line.startswith("#")]
+  table = np.array(frames, np.int64).reshape(-1, 3)
+  times = table[:, 0] * int(base[0]) / int(base[1])
+  return _Seen(times - times[:1], table[:, 2], re.sub(r"^(\[.*?\] *)+", "", said[0]) if said else "")
+
+
+def _is_whole(path: str, announced: int, last: float) -> bool:
+  """Whether an undamaged video with fewer frames than it announces lacks none.
+
+  Args:
+    path: of the video.
+    announced: how many frames it announces.
+    last: when the last one comes, in frames.
+  """
+  kind = os.path.splitext(path)[1].lower()
+  if kind in _EDITED:  # By its edit list it shows fewer than it holds.
+    held = _by_ffmpeg(path, "-ignore_editlist", "1", after=("-c", "copy"))
+    return len(held.times) == announced
+  return kind not in _COUNTED or round(last) == announced - 1  # Else it lasts longer by a pause, or by its sound.
 
 
 def _placed(times: np.ndarray, announced: int, rate: float) -> Scan:
@@ -179,15 +227,28 @@ def _open(path: str) -> cv2.VideoCapture:
   return capture
 
 
-def _is_deep(capture: cv2.VideoCapture, path: str) -> bool:
-  """Whether a video's pixels have more than 8 bits."""
-  if int(capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)) in _EIGHT_BITS:
-    return False
-  told = subprocess.run([_ffmpeg(), "-hide_banner", "-i", _url(path)], stdin=subprocess.DEVNULL, capture_output=True,
-                        check=False).stderr.decode(errors="replace")
-  streams = re.findall(r"Video: .*", told)
-  names = re.findall(r"\b[a-z][a-z0-9]+\b", streams[0]) if streams else []
-  return max((_depths()[name] for name in names if name in _depths()), default=8) > 8
+def _streams(path: str) -> list[str]:
+  """What ffmpeg says of each video in a file, pictures that belong to it left out."""
+  state = os.stat(path)
+  return [line for line in _told(path, state.st_size, state.st_mtime_ns) if "(attached pic)" not in line]
+
+
+@functools.lru_cache(maxsize=4096)
+def _told(path: str, *_) -> list[str]:
+  """ffmpeg's lines about the videos in a file; the further arguments tell files of one name apart."""
+  done = subprocess.run([_ffmpeg(), "-hide_banner", "-i", _url(path)], stdin=subprocess.DEVNULL, capture_output=True,
+                        check=False)
+  return re.findall(r"Stream #.*?: (Video: .*)", done.stderr.decode(errors="replace"))
+
+
+def _format_for_ffmpeg(path: str) -> str | None:
+  """The pixel format by which ffmpeg has to decode a video; None where OpenCV does."""
+  line = next(iter(_streams(path)), "")
+  depths = [_depths()[name] for name in re.findall(r"\b[a-z][a-z0-9]+\b", line) if name in _depths()]
+  if max(depths, default=8) > 8:
+    return "gray16le"
+  interlaced = re.search(r"\b(top|bottom) (coded )?first\b", line)
+  return "gray" if interlaced or line.startswith("Video: av1") else None
 
 
 @functools.cache
@@ -210,26 +271,28 @@ def _url(path: str) -> bytes:
   return b"file:" + os.fsencode(path)  # Also for names that look like an option or a protocol.
 
 
-class _DeepCapture:
-  """Frames of more than 8 bits as uint16 [H, W], by ffmpeg's program."""
+class _FfmpegCapture:
+  """Frames by ffmpeg's program, as uint16 [H, W] or, where the pixel format is "gray", uint8."""
 
   _process = None
 
-  def __init__(self, path: str, size: tuple[int, int]):
-    self._size = size
+  def __init__(self, path: str, size: tuple[int, int], pixel_format: str):
+    self._size, self._type = size, np.dtype("<u2" if pixel_format == "gray16le" else np.uint8)
+    # By one thread: what several make of a damaged frame differs from time to time.
     self._process = subprocess.Popen(
-        [_ffmpeg(), "-v", "quiet", "-noautorotate", "-i", _url(path), "-map", "0:v:0", "-fps_mode", "passthrough", "-f",
-         "rawvideo", "-pix_fmt", "gray16le", "pipe:1"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        [_ffmpeg(), "-v", "quiet", "-noautorotate", "-threads", "1", "-i", _url(path), "-map", "0:v:0", "-fps_mode",
+         "passthrough", "-f", "rawvideo", "-pix_fmt", pixel_format, "pipe:1"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
   def grab(self) -> bool:
     return self.read()[0]
 
   def read(self) -> tuple[bool, np.ndarray | None]:
-    height, width = self._size
-    data = self._process.stdout.read(height * width * 2)
-    if len(data) < height * width * 2:
+    length = self._size[0] * self._size[1] * self._type.itemsize
+    data = self._process.stdout.read(length)
+    if len(data) < length:
       return False, None
-    return True, np.frombuffer(data, "<u2").reshape(height, width)
+    return True, np.frombuffer(data, self._type).reshape(self._size)
 
   def release(self):
     self._process.kill()

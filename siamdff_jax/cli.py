@@ -10,7 +10,6 @@ import warnings
 
 from absl import app, flags
 from absl import logging as absl_logging
-from tqdm import tqdm
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
@@ -83,7 +82,7 @@ def run(main, commands=(), more=False):
   def plain_logs():
     """Our own messages as plain lines; of the libraries only warnings."""
     absl_logging.set_verbosity(absl_logging.WARNING)
-    handler = _AboveProgress()
+    handler = _PlainLines()
     for package in ("siamdff_jax", "input_pipeline"):
       logger = logging.getLogger(package)
       logger.handlers, logger.propagate = [handler], False
@@ -112,14 +111,15 @@ def run(main, commands=(), more=False):
   app.run(lambda argv: _with_errors(ready, argv), flags_parser=lambda argv: _with_errors(flag_parsing.parse, argv))
 
 
-class _AboveProgress(logging.StreamHandler):
-  """Messages as plain lines on stderr, above the bars of progress that are shown there."""
+class _PlainLines(logging.StreamHandler):
+  """Messages as plain lines on stderr; on a terminal in the place of a bar of progress, which is drawn anew below."""
 
-  def emit(self, record):
-    try:
-      tqdm.write(record.getMessage(), file=sys.stderr)
-    except Exception:  # As logging does it: a message that cannot be written is no reason to stop.
-      self.handleError(record)
+  def format(self, record):
+    return _over_progress(record.getMessage())
+
+
+def _over_progress(line: str) -> str:
+  return f"\r\x1b[K{line}" if sys.stderr.isatty() else line
 
 
 def _with_errors(function, argv):
@@ -141,7 +141,7 @@ def _with_errors(function, argv):
     text = error if isinstance(error, DataError) else machine_errors.sentence(error)
     if text is None:
       raise
-    print(f"error: {text}", file=sys.stderr)
+    print(_over_progress(f"error: {text}"), file=sys.stderr)
     sys.exit(1)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tqdm
@@ -11,7 +11,7 @@ from input_pipeline.datasets import plain, suspicions
 from input_pipeline.datasets.formats import reader
 from input_pipeline.datasets.labels import Labels, NoLabels
 from input_pipeline.datasets.loading import check_size, find, is_outside, read_labels
-from input_pipeline.datasets.media import missing_numbers, open_media
+from input_pipeline.datasets.media import naming_troubles, open_media
 from input_pipeline.errors import DataError
 from input_pipeline.frames import ImageFiles
 from input_pipeline.sequences import from_labels
@@ -135,9 +135,11 @@ def _decode_all(source, path, report, progress) -> np.ndarray | None:
   sizes, unreadable = [], []
   try:
     media = source.find_media(path)
-    if isinstance(media, list) and (left_out := missing_numbers(media)):
-      report.warnings.append(left_out)
-    for size in _frame_sizes(media, report.labels):
+    report.warnings += naming_troubles(media) if isinstance(media, list) else []
+    frames = ImageFiles(media) if isinstance(media, list) else open_media(media, report.labels)[0]
+    if damage := frames.damage():
+      report.warnings.append(damage)
+    for size in (frame if isinstance(frame, DataError) else frame.shape[::-1] for frame in frames.readable()):
       progress.update()
       if isinstance(size, DataError):
         unreadable.append(str(size))
@@ -157,13 +159,6 @@ def _decode_all(source, path, report, progress) -> np.ndarray | None:
     sizes_text = ", ".join(f"{w}x{h} ({n} frames)" for (w, h), n in sorted(report.sizes.items()))
     report.warnings.append(f"the frame size changes inside the sequence: {sizes_text}")
   return np.array(sizes).reshape(-1, 2)
-
-
-def _frame_sizes(media, expected: int) -> Iterator[tuple[int, int] | DataError]:
-  """(width, height) of every frame, or the error that it gives."""
-  frames = ImageFiles(media) if isinstance(media, list) else open_media(media, expected)[0]
-  for frame in frames.readable():
-    yield frame if isinstance(frame, DataError) else frame.shape[::-1]
 
 
 def _check_labels(labels, sizes, report):

@@ -152,7 +152,7 @@ def _tokens(path) -> list[str]:
 def _text_row(where, number, line) -> list[float]:
   row = [math.nan] * 4 if line.lower() == "nan" else grammar.box(line)
   if row is None:
-    raise DataError(f"{where}: line {number} is {grammar.short(line)}, expected x,y,w,h")
+    raise DataError(f"{where}: line {number} is {grammar.short(line)}, expected four numbers x,y,w,h")
   return _in_range(row, f"{where}: line {number}")
 
 

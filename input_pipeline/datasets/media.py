@@ -1,5 +1,6 @@
 """Finding and opening the frames of a sequence: a video file, or image files in natural order."""
 
+import collections
 import logging
 import os
 import pathlib
@@ -16,7 +17,7 @@ from input_pipeline.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, I
 log = logging.getLogger(__name__)
 
 _DIGITS = re.compile(r"(\d+)")
-_DECIMALS = re.compile(r"(\d+(?:\.\d+)?)")
+_DECIMALS = re.compile(r"(\d+(?:[.,]\d+)?)")
 
 
 def natural_key(name: str):
@@ -33,7 +34,7 @@ def _decimal_key(name: str):
 
 def _number(text: str) -> tuple[int, str]:
   """A decimal number as what compares like it, whatever its length: digits of fractions compare as text."""
-  whole, _, fraction = text.partition(".")
+  whole, _, fraction = text.replace(",", ".").partition(".")
   return int(whole), fraction.rstrip("0")
 
 
@@ -44,7 +45,8 @@ def in_order(names: Iterable[str]) -> list[str]:
   digits that ends in a zero, beside fractions of another length. (Nobody writes 1.10 for 1.1 there.)
   """
   names = list(names)
-  fractions = {part.partition(".")[2] for name in names for part in _DECIMALS.findall(os.path.splitext(name)[0])} - {""}
+  numbers = [number for name in names for number in _DECIMALS.findall(os.path.splitext(name)[0])]
+  fractions = {number.replace(",", ".").partition(".")[2] for number in numbers} - {""}
   counted = len({len(part) for part in fractions}) > 1 and any(len(p) > 1 and p.endswith("0") for p in fractions)
   return sorted(names, key=natural_key if counted else _decimal_key)
 
@@ -138,16 +140,36 @@ def open_frames(path) -> FrameSource:
     if not is_video(path):
       kinds = ", ".join(VIDEO_SUFFIXES)
       raise DataError(f"{path}: expected a video ({kinds}), a TIFF file with a page per frame, or a folder of images")
-    return open_media(path)[0]
+    frames = open_media(path)[0]
+    if damage := frames.damage():
+      log.warning("%s", damage)
+    return frames
   images = images_in(path)
   if not images:
     raise DataError(f"{path}: no images in this folder, expected {', '.join(IMAGE_SUFFIXES)} files")
-  if missing := missing_numbers(images):
-    log.warning("%s: %s", path, missing)
+  for trouble in naming_troubles(images):
+    log.warning("%s: %s", path, trouble)
   return open_media(images)[0]
 
 
-def missing_numbers(images) -> str:
+def naming_troubles(images) -> list[str]:
+  """Sentences about names of images, in order, by which they are perhaps not the frames of one sequence."""
+  return [text for text in (_several_patterns(images), _missing_numbers(images)) if text]
+
+
+def _several_patterns(images) -> str:
+  """About names that differ in more than their numbers: another series, copies, a background, other numbers."""
+  patterns = collections.Counter(_DECIMALS.sub("#", path.stem) for path in images)
+  if len(patterns) < 2:
+    return ""
+  (most, count), *others = patterns.most_common()
+  other = next(path for path in images if _DECIMALS.sub("#", path.stem) == others[0][0])
+  usual = next(path for path in images if _DECIMALS.sub("#", path.stem) == most)
+  return (f"the names of the images follow {len(patterns)} patterns ({count} are like {usual.name}, others like "
+          f"{other.name}); all of them are taken for frames, in the order of their numbers")
+
+
+def _missing_numbers(images) -> str:
   """A sentence about numbers that are left out in the names of images in order; empty where none is.
 
   Numbers that always go on by the same step leave none out, nor do names that are not told apart by their last number.

@@ -1,8 +1,10 @@
 """Which sequences of a data set can be evaluated; the others are named, and the command fails when all is written."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Ordered
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -35,6 +37,15 @@ class Usable:
     self.loaded = [sequence for sequence in loaded if sequence.name not in errors]
     self.total, self.left_out = len(self.loaded) + len(errors), {}
     self.leave_out(errors)
+    if frames:
+      self._say_damage()
+
+  def _say_damage(self):
+    """Names what decoders hide: a video that decodes from its first frame to its last, but to something else."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+      for said in pool.map(lambda sequence: sequence.frames.damage(), self.loaded):
+        if said:
+          log.warning("%s", said)
 
   @property
   def sequences(self) -> list[Sequence]:

@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from input_pipeline.errors import DataError
 from siamdff_jax.tracking import encoding
@@ -67,14 +67,24 @@ def _remove_if_empty(folder):
 
 
 @contextlib.contextmanager
-def stopped_by_signals():
-  """Lets signals that end a process raise in it, KeyboardInterrupt or SystemExit, once: what comes then is short."""
+def stopped_by_signals() -> Iterator[Callable[[], None]]:
+  """Lets signals that end a process raise in it, KeyboardInterrupt or SystemExit, once: what comes then is short.
+
+  Yields:
+    A function that raises it again where it was asked for: Python swallows an exception that arrives in a destructor or
+    in a callback of its garbage collector, of which JAX has some.
+  """
+  asked = []
 
   def stop(number, frame):
     del frame
-    for other in before:
-      signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+    if not asked:
+      asked.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+      raise asked[0]
+
+  def check():
+    if asked:
+      raise asked[0]
 
   before = {}
   if threading.current_thread() is threading.main_thread():
@@ -83,7 +93,7 @@ def stopped_by_signals():
   try:
     for number in before:
       signal.signal(number, stop)
-    yield
+    yield check
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)

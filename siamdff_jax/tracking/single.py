@@ -9,7 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import datasets
+from input_pipeline.datasets import grammar
 from input_pipeline.errors import DataError
+from input_pipeline.frames import ChangedFrames
 from input_pipeline.units import is_normalised
 from siamdff_jax.evaluation import results
 from siamdff_jax.evaluation.results import Result
@@ -42,24 +44,39 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
   stream = Stream(os.path.basename(os.path.abspath(source)), datasets.open_frames(source), start)
   height, width = frame_shape(stream)
   _check_start(start, (height, width), stream.name)
-  with outputs.prepared(out, len(stream.frames)) as places, outputs.stopped_by_signals():
+  with outputs.prepared(out, len(stream.frames)) as places, outputs.stopped_by_signals() as check_stop:
     tracker, variables = load_tracker(checkpoint)
     runner = Runner(with_settings(tracker, settings), variables, streams=1, chunk=1)
-    result, broken = _track(runner, stream._replace(size=(width, height)), places)
+    frames = _Watched(stream.frames, check_stop)
+    result, broken = _track(runner, stream._replace(size=(width, height), frames=frames), places)
+    check_stop()
     video_note = _write_video(places, result, stream)
   print(f"{_summary(result, runner)}; boxes in {places.boxes}, {video_note}")
   if broken:
     raise DataError(f"{broken}; the boxes of these are in {places.boxes}, which is marked as incomplete")
 
 
+class _Watched(ChangedFrames):
+  """The frames of another source; before each of them `check` is called."""
+
+  def __init__(self, frames, check):
+    super().__init__(frames, lambda frame, t: frame)
+    self._check = check
+
+  def readable(self):
+    for frame in super().readable():
+      self._check()
+      yield frame
+
+
 def _parse(box) -> np.ndarray:
   """float64 [4] xywh."""
   where = f"--box={','.join(box)}"
   try:
-    start = np.array([float(v) for v in box])
-  except ValueError:
+    start = np.array([grammar.number(v.strip()) for v in box], np.float64)
+  except (TypeError, ValueError):
     start = np.zeros(0)
-  if start.shape != (4,):
+  if start.shape != (4,) or not np.isfinite(start).all():
     raise DataError(f"{where}: expected four numbers x,y,w,h in pixels")
   if is_normalised(start):
     raise DataError(f"{where}: looks like normalised coordinates (0..1), expected x,y,w,h in pixels")
