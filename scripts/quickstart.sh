@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 out="${1:-runs/quickstart}"
 steps="${QUICKSTART_STEPS:-200}"
 mkdir -p "$out"
-export JAX_COMPILATION_CACHE_DIR="$PWD/$out/compiled" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
+export JAX_COMPILATION_CACHE_DIR="$(cd "$out" && pwd)/compiled" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
 say() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 train() {  # train ROLE NAME [MORE FLAGS]; other steps than in an earlier run of this script are meant

@@ -15,6 +15,8 @@ import jax
 import pytest
 from absl import flags
 
+from siamdff_jax.training import distributed
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Eight virtual devices on the CPU, for the tests of the layouts over devices; everything else runs on the first.
@@ -29,6 +31,13 @@ def pytest_configure(config):
   for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
       signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def forgotten_signals():
+  """A test that stops a training by a signal leaves no sign of it for the next."""
+  yield
+  distributed.StopSignal._last = None
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def test_with_the_flag_a_training_is_lengthened(trainings, said):
   trainings.run()
   assert trainings.run(allow_changes=True, **{"train.steps": 6}) == 6
   assert trainings.taken == [5, 6]
-  assert "goes on from step 4 with other values: --config.train.steps 4 -> 6" in said.text
+  assert "other values than those of its checkpoint of step 4: --config.train.steps 4 -> 6" in said.text
   assert json.loads((trainings.workdir / "config.json").read_text())["train"]["steps"] == 6
   said.clear()
   assert trainings.run(**{"train.steps": 6}) == 6 and "other values" not in said.text  # It is this config's now.
@@ -264,8 +264,11 @@ def test_a_checkpoint_after_which_nothing_was_finite_is_named(trainings):
 
 def test_a_run_that_breaks_before_its_first_checkpoint_says_that_nothing_is_saved(trainings):
   trainings.bad = lambda step: True
-  with pytest.raises(DataError, match="nothing of this run is saved, start it again with a lower"):
+  with pytest.raises(DataError, match=r"not once was it finite, so look at --config\.loss\.weights .* before you try"):
     trainings.run()
+  trainings.bad = lambda step: step > 1
+  with pytest.raises(DataError, match="nothing of this run is saved, start it again with a lower"):
+    trainings.run(**{"train.checkpoint_every": STEPS})
   trainings.bad = lambda step: False
   assert trainings.run(**{"optimizer.learning_rate": 0.001}) == STEPS  # Without a flag: there is nothing to protect.
 
@@ -338,6 +341,14 @@ def test_a_second_ctrl_c_interrupts_at_once(trainings):
   assert trainings.saved() == [2]
   trainings.at.clear()
   assert trainings.run() == STEPS and trainings.taken == [3, 4]
+
+
+def test_a_signal_after_the_last_step_is_known_to_who_has_more_to_do(trainings):
+  trainings.at[STEPS] = lambda: os.kill(os.getpid(), signal.SIGTERM)
+  assert trainings.run() == STEPS and distributed.StopSignal.was_asked()
+  trainings.at.clear()
+  trainings.run(**{"train.steps": STEPS + 1}, allow_changes=True)
+  assert not distributed.StopSignal.was_asked()
 
 
 def test_a_signal_that_is_ignored_stays_so():

@@ -24,7 +24,7 @@ from siamdff_jax.models.build import build
 from siamdff_jax.sweeps import optuna_engine, population_engine, results, space
 from siamdff_jax.sweeps.population import Population, member
 from siamdff_jax.sweeps.sweep import sweep
-from siamdff_jax.training import sources
+from siamdff_jax.training import distributed, sources
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import initial_state, make_step
 from siamdff_jax.training.workdir_lock import Busy
@@ -246,6 +246,35 @@ def test_an_interrupted_trial_is_gone_on_with(fake_training, tmp_path):
   sweep(config, str(tmp_path), 2)
   assert made[2] == made[0] and len(made) == 3
   assert [row["state"] for row in _table(tmp_path)] == ["complete", "complete"]
+
+
+def test_a_signal_after_a_trials_last_step_ends_the_sweep(fake_training, tmp_path, monkeypatch):
+  made, _ = fake_training
+  monkeypatch.setattr(distributed.StopSignal, "was_asked", lambda: len(made) == 2)
+  sweep(_config(_experiment()), str(tmp_path), 4)
+  assert [row["state"] for row in _table(tmp_path)] == ["complete"] * 2
+  monkeypatch.undo()
+
+
+def test_a_sweep_without_a_trial_is_anybodys(fake_training, tmp_path, monkeypatch):
+  """A first start with a mistake that only the data show must not keep its correction out."""
+  def wrong(*_):
+    raise DataError("no labels")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(optuna_engine.sources, "sampler", wrong)
+    with pytest.raises(DataError, match="no labels"):
+      sweep(_config(_experiment()), str(tmp_path), 1)
+  sweep(_config(space.apply(_experiment(), {"train.batch_size": 4})), str(tmp_path), 1)
+
+
+def test_members_that_were_trained_side_by_side_are_so_again(tmp_path):
+  groups = lambda todo, width: population_engine._groups(str(tmp_path), todo, width)
+  assert groups([0, 1, 2, 3, 4], 2) == [[0, 1], [2, 3], [4]]
+  (tmp_path / "members_0002_0003").mkdir()
+  assert groups([0, 2, 3, 4], 3) == [[2, 3], [0, 4]]
+  with pytest.raises(DataError, match="members_0002_0003: 2 members were .* side by side, here are 1 devices"):
+    groups([0, 2, 3, 4], 1)
 
 
 def test_failing_trials_are_recorded(fake_training, tmp_path):

@@ -125,7 +125,8 @@ def test_a_folder_whose_name_is_no_text(track, tmp_path, monkeypatch):
 @pytest.mark.parametrize("box, message", [
     ([0.3, 0.4, 0.05, 0.06], r"--box=0.3,0.4,0.05,0.06: looks like normalised coordinates \(0..1\), expected .*pixels"),
     ([300, 20, 16, 16], "clip.avi: the box .* lies outside the frame of 224x160 pixels"),
-    ([-20, 20, 20, 16], "lies outside the frame"), ([10, 20, 16, -3], "has no size"), ([10, 20, 16, "nan"], "no size"),
+    ([-20, 20, 20, 16], "lies outside the frame"), ([10, 20, 16, -3], "has no size"),
+    ([10, 20, 16, "nan"], "expected four numbers"), (["1_0", 20, 16, 16], "expected four numbers"),
     ([10, 20, 16, 170], "is larger than the frame of 224x160 pixels"), ([10, 20, 30], "expected four numbers"),
 ])
 def test_boxes_that_cannot_be_right(track, no_model, tmp_path, box, message):

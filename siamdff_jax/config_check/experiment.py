@@ -25,7 +25,7 @@ from siamdff_jax.names import did_you_mean
 from siamdff_jax.training.sources import PACKED
 
 LARGEST_SEED = 2**32 - 1  # JAX's keys drop the bits above.
-_SOURCE = {"format": one_of((PACKED, *datasets.FORMATS)), "root": text(), "weight": number(0)}
+_SOURCE = {"format": one_of((PACKED, *datasets.FORMATS)), "root": text(), "weight": number(0, 1e9)}
 _EFFECTS = ("flip", "polarity", "crossover", "lens", "tone", "halo", "fade", "gain", "blur", "noise", "stripes",
             "grain", "dead_pixels", "equalize", "compression")
 
@@ -51,13 +51,13 @@ SECTIONS = {
         "feed": one_of(FEEDS),
         "resident_shards": whole(1),
         "records": text(),
-        "workers": whole(1),
+        "workers": whole(1, 4096),
         "pairs": {
-            "max_gap": whole(0),
+            "max_gap": whole(0, 1_000_000),
             "negative": number(0, 1), "lookalike": number(0, 1), "impostor": number(0, 1),
-            "shift": number(0), "scale": number(0), "template_scale": number(0),
+            "shift": number(0, 100), "scale": number(0, 100), "template_scale": number(0, 10),
             "jitter": number(least=0, below=1),  # From 1 on the box may be off the target.
-            "style": number(0),
+            "style": number(0, 10),
         },
         "augment": dict.fromkeys(_EFFECTS, number(0, 1)),
     },
@@ -65,11 +65,11 @@ SECTIONS = {
         "format": one_of(datasets.FORMATS), "root": text(), "only": text(),
         "protocol": one_of(("", *PROTOCOLS)),
         "metric": text(),
-        "streams": whole(1),
+        "streams": whole(1, 100_000),
     },
     "optimizer": {
         "kind": one_of(("adamw", "sgd")),
-        "learning_rate": number(above=0),
+        "learning_rate": number(above=0, most=1000),
         "weight_decay": number(0),
         "warmup_steps": whole(0),
         "final_fraction": number(0, 1),
@@ -86,7 +86,7 @@ SECTIONS = {
         "max_bad_steps": whole(1),
         "log_every": whole(1),
         "checkpoint_every": whole(1),
-        "validation_pairs": whole(1),
+        "validation_pairs": whole(1, 10_000_000),
         "profile_steps": whole(0),
         "init_checkpoint": text(), "init_backbone": text(),
     },

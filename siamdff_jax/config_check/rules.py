@@ -44,6 +44,8 @@ def _in_range(value, least, most, above, below) -> bool:
 
 def _range(least, most, above, below) -> str:
   if least is not None and most is not None:
+    if most == 2**31 - 1:
+      return f" of at least {least:g}"  # That it is no longer a number of this kind needs no word.
     return f" from {least:g} to {most:g}" if most < 2**31 else f" from {least} to {most}"
   bounds = ((least, "of at least"), (most, "of at most"), (above, "above"), (below, "below"))
   return "".join(f"{' and' * (n > 0)} {words} {bound:g}" for n, (bound, words) in enumerate(
@@ -57,8 +59,8 @@ def number(least=None, most=None, above=None, below=None) -> Rule:
   return Rule(accepts, f"a finite number{_range(least, most, above, below)}")
 
 
-def whole(least=None, most=None) -> Rule:
-  """A whole number within bounds."""
+def whole(least=None, most=2**31 - 1) -> Rule:
+  """A whole number within bounds; by default what has room in 32 bits."""
   accepts = lambda x: (isinstance(x, numbers.Integral) and not isinstance(x, bool)
                        and _in_range(x, least, most, None, None))
   return Rule(accepts, f"a whole number{_range(least, most, None, None)}")

@@ -18,7 +18,7 @@ from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, proto
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.models.summary import summarize
 from siamdff_jax.sweeps.results import metrics as logged
-from siamdff_jax.training import same_run
+from siamdff_jax.training import distributed, same_run
 from siamdff_jax.training.loop import train
 
 TABLE_FILE = "ablation.md"
@@ -90,7 +90,7 @@ def ablate(config: ml_collections.ConfigDict, workdir: str, data: Ordered[str]) 
   for number, training in enumerate(trainings, 1):
     log.info("%s: training %d of %d", training.folder, number, len(trainings))
     state = train(training.config, os.path.join(workdir, training.folder))
-    if int(state.step) < training.config.train.steps:
+    if int(state.step) < training.config.train.steps or distributed.StopSignal.was_asked():
       return f"{training.folder}: stopped at step {int(state.step)}; the same command goes on from there"
     jax.clear_caches()  # Each training compiles its own step; without this they pile up.
     for one in sets:
@@ -138,7 +138,9 @@ def _require_same(variant: Variant, folder: str):
       theirs = json.load(file)
   except (OSError, ValueError) as error:
     raise DataError(f"{path}: cannot be read ({error})") from error
-  changes = same_run.differences(theirs, same_run.plain(variant.config))
+  # Where data and teacher lie may differ; whether they are the same is found out where they are read.
+  changes = [change for change in same_run.differences(theirs, same_run.plain(variant.config))
+             if not change[0].endswith((".root", ".format", "teacher.checkpoint"))]
   if changes:
     key, old, new = changes[0]
     raise DataError(f"{path}: this training was started with {key} {old!r}, now it is {new!r}; choose another "

@@ -41,7 +41,7 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
   for entry in entries:
     name, _, folder = entry.partition("=")
     of_one = folders.setdefault(name, [])
-    if not name or not folder or folder in of_one or "/" in name:
+    if not name or not folder or os.path.realpath(folder) in map(os.path.realpath, of_one) or "/" in name:
       raise DataError(f"--results: {entry!r}, expected NAME=FOLDER, and another folder for another run of NAME")
     of_one.append(folder)
   usable = Usable(format, root, frames=False)

@@ -83,14 +83,18 @@ def seed_of_folder(folder: str) -> int | None:
 
 
 def over_runs(a: Ordered[float], units_a: Ordered[Unit], b: Ordered[float], units_b: Ordered[Unit]) -> OverRuns:
-  """Mean of `a` minus mean of `b`, a score of each run, with its interval over runs."""
+  """Mean of `a` minus mean of `b`, a score of each run, with its interval over runs.
+
+  Where they share seeds or starts it is over those that both have.
+  """
   ours, theirs = _by_unit(a, units_a), _by_unit(b, units_b)
   (kind, *_), (other, *_) = ({unit.kind for unit in units} for units in (ours, theirs))
   counts = len(ours), len(theirs)
-  if kind and ours.keys() == theirs.keys():
-    order = sorted(ours)
-    found = statistics.between_paired_runs([ours[unit] for unit in order], [theirs[unit] for unit in order])
-    return OverRuns(*found, f"paired by {kind}", counts)
+  shared = sorted(ours.keys() & theirs.keys()) if kind else []
+  if shared and (len(shared) > 1 or counts == (1, 1)):
+    found = statistics.between_paired_runs([ours[unit] for unit in shared], [theirs[unit] for unit in shared])
+    of_all = "" if counts == (len(shared),) * 2 else f", the {len(shared)} that both have"
+    return OverRuns(*found, f"paired by {kind}{of_all}", counts)
   if kind and other and kind != other:
     value = float(np.mean([*ours.values()]) - np.mean([*theirs.values()]))
     return OverRuns(*Estimate(value, np.nan, np.nan), f"not comparable ({kind}s against {other}s)", counts)

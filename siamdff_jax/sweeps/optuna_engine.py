@@ -11,7 +11,7 @@ import numpy as np
 from input_pipeline.errors import DataError
 from siamdff_jax.sweeps import results
 from siamdff_jax.sweeps.space import Parameter, apply
-from siamdff_jax.training import sources
+from siamdff_jax.training import distributed, sources
 from siamdff_jax.training.loop import train
 from siamdff_jax.training.workdir_lock import Busy, WorkdirLock
 
@@ -147,6 +147,9 @@ def _run_trial(study, number: int, values: dict, experiment, workdir: str) -> bo
   else:
     log.info("trial %d: validation IoU %.4f", number, iou)
     study.tell(number, iou)
+    if distributed.StopSignal.was_asked():
+      log.info("%s: stopped by signal after trial %d; the same command goes on", workdir, number)
+      return False
   jax.clear_caches()  # Each training compiles its own step; without this they pile up.
   return True
 

@@ -1,6 +1,7 @@
 """Sweeps by populations: as many members at a time as this host has devices, then the next ones."""
 
 import contextlib
+import glob
 import json
 import logging
 import os
@@ -27,6 +28,8 @@ from siamdff_jax.training.validation import validation
 from siamdff_jax.training.workdir_lock import WorkdirLock
 
 log = logging.getLogger(__name__)
+
+_COMMON = "members_{}_{}"  # The folder of the checkpoint of members that are trained side by side, first and last.
 
 
 def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: str, trials: int, seed: int) -> str:
@@ -62,12 +65,28 @@ def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: 
     values = [sample(space, seed, number) for number in range(trials)]
   with WorkdirLock(workdir, "sweep", "this sweep is running already"):
     todo = [n for n in range(len(values)) if not _finished(workdir, n, experiment.train.steps)]
-    width = len(jax.local_devices())
-    for first in range(0, len(todo), width):
-      numbers = todo[first:first + width]
+    for numbers in _groups(workdir, todo, len(jax.local_devices())):
       if not _train(numbers, [apply(experiment, values[n]) for n in numbers], workdir):
         break
     return results.write(workdir, [_trial(workdir, n, v, experiment) for n, v in enumerate(values)], experiment)
+
+
+def _groups(workdir: str, todo: list[int], width: int) -> list[list[int]]:
+  """Which members are trained side by side, at most `width`; those that were are so again, from their last checkpoint.
+
+  Raises:
+    DataError: more members were trained side by side than there are devices now.
+  """
+  groups = []
+  for folder in sorted(glob.glob(os.path.join(glob.escape(workdir), _COMMON.format("*", "*")))):
+    first, last = (int(number) for number in os.path.basename(folder).split("_")[1:])
+    numbers = [number for number in todo if first <= number <= last]
+    if len(numbers) > width:
+      raise DataError(f"{folder}: {len(numbers)} members were being trained side by side, here are {width} devices; go "
+                      "on with as many devices, or remove the folder to train these members from the beginning")
+    groups += [numbers] * bool(numbers)
+  left = [number for number in todo if not any(number in group for group in groups)]
+  return groups + [left[first:first + width] for first in range(0, len(left), width)]
 
 
 def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir: str) -> bool:
@@ -88,7 +107,7 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
   state, start = population.put_state(alone), 0
   teacher_variables = population.put_shared(teacher_variables) if teacher else None
   validate = validation(model, config, samplers[1])
-  common = os.path.join(workdir, f"members_{numbers[0]:04d}_{numbers[-1]:04d}")
+  common = os.path.join(workdir, _COMMON.format(f"{numbers[0]:04d}", f"{numbers[-1]:04d}"))
   with contextlib.ExitStack() as stack:
     locks = [stack.enter_context(WorkdirLock(folder)) for folder in folders]
     for folder, mine in zip(folders, configs):
@@ -121,10 +140,12 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
   finished = step == config.train.steps
   if finished:
     shutil.rmtree(common)  # The members have their own.
+    if distributed.StopSignal.was_asked():
+      log.info("%s: stopped by signal when these members were done; the same command goes on", workdir)
   else:
     log.info("%s: stopped by signal at step %d, saved; the same command goes on from there", common, step)
   stop.raise_if_interrupted()
-  return finished
+  return finished and not distributed.StopSignal.was_asked()
 
 
 def _steps(population: Population, state: TrainState, batches, teacher_variables, start: int, steps: int):

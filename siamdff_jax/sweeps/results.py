@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import fcntl
+import glob
 import json
 import os
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_
   path = os.path.join(workdir, CLAIM_FILE)
   try:
     os.makedirs(workdir, exist_ok=True)
-    if not os.path.exists(path):
+    if not glob.glob(os.path.join(glob.escape(workdir), "trial_*")):  # Nothing was trained: it is anybody's.
       _write(path, json.dumps(mine, indent=2))
     with open(path) as file:
       theirs = json.load(file)

@@ -73,7 +73,10 @@ class StopSignal:
   own handler for SIGTERM comes with `start`, so none is set here, and the other signals are handed to that one.
   """
 
+  _last: "StopSignal | None" = None
+
   def __init__(self):
+    StopSignal._last = self
     self._asked = self._interrupted = False
     self._alone = jax.process_count() == 1
     self._previous = {}
@@ -95,6 +98,12 @@ class StopSignal:
   def asked(self, step: int) -> bool:
     """Whether to stop after `step`; the same answer on all processes, each of which asks once for every step."""
     return self._asked if self._alone else multihost_utils.reached_preemption_sync_point(step)
+
+  @classmethod
+  def was_asked(cls) -> bool:
+    """Whether a signal came since the last of these was made, also after the last step that it was asked for: whoever
+    has more to do then, another training, does not begin it."""
+    return cls._last is not None and cls._last._asked
 
   def restore(self):
     """Sets what the signals did before."""

@@ -63,6 +63,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, allow_changes: bool =
       if start >= config.train.steps:
         log.info("%s: step %d of %d: finished, nothing to do; to train longer, raise --config.train.steps and add "
                  "--allow_changes", workdir, start, config.train.steps)
+        if not allow_changes:  # Else it may not be what was trained.
+          write_config(config, workdir)
         return state
       if start:
         log.info("%s: resuming at step %d of %d", workdir, start, config.train.steps)

@@ -76,6 +76,7 @@ def _of_sequences(sequences: Sequence) -> dict[str, Any]:
   digest = hashlib.sha256()
   for one in sequences:
     digest.update(f"{len(one)} ".encode() + np.ascontiguousarray(one.boxes).tobytes())
+    digest.update(np.ascontiguousarray(one.lookalikes).tobytes())
   return {"sequences": len(sequences), "frames": sum(map(len, sequences)), "labels": digest.hexdigest()[:16]}
 
 
@@ -116,7 +117,7 @@ def require(workdir: str, config: ml_collections.ConfigDict, inputs: Mapping[str
   if not allow_changes:
     raise DataError(f"{workdir}: was trained up to step {step} with something else: {text}; choose another --workdir, "
                     "or go on from there with the new values by scripts/train.py --allow_changes")
-  log.warning("%s: goes on from step %d with other values: %s", workdir, step, text)
+  log.warning("%s: other values than those of its checkpoint of step %d: %s", workdir, step, text)
 
 
 def listed(changes: Sequence[tuple[str, Any, Any]], prefix: str = "") -> str:

@@ -76,7 +76,10 @@ class Saving:
     with contextlib.suppress(DataError):  # That a save failed has been said.
       self._saved.wait()
     folder, safe, lower = self._saved.folder, self._saved.last_step, "a lower --config.optimizer.learning_rate"
-    if safe is None:
+    if safe is None and bad_steps == step:
+      advice = ("not once was it finite, so look at --config.loss.weights and --config.model.dtype before you try "
+                f"{lower}")
+    elif safe is None:
       advice = f"nothing of this run is saved, start it again with {lower}"
     else:
       advice = f"the checkpoint of step {safe} is from before, go on from it with {lower} and --allow_changes"
