@@ -126,8 +126,6 @@ def header(path: str) -> tuple[int, tuple[int, int]]:
     log.info("%s: asks to be turned by %d degrees when it is shown; its pixels are read as stored, and boxes count in "
              "those", path, turned)
   capture.release()
-  if (count := len(_streams(path))) > 1:
-    log.warning("%s: holds %d videos, of which the first is read", path, count)
   return announced, size
 
 
@@ -230,7 +228,7 @@ def _open(path: str) -> cv2.VideoCapture:
 def _streams(path: str) -> list[str]:
   """What ffmpeg says of each video in a file, pictures that belong to it left out."""
   state = os.stat(path)
-  return [line for line in _told(path, state.st_size, state.st_mtime_ns) if "(attached pic)" not in line]
+  return _told(path, state.st_size, state.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -238,7 +236,11 @@ def _told(path: str, *_) -> list[str]:
   """ffmpeg's lines about the videos in a file; the further arguments tell files of one name apart."""
   done = subprocess.run([_ffmpeg(), "-hide_banner", "-i", _url(path)], stdin=subprocess.DEVNULL, capture_output=True,
                         check=False)
-  return re.findall(r"Stream #.*?: (Video: .*)", done.stderr.decode(errors="replace"))
+  found = re.findall(r"Stream #.*?: (Video: .*)", done.stderr.decode(errors="replace"))
+  found = [line for line in found if "(attached pic)" not in line]
+  if len(found) > 1:
+    log.warning("%s: holds %d videos, of which the first is read", path, len(found))
+  return found
 
 
 def _format_for_ffmpeg(path: str) -> str | None:

@@ -119,7 +119,9 @@ def open_media(media, expected: int | None = None) -> tuple[FrameSource, tuple[i
     return frames, (width, height)
   path = os.fspath(media)
   promised, size = videos.header(path)
-  frames = VideoFile(path, num_frames=expected if promised == expected else None)
+  if promised == expected:
+    return VideoFile(path, num_frames=expected), size
+  frames = VideoFile(path)
   if not any(isinstance(frame, np.ndarray) for frame in frames.readable()):
     raise DataError(f"{media}: no frame of the video can be decoded")
   return frames, size
