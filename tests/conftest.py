@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import logging
 import os
 import pathlib
 import signal
@@ -38,6 +39,15 @@ def forgotten_signals():
   """A test that stops a training by a signal leaves no sign of it for the next."""
   yield
   distributed.StopSignal._last = None
+
+
+@pytest.fixture
+def said(caplog, monkeypatch):
+  """A function that returns what `input_pipeline` has told the user so far, also after a script's start in this process
+  has led its messages elsewhere."""
+  monkeypatch.setattr(logging.getLogger("input_pipeline"), "propagate", True)
+  caplog.set_level(logging.INFO, logger="input_pipeline")
+  return lambda: "\n".join(record.getMessage() for record in caplog.records)
 
 
 @pytest.fixture(scope="session")

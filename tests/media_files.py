@@ -26,6 +26,11 @@ def counts(frames: np.ndarray) -> np.ndarray:
   return (7310 + frames.astype(np.uint16)).astype(np.uint16)
 
 
+def all_of(source) -> np.ndarray:
+  """All frames of a source, [T, H, W]."""
+  return np.stack(list(source))
+
+
 def encode(path: pathlib.Path, frames: np.ndarray, *options: str, rate: float = 30) -> pathlib.Path:
   """Writes uint8 or uint16 [T, H, W] as a video by ffmpeg; `options` name the codec, pixel format and so on."""
   height, width = frames.shape[1:]
