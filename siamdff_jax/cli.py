@@ -104,6 +104,8 @@ def run(main, commands=(), more=False):
 
   def ready(argv):
     plain_logs()
+    if hasattr(sys.stdout, "reconfigure"):  # Names of files may be no text.
+      sys.stdout.reconfigure(errors="backslashreplace")
     return guarded(argv)
 
   if note := machine_errors.forget_64_bits():  # Before a config file may import JAX.

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+import media_files
 import small
 from input_pipeline.errors import DataError
 from input_pipeline.simulator.dataset import write_dataset
@@ -41,6 +42,16 @@ def checkpoint(tmp_path_factory):
 def files(folder) -> dict[str, bytes]:
   """The result files of all trackers."""
   return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(pathlib.Path(folder).rglob("results/*"))}
+
+
+def test_names_that_are_no_text(tmp_path, capsys):
+  frames, boxes = media_files.recording(6)
+  folder = tmp_path / os.fsdecode(b"dr\xf6hne")
+  media_files.images(folder, frames, ".jpg")
+  np.savetxt(folder / "groundtruth.txt", boxes, delimiter=",")
+  evaluate.evaluate([], ["KCF"], "plain", str(tmp_path), str(tmp_path / "out"), clips=0, videos=1)
+  assert r"dr\udcf6hne" in (tmp_path / "out" / "report.html").read_text()
+  assert os.fsdecode(b"dr\xf6hne.mp4") in os.listdir(tmp_path / "out" / "KCF" / "videos")
 
 
 def test_trackers_are_run_scored_and_compared_and_not_run_again(data, checkpoint, tmp_path, capsys, monkeypatch):

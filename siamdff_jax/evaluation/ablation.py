@@ -177,7 +177,7 @@ def _write_table(workdir: str, trainings: Ordered[Variant], sets: Ordered[Data])
                  f"{tables.format_gains(compared, {v.name: v.of for v in trainings}, 'variant')}")
   first = [v for v in trainings if v.config.seed == trainings[0].config.seed]
   text = "\n\n".join([*parts, f"cost\n\n{_costs(first, workdir)}"])
-  results.write_atomically(os.path.join(workdir, TABLE_FILE), f"{text}\n".encode())
+  results.write_atomically(os.path.join(workdir, TABLE_FILE), f"{text}\n")
   return text
 
 

@@ -64,7 +64,7 @@ def assess(checkpoints: Ordered[str], baselines: Ordered[str], format: str, root
   text = "\n\n".join([f"{name}: {len(sequences)} sequences, protocol {of_one.protocol}\n\n"
                       f"{tables.format_gains(of_one, against, 'condition')}" for name, of_one in compared.items()]
                      + [of_one.missing for of_one in [*compared.values()][:1] if of_one.left_out])
-  results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n".encode())
+  results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n")
   _write_pictures(out, compared, sequences[0], ways)
   print(text)
   usable.finish()

@@ -101,7 +101,7 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
   weights = np.array([len(windows.iou) for windows in of_kept(next(iter(found.values()))[0][AS_RECORDED])])
   units = {name: pairing.of_seeds([evaluate.seed(source) for source in sources]) for name, sources in networks.items()}
   text = "\n\n".join(filter(None, [_format(scores, weights, units), missing_note(usable.left_out, usable.total)]))
-  results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n".encode())
+  results.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n")
   names = [sequence.name for sequence in of_kept(sequences)]
   listed = {name: [{condition: {s: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
                                 for s, iou, separation in zip(names, *of_one)}

@@ -47,7 +47,7 @@ def write(comparison: Comparison, out, data: str = "", clips: Mapping[str, Clip]
       "report.html": page.render(comparison, data, clips or {}),
   }
   for name, text in files.items():
-    write_atomically(os.path.join(out, name), text.encode())
+    write_atomically(os.path.join(out, name), text)
   pictures = charts.pictures(comparison)
   for name in (f"{chart}.png" for chart in charts.PICTURES):
     if name in pictures:

@@ -88,9 +88,13 @@ def write(path, result: Result, init=None, made_of: Mapping[str, str] | None = N
   write_atomically(path, json.dumps(content, allow_nan=False).encode() + b"\n")
 
 
-def write_atomically(path, content: bytes):
-  """Writes bytes to a file through a temporary one beside it, so that a killed run leaves no half file."""
+def write_atomically(path, content: bytes | str):
+  """Writes a file through a temporary one beside it, so that a killed run leaves no half file.
+
+  Text is in UTF-8; what is no text in it (a sequence's name may be any bytes) is written as Python shows it.
+  """
   path = os.fspath(path)
+  content = content.encode(errors="backslashreplace") if isinstance(content, str) else content
   try:
     with replacing(path) as temporary, open(temporary, "wb") as file:
       file.write(content)
