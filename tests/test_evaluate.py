@@ -19,7 +19,7 @@ import media_files
 import small
 from input_pipeline.errors import DataError
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.evaluation import evaluate
+from siamdff_jax.evaluation import calibration, compare, evaluate
 from siamdff_jax.evaluation.results import Result
 from siamdff_jax.tracking.reading import BrokenStreams
 from siamdff_jax.tracking.runner import Runner
@@ -237,3 +237,12 @@ def test_a_killed_evaluation_and_a_shared_one_give_the_same_files(checkpoint, tm
   assert [process.wait(600) for process in shared] == [0, 0]
   whole = files(tmp_path / "whole")
   assert len(whole) == 6 and whole == files(tmp_path / "killed") == files(tmp_path / "shared")
+
+
+@pytest.mark.parametrize("command", [
+    lambda out: calibration.calibrate("lite", "antiuav", "nowhere", out),
+    lambda out: compare.compare("antiuav", "nowhere", "antiuav", ["a=nowhere"], out)], ids=["calibrate", "compare"])
+def test_a_folder_that_cannot_be_written_is_found_first(command, tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(DataError, match="file/out: cannot be written"):
+    command(str(tmp_path / "file" / "out"))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from input_pipeline.errors import DataError
 from input_pipeline.sequences import Sequence
 from siamdff_jax import boxes
-from siamdff_jax.evaluation import windows
+from siamdff_jax.evaluation import results, windows
 from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.models.load import load_tracker
 from siamdff_jax.tracking.reading import canvas, on_canvas
@@ -168,6 +168,7 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   Raises:
     DataError: anything the user gave that does not work; and when everything is written, that sequences were left out.
   """
+  results.make_folder(out)
   usable, broken = Usable(format, root, only), {}
   tracker, variables = load_tracker(checkpoint)
   pairs = collect(with_settings(tracker, [f"tiles={windows.PLACES}"]), variables, usable.sequences, broken)
@@ -181,7 +182,6 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
            "with_target": int(pairs.visible.sum()),
            "expected_calibration_error": {name: round(error, 4) for name, (_, error) in tables.items()}}
   try:
-    os.makedirs(out, exist_ok=True)
     with open(os.path.join(out, "calibration.json"), "w") as file:
       json.dump(found, file, indent=2)
     chart = _chart({f"{name}, error {error:.3f}": table for name, (table, error) in tables.items()})

@@ -44,6 +44,7 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     if not name or not folder or os.path.realpath(folder) in map(os.path.realpath, of_one) or "/" in name:
       raise DataError(f"--results: {entry!r}, expected NAME=FOLDER, and another folder for another run of NAME")
     of_one.append(folder)
+  results.make_folder(out)
   usable = Usable(format, root, frames=False)
   sequences = usable.sequences
   trackers = {name: pairing.read(of_one, sequences, format, box_form, origin)

@@ -83,10 +83,7 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
   ways, usable = chosen(conditions), Usable(format, root, only)
   sequences = _with_later_targets(usable.sequences, root)
   networks, found, broken = evaluate.trainings(checkpoints), {}, {}
-  try:
-    os.makedirs(out, exist_ok=True)
-  except OSError as error:
-    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+  results.make_folder(out)
   for name, sources in networks.items():
     found[name] = []
     for source in sources:

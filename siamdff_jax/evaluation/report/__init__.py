@@ -10,12 +10,11 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from input_pipeline.errors import DataError
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.evaluation.report.clips import WORST, Clip, make_clips, worst_sequences
 from siamdff_jax.evaluation.report.tables import format_parts, format_summary, format_table, metrics, write_metrics
-from siamdff_jax.evaluation.results import write_atomically
+from siamdff_jax.evaluation.results import make_folder, write_atomically
 
 __all__ = ["WORST", "Clip", "format_parts", "format_summary", "format_table", "make_clips", "metrics",
            "worst_sequences", "write", "write_metrics"]
@@ -35,10 +34,7 @@ def write(comparison: Comparison, out, data: str = "", clips: Mapping[str, Clip]
   """
   from siamdff_jax.evaluation.report import charts, page  # Here: the chart library takes a second to import.
 
-  try:
-    os.makedirs(out, exist_ok=True)
-  except OSError as error:
-    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+  make_folder(out)
   files = {
       "scores.csv": tables.scores_csv(comparison),
       "sequences.csv": tables.sequences_csv(comparison),

@@ -8,6 +8,6 @@
 
 from siamdff_jax.evaluation.results.folders import read_folder
 from siamdff_jax.evaluation.results.reading import BOX_FORMS, read, read_made_of
-from siamdff_jax.evaluation.results.result import Result, write, write_atomically
+from siamdff_jax.evaluation.results.result import Result, make_folder, write, write_atomically
 
-__all__ = ["BOX_FORMS", "Result", "read", "read_folder", "read_made_of", "write", "write_atomically"]
+__all__ = ["BOX_FORMS", "Result", "make_folder", "read", "read_folder", "read_made_of", "write", "write_atomically"]

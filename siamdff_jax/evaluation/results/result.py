@@ -88,6 +88,20 @@ def write(path, result: Result, init=None, made_of: Mapping[str, str] | None = N
   write_atomically(path, json.dumps(content, allow_nan=False).encode() + b"\n")
 
 
+def make_folder(folder: str):
+  """Makes a folder to write to and tries it: what takes long to compute must not be lost to a mistake in its name.
+
+  Raises:
+    DataError: it cannot be made or written.
+  """
+  try:
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+      file.write(b"tried")
+  except OSError as error:
+    raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
 def write_atomically(path, content: bytes | str):
   """Writes a file through a temporary one beside it, so that a killed run leaves no half file.
 
