@@ -225,31 +225,37 @@ def _open(path: str) -> cv2.VideoCapture:
   return capture
 
 
-def _streams(path: str) -> list[str]:
-  """What ffmpeg says of each video in a file, pictures that belong to it left out."""
+class _Kind(NamedTuple):
+  """What ffmpeg says of the video that is read from a file, in a line, and whether its first frame is interlaced."""
+
+  line: str
+  interlaced: bool
+
+
+def _kind(path: str) -> _Kind:
   state = os.stat(path)
   return _told(path, state.st_size, state.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
-def _told(path: str, *_) -> list[str]:
-  """ffmpeg's lines about the videos in a file; the further arguments tell files of one name apart."""
-  done = subprocess.run([_ffmpeg(), "-hide_banner", "-i", _url(path)], stdin=subprocess.DEVNULL, capture_output=True,
-                        check=False)
-  found = re.findall(r"Stream #.*?: (Video: .*)", done.stderr.decode(errors="replace"))
-  found = [line for line in found if "(attached pic)" not in line]
-  if len(found) > 1:
-    log.warning("%s: holds %d videos, of which the first is read", path, len(found))
-  return found
+def _told(path: str, *_) -> _Kind:
+  """See `_kind`; the further arguments tell files of one name apart."""
+  # Not from the header: that a stream is interlaced stands there in some formats only.
+  done = subprocess.run([_ffmpeg(), "-hide_banner", "-i", _url(path), "-map", "0:v:0", "-frames:v", "1", "-vf",
+                         "showinfo", "-f", "null", "-"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+  header, _, decoded = done.stderr.decode(errors="replace").partition("Stream mapping:")
+  lines = [line for line in re.findall(r"Stream #.*?: (Video: .*)", header) if "(attached pic)" not in line]
+  if len(lines) > 1:
+    log.warning("%s: holds %d videos, of which the first is read", path, len(lines))
+  return _Kind(lines[0] if lines else "", bool(re.search(r"showinfo.*\bi:[TB]\b", decoded)))
 
 
 def _format_for_ffmpeg(path: str) -> str | None:
   """The pixel format by which ffmpeg has to decode a video; None where OpenCV does."""
-  line = next(iter(_streams(path)), "")
+  line, interlaced = _kind(path)
   depths = [_depths()[name] for name in re.findall(r"\b[a-z][a-z0-9]+\b", line) if name in _depths()]
   if max(depths, default=8) > 8:
     return "gray16le"
-  interlaced = re.search(r"\b(top|bottom) (coded )?first\b", line)
   return "gray" if interlaced or line.startswith("Video: av1") else None
 
 

@@ -212,7 +212,8 @@ def test_a_few_far_pixels_do_not_stretch_the_map(tmp_path, caplog, said):
 
 @pytest.mark.parametrize("name, options", [
     ("a.mp4", ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-flags", "+ildct+ilme", "-x264-params", "tff=1")),
-    ("a.mkv", ("-c:v", "mpeg2video", "-flags", "+ildct+ilme")), ("a.mkv", ("-c:v", "ffv1", "-vf", "setfield=tff"))])
+    ("a.mkv", ("-c:v", "mpeg2video", "-flags", "+ildct+ilme")), ("a.avi", ("-c:v", "mpeg4", "-flags", "+ildct+ilme")),
+    ("a.mkv", ("-c:v", "ffv1", "-vf", "setfield=tff"))])
 def test_interlaced_videos(name, options, tmp_path):
   """OpenCV 5.0 would give what is in memory."""
   path = media_files.encode(tmp_path / name, FRAMES, *options)
