@@ -123,6 +123,7 @@ def test_a_holder_file_that_is_no_json_locks_nobody_out(quick, tmp_path):
   (tmp_path / "training.holder.json").write_text("{")
   with WorkdirLock(str(tmp_path)) as held:
     held.require()
+    assert json.loads((tmp_path / "training.holder.json").read_text())["process"] == os.getpid()
 
 
 def test_who_was_silent_for_too_long_and_lost_the_lock_writes_no_more(quick, elsewhere, tmp_path):

@@ -165,14 +165,6 @@ def is_uniform(pixels: np.ndarray) -> bool:
   return bool((row == row[0]).all() and (pixels == row[0]).all())
 
 
-def checked_frames(stream: Stream, shape: tuple[int, int]) -> Iterator[np.ndarray]:
-  """The stream's frames; raises DataError at one that cannot be read, has another shape, or is announced only."""
-  for frame in _announced(stream, shape):
-    if isinstance(frame, DataError):
-      raise frame
-    yield frame
-
-
 def frames_to_track(stream: Stream, shape: tuple[int, int], notes: Notes,
                     reset: bool = False) -> Iterator[tuple[np.ndarray | None, bool]]:
   """Yields every announced frame, None in the place of one that cannot be read, and whether it shows anything.
