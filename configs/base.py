@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.names import did_you_mean
 
 
@@ -87,6 +87,6 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def require_variant(variant: str, known):
-  """Raises a DataError for a variant (configs/NAME.py:VARIANT) that a config does not have."""
+  """Raises a UserError for a variant (configs/NAME.py:VARIANT) that a config does not have."""
   if variant not in known:
-    raise DataError(f"no such variant, expected one of {', '.join(known)}{did_you_mean(variant, known)}")
+    raise UserError(f"no such variant, expected one of {', '.join(known)}{did_you_mean(variant, known)}")

@@ -1,6 +1,6 @@
 """A sequence as another camera might have shown it: other polarity, gain, sharpness, noise, resolution (our choice).
 
-For measuring how robust a tracker is (`siamdff_jax.evaluation.robustness`); what a training sees of such things is
+For measuring how robust a tracker is (`siamdff_jax.experiments.robustness`); what a training sees of such things is
 `siamdff_jax.feeding.augment`. What becomes of a frame depends on the frame and its number alone.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ChangedFrames
 from input_pipeline.sequences import Sequence
 
@@ -126,9 +126,9 @@ def chosen(names: Names[str]) -> dict[str, Condition]:
   """As recorded and the named conditions, or all of them where none is named, in the order of `CONDITIONS`.
 
   Raises:
-    DataError: an unknown name.
+    UserError: an unknown name.
   """
   unknown = [name for name in names if name not in CONDITIONS]
   if unknown:
-    raise DataError(f"--conditions: {unknown[0]!r}, expected some of {', '.join(CONDITIONS)}")
+    raise UserError(f"--conditions: {unknown[0]!r}, expected some of {', '.join(CONDITIONS)}")
   return {name: CONDITIONS[name] for name in CONDITIONS if name in (AS_RECORDED, *(names or CONDITIONS))}

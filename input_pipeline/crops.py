@@ -1,29 +1,11 @@
-"""Crop geometry: the one definition shared by training, the host and (in `siamdff_jax.tracking.crops`) the device.
+"""Crops on the host; `siamdff_jax.tracking.crops` makes the same ones on the device, `geometry` says which windows.
 
-Coordinates are continuous: pixel i covers [i, i+1), so a box xywh has its centre at x + w/2. A crop is a square window
-(centre x, y, side length in frame pixels) that is resampled bilinearly to `out_side` pixels; what lies outside the
-frame has the frame's mean grey level. With p = (w+h)/2 the template window has the side sqrt((w+p)(h+p)), the search
-window that times search_side/template_side (SiamFC's convention).
+A crop is a square window that is resampled bilinearly to `out_side` pixels; what lies outside of the frame has the
+frame's mean grey level.
 """
 
 import cv2
 import numpy as np
-
-
-def template_window(boxes, xp=np):
-  """xywh [..., 4] -> template windows [..., 3] (centre x, centre y, side) in frame pixels; `xp`: the array module."""
-  boxes = xp.asarray(boxes)
-  w, h = boxes[..., 2], boxes[..., 3]
-  p = (w + h) / 2
-  return xp.stack([boxes[..., 0] + w / 2, boxes[..., 1] + h / 2, xp.sqrt((w + p) * (h + p))], -1)
-
-
-def to_crop(boxes, window, out_side: int, xp=np):
-  """Boxes xywh in the frame -> box_ltrb in crop coordinates, both [..., 4]; window [..., 3]; `xp`: the array module."""
-  boxes, window = xp.asarray(boxes), xp.asarray(window)
-  scale = (out_side / window[..., 2])[..., None]
-  lt = (boxes[..., :2] - window[..., :2]) * scale + out_side / 2
-  return xp.concatenate([lt, lt + boxes[..., 2:] * scale], -1)
 
 
 def crop(frame: np.ndarray, window: np.ndarray, out_side: int, mean: float | None = None) -> np.ndarray:

@@ -6,7 +6,7 @@ The geometry is that of `input_pipeline.crops`.
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sampling import PairSampler
 
 
@@ -32,7 +32,7 @@ def fetcher(sampler: PairSampler):
   def read_all(rows):
     try:
       data, shapes, origins, means = zip(*map(read, rows))
-    except DataError as error:
+    except UserError as error:
       raise ValueError(str(error)) from error  # `pipeline.batches` finds the file again.
     return list(data), np.array(shapes, np.int32), np.array(origins, np.float32), np.array(means, np.float32)
 

@@ -1,8 +1,10 @@
-"""The one error that data problems raise."""
+"""The one error of users' mistakes."""
 
 
-class DataError(ValueError):
-  """A problem with a user's data: one sentence that names the file and what was expected.
+class UserError(Exception):
+  """Something that the user can mend, in data, config, flags or on the disk: one sentence that names it and what was
+  expected.
 
-  Scripts print it without a traceback and end with a non-zero exit code.
+  Commands print it without a traceback and end with a non-zero exit code. Everything else that is raised is a mistake
+  of the project's.
   """

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from input_pipeline import tiff, videos
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.grey import ToGrey8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
@@ -57,12 +57,12 @@ class FrameSource(Protocol):
     """The number of frames."""
 
   def __getitem__(self, t: int) -> np.ndarray:
-    """Frame `t` as uint8 [H, W]; raises DataError when it cannot be decoded. Safe to call from several threads."""
+    """Frame `t` as uint8 [H, W]; raises UserError when it cannot be decoded. Safe to call from several threads."""
 
   def __iter__(self) -> Iterator[np.ndarray]:
     """All frames in order; the fast way to read a video. Errors as `__getitem__`."""
 
-  def readable(self) -> Iterator[np.ndarray | DataError]:
+  def readable(self) -> Iterator[np.ndarray | UserError]:
     """For every frame in order itself or, where it cannot be decoded, the error that it gives."""
 
   def times(self) -> np.ndarray | None:
@@ -81,11 +81,11 @@ class FrameSource(Protocol):
 class _WholeFrames:
   """The defaults of sources that hold whole frames."""
 
-  def readable(self) -> Iterator[np.ndarray | DataError]:
+  def readable(self) -> Iterator[np.ndarray | UserError]:
     for t in range(len(self)):
       try:
         yield self[t]
-      except DataError as error:
+      except UserError as error:
         yield error
 
   def times(self) -> np.ndarray | None:
@@ -106,13 +106,13 @@ class ImageFiles(_WholeFrames):
   """Frames from image files, in the order given; every page of a TIFF file is a frame."""
 
   def __init__(self, paths):
-    """Raises DataError for files of several kinds: they would be taken for more frames than there are."""
+    """Raises UserError for files of several kinds: they would be taken for more frames than there are."""
     self.paths = tuple(os.fspath(path) for path in paths)
     where = self.paths[0] if len(self.paths) == 1 else os.path.dirname(self.paths[0]) if self.paths else ""
     kinds = collections.Counter(_kind(path) for path in self.paths)
     if len(kinds) > 1:
       counts = " and ".join(f"{count} {kind} files" for kind, count in sorted(kinds.items()))
-      raise DataError(f"{where}: holds {counts}, expected frames of one kind; move the others elsewhere")
+      raise UserError(f"{where}: holds {counts}, expected frames of one kind; move the others elsewhere")
     # (number in `paths`, the page of a TIFF file) of every frame.
     self._places = [(i, page) for i, path in enumerate(self.paths) for page in _pages(path)]
     self._pages = collections.Counter(i for i, page in self._places if page)
@@ -137,34 +137,34 @@ class ImageFiles(_WholeFrames):
   def _read(self, t) -> np.ndarray:
     path = self.paths[self._places[t][0]]
     if os.path.exists(path) and not os.path.isfile(path):  # Nobody may ever write into a pipe.
-      raise DataError(f"{path}: is no file, expected an image")
+      raise UserError(f"{path}: is no file, expected an image")
     try:
       data = np.fromfile(path, np.uint8)
     except OSError as error:
-      raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+      raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not data.size or (_is_jpeg(data) and not _has_end(data)):
-      raise DataError(_unreadable(path, data.size))
+      raise UserError(_unreadable(path, data.size))
     return data
 
   def _decode(self, t) -> np.ndarray:
     number, page = self._places[t]
     path = self.paths[number]
     if page == _LOST:
-      raise DataError(f"{path}: not a readable image (truncated or corrupt TIFF file, {self._pages[number] - 1} pages "
+      raise UserError(f"{path}: not a readable image (truncated or corrupt TIFF file, {self._pages[number] - 1} pages "
                       "of it can be read)")
     if page and self._pages[number] > 1:  # Only this page is read.
       found, images = cv2.imreadmulti(os.fsencode(path), page.number, 1, flags=cv2.IMREAD_UNCHANGED)
       if not found:
-        raise DataError(f"{path}: its page {page.number + 1} is not a readable image (truncated or corrupt)")
+        raise UserError(f"{path}: its page {page.number + 1} is not a readable image (truncated or corrupt)")
       return page.as_stored(images[0])
     data = self._read(t)
     # Of a JPEG the luma that the file stores, not computed back from its colours.
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if _is_jpeg(data) else cv2.IMREAD_UNCHANGED
     image = cv2.imdecode(data, flags)
     if image is None:
-      raise DataError(_unreadable(path, data.size))
+      raise UserError(_unreadable(path, data.size))
     if b"acTL" in data[:64].tobytes():  # The chunk by which a PNG file is animated comes before its pixels.
-      raise DataError(f"{path}: an animated PNG file, of which only the first image would be read; expected an image "
+      raise UserError(f"{path}: an animated PNG file, of which only the first image would be read; expected an image "
                       "file for each frame, or a video")
     if not self._looked:
       self._looked = True
@@ -173,7 +173,7 @@ class ImageFiles(_WholeFrames):
 
   def _decodable(self) -> Iterator[np.ndarray]:
     for t in range(len(self)):
-      with contextlib.suppress(DataError):
+      with contextlib.suppress(UserError):
         yield self._decode(t)
 
   def _look(self, data, page):
@@ -227,7 +227,7 @@ class VideoFile(_WholeFrames):
   """Frames from a video file. Going forward is cheap; going back starts the decoder again from the first frame.
 
   Its length is the number of frames that it announces, or that it holds where these are more. A frame that is damaged
-  or beyond a file's end keeps its place and raises DataError when it is read.
+  or beyond a file's end keeps its place and raises UserError when it is read.
   """
 
   def __init__(self, path, num_frames: int | None = None):
@@ -238,7 +238,7 @@ class VideoFile(_WholeFrames):
     self._convert = ToGrey8(self.path, lambda: videos.decoded(self.path))
     self._found: videos.Scan | None = None
     if not os.path.isfile(self.path):
-      raise DataError(f"{self.path}: no such video file")
+      raise UserError(f"{self.path}: no such video file")
     self._length = self._scanned().announced if num_frames is None else num_frames
 
   def __len__(self):
@@ -249,13 +249,13 @@ class VideoFile(_WholeFrames):
       raise IndexError(t)
     with self._lock:
       frame = self._read(self._decoder, t)
-    if isinstance(frame, DataError):
+    if isinstance(frame, UserError):
       raise frame
     return frame
 
   def __iter__(self):
     for frame in self.readable():
-      if isinstance(frame, DataError):
+      if isinstance(frame, UserError):
         raise frame
       yield frame
 
@@ -276,7 +276,7 @@ class VideoFile(_WholeFrames):
     self._found = self._found or videos.scan(self.path)
     return self._found
 
-  def _read(self, decoder: videos.Decoder, t: int) -> np.ndarray | DataError:
+  def _read(self, decoder: videos.Decoder, t: int) -> np.ndarray | UserError:
     if self._found is None:  # As long as every frame can be decoded nobody needs to know which cannot.
       image = decoder.read(t, patience=0)
       if image is not None:
@@ -285,15 +285,15 @@ class VideoFile(_WholeFrames):
     number = int(np.searchsorted(place, t))
     image = decoder.read(number) if number < len(place) and place[number] == t else None
     if t in self._found.resized:
-      return DataError(f"{self.path}: frame {t} of the video has another size than the first")
+      return UserError(f"{self.path}: frame {t} of the video has another size than the first")
     if image is not None:
       return self._convert(image, t)
     counts = f"{self._found.announced} announced, {len(place)} decoded"
     if number < len(place):
-      return DataError(f"{self.path}: frame {t} of the video cannot be decoded ({counts})")
+      return UserError(f"{self.path}: frame {t} of the video cannot be decoded ({counts})")
     last = int(place[-1]) + 1 if len(place) else 0
     unknown = ", some perhaps missing before" if self._found.damage and len(place) == last else ""
-    return DataError(f"{self.path}: the video ends after {last} frames, {len(self)} were expected ({counts}{unknown})")
+    return UserError(f"{self.path}: the video ends after {last} frames, {len(self)} were expected ({counts}{unknown})")
 
 
 class ArrayFrames(_WholeFrames):
@@ -330,7 +330,7 @@ class ChangedFrames(_WholeFrames):
 
   def readable(self):
     for t, frame in enumerate(self._frames.readable()):
-      yield frame if isinstance(frame, DataError) else self._change(frame, t)
+      yield frame if isinstance(frame, UserError) else self._change(frame, t)
 
   def times(self):
     return self._frames.times()

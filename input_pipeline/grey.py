@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +60,12 @@ class ToGrey8:
     """Frame `t` as decoded, [H, W], [H, W, 1], [H, W, 3] (BGR) or [H, W, 4], of any type of numbers.
 
     Raises:
-      DataError: the frame's type is not that of the frames before: they would not be comparable.
+      UserError: the frame's type is not that of the frames before: they would not be comparable.
     """
     image = self._one_channel(image)
     self._kind = self._kind or image.dtype
     if image.dtype != self._kind:
-      raise DataError(f"{self._where}: frame {t} has pixels of type {image.dtype}, others of {self._kind}; expected "
+      raise UserError(f"{self._where}: frame {t} has pixels of type {image.dtype}, others of {self._kind}; expected "
                       "one type in a sequence")
     if image.dtype == np.uint8:
       return image

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from input_pipeline.crops import crop, to_crop
+from input_pipeline.crops import crop
+from input_pipeline.geometry import to_crop
 from input_pipeline.sampling import PairSampler
 
 
@@ -22,7 +23,7 @@ def labels(plan: dict, template_side: int, search_side: int, xp=np) -> dict:
   """
   present = plan["present"].astype(xp.float32)
   scale = template_side / plan["template_window"][:, 2:]
-  box = to_crop(plan["search_box"], plan["search_window"], search_side, xp)
+  box = to_crop(plan["search_box"], plan["search_window"], search_side)
   return {"template_wh": (plan["template_box"][:, 2:] * scale).astype(xp.float32),
           "search_box_ltrb": (box * present[:, None]).astype(xp.float32), "present": present}
 
@@ -71,7 +72,7 @@ def batches(sampler: PairSampler, config: ml_collections.ConfigDict, *, template
     Batches of `example`s, equal to it within one grey level.
 
   Raises:
-    DataError: a frame that cannot be read.
+    UserError: a frame that cannot be read.
   """
   if batch_size % num_hosts:
     raise ValueError(f"batch size {batch_size} cannot be shared equally by {num_hosts} hosts")

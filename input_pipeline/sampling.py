@@ -11,8 +11,8 @@ from collections.abc import Sequence as Seq
 import ml_collections
 import numpy as np
 
-from input_pipeline.crops import template_window
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
+from input_pipeline.geometry import template_window
 from input_pipeline.random_bits import uniforms
 from input_pipeline.sequences import Sequence
 
@@ -92,7 +92,7 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
   search = tables.visible[pick("search", *(n.astype(xp.int32) for n in near))]
   styled = lambda rows: _styled(tables.boxes[rows], signed, config, xp)
   template_box, search_box = _jittered(styled(template), signed, config, xp), styled(search)
-  template_window_ = template_window(template_box, xp)
+  template_window_ = template_window(template_box)
   template_factor = xp.exp(signed("template_scale") * np.float32(np.log1p(config.template_scale)))
 
   present = u["negative"] >= np.float32(config.negative)
@@ -102,7 +102,7 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
   first_absent, end_absent = tables.absent_start[sequence], tables.absent_start[sequence + 1]
   absent_chosen = (end_absent > first_absent) & (u["absent"] < 0.5)
   absent = tables.absent[xp.minimum(pick("absent_frame", first_absent, end_absent), len(tables.absent) - 1)]
-  own = template_window(tables.anchors[absent], xp)
+  own = template_window(tables.anchors[absent])
   windows.append(xp.concatenate([own[:, :2], own[:, 2:] * np.float32(ratio)], -1))
   everywhere = xp.zeros_like(sequence)
   other_sequence = pick("other_sequence", everywhere, everywhere + (len(tables.start) - 1))
@@ -163,7 +163,7 @@ def _jittered(boxes, signed, config, xp):
 
 def _around(boxes, signed, config, ratio, xp):
   """The search window of a positive pair, a little off as a tracker's is. The target's centre stays inside it."""
-  window = template_window(boxes, xp)
+  window = template_window(boxes)
   side = window[:, 2] * np.float32(ratio) * xp.exp(signed("scale") * np.float32(np.log1p(config.scale)))
   # `shift` is in target sizes, so that it means the same motion for every search factor.
   reach = xp.minimum(np.float32(config.shift) * xp.sqrt(boxes[:, 2] * boxes[:, 3]), np.float32(0.45) * side)
@@ -172,7 +172,7 @@ def _around(boxes, signed, config, ratio, xp):
 
 def _beside(boxes, u, config, ratio, xp):
   """A window of at most the nominal size just beside the target: near it, but without any of it."""
-  window = template_window(boxes, xp)
+  window = template_window(boxes)
   side = window[:, 2] * np.float32(ratio) * xp.exp(-u["scale"] * np.float32(np.log1p(config.scale)))
   factor = np.float32(_NEAREST) + np.float32(_FARTHEST - _NEAREST) * u["distance"]
   reach = (side + xp.maximum(boxes[:, 2], boxes[:, 3])) / 2 * factor
@@ -184,7 +184,7 @@ def _beside(boxes, u, config, ratio, xp):
 
 def _on_lookalike(boxes, u, signed, config, ratio, xp):
   """A window of at most the nominal size with a look-alike up to `_OFF` of its sizes beside the middle."""
-  window = template_window(boxes, xp)
+  window = template_window(boxes)
   side = window[:, 2] * np.float32(ratio) * xp.exp(-u["scale"] * np.float32(np.log1p(config.scale)))
   reach = np.float32(_OFF) * xp.sqrt(boxes[:, 2] * boxes[:, 3])
   return xp.stack([window[:, 0] + signed("x") * reach, window[:, 1] + signed("y") * reach, side], -1)
@@ -222,7 +222,7 @@ class Pair:
   Attributes:
     template: (sequence index, frame index); the target is visible there.
     search: (sequence index, frame index).
-    template_window, search_window: float32 (centre x, centre y, side) in frame pixels, see `crops`.
+    template_window, search_window: float32 (centre x, centre y, side) in frame pixels, see `geometry`.
     template_box, search_box: float32 xywh in frame pixels; the search box is all zero in a negative pair.
     present: whether the search window holds the target.
   """
@@ -255,15 +255,15 @@ class PairSampler:
     """`config`: `config.data.pairs`, see configs/base.py. `names`: what to call the sources in errors.
 
     Raises:
-      DataError: no sources, weights that do not fit, or a source without a visible target.
+      UserError: no sources, weights that do not fit, or a source without a visible target.
     """
     if not sources or len(weights) != len(sources) or min(weights) < 0 or sum(weights) <= 0:
-      raise DataError(f"{len(sources)} data sources with the weights {list(weights)}: expected one weight >= 0 each")
+      raise UserError(f"{len(sources)} data sources with the weights {list(weights)}: expected one weight >= 0 each")
     names = names or [f"data source {i}" for i in range(len(sources))]
     kept = [[sequence for sequence in source if sequence.visible.any()] for source in sources]
     for name, source in zip(names, kept):
       if not source:
-        raise DataError(f"{name} has no sequence with a visible target")
+        raise UserError(f"{name} has no sequence with a visible target")
     self.sequences = [sequence for source in kept for sequence in source]
     self.ratio = search_side / template_side
     self._config = config

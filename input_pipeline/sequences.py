@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import FrameSource
 
 
@@ -60,30 +60,30 @@ def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, f
     lookalikes: [M, 5], see `Sequence`.
 
   Raises:
-    DataError: box and frame (or flag, or label) counts that differ, infinite or negative sizes, an empty annotation,
+    UserError: box and frame (or flag, or label) counts that differ, infinite or negative sizes, an empty annotation,
       look-alikes in frames that are not there.
   """
   boxes = np.array(boxes, np.float64).reshape(-1, 4)
   if not len(boxes):
-    raise DataError(f"{where}: no boxes in it, expected one per frame")
+    raise UserError(f"{where}: no boxes in it, expected one per frame")
   if frames is not None and len(frames) != len(boxes):
-    raise DataError(f"{where}: {len(boxes)} boxes for {len(frames)} frames, expected one box per frame")
+    raise UserError(f"{where}: {len(boxes)} boxes for {len(frames)} frames, expected one box per frame")
   missing = np.isnan(boxes).all(axis=1)
   boxes[missing] = 0
   bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
   if bad.any():
     t = int(np.argmax(bad))
-    raise DataError(f"{where}: frame {t} has the box {boxes[t].tolist()}, expected finite x,y,w,h with w,h >= 0")
+    raise UserError(f"{where}: frame {t} has the box {boxes[t].tolist()}, expected finite x,y,w,h with w,h >= 0")
   positive = (boxes[:, 2:] > 0).all(axis=1)
   if visible is None:
     flags = positive
   else:
     flags = np.asarray(visible).astype(bool).reshape(-1)
     if len(flags) != len(boxes):
-      raise DataError(f"{where}: {len(flags)} visibility flags for {len(boxes)} boxes, expected as many")
+      raise UserError(f"{where}: {len(flags)} visibility flags for {len(boxes)} boxes, expected as many")
   for key, values in (frame_labels or {}).items():
     if len(values) != len(boxes):
-      raise DataError(f"{where}: {len(values)} labels {key} for {len(boxes)} boxes, expected as many")
+      raise UserError(f"{where}: {len(values)} labels {key} for {len(boxes)} boxes, expected as many")
   mended = {
       "visible frame with a zero box, taken as absent": int((flags & ~positive).sum()),
       "absent frame with a real box, box dropped": int((~flags & positive).sum()),
@@ -92,7 +92,7 @@ def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, f
   right = (lookalikes[:, 0] >= 0) & (lookalikes[:, 0] < len(boxes)) & (lookalikes[:, 0] % 1 == 0)
   right &= np.isfinite(lookalikes).all(axis=1) & (lookalikes[:, 3:] > 0).all(axis=1)
   if not right.all():
-    raise DataError(f"{where}: a look-alike {lookalikes[np.argmin(right)].tolist()}, expected frame,x,y,w,h with a "
+    raise UserError(f"{where}: a look-alike {lookalikes[np.argmin(right)].tolist()}, expected frame,x,y,w,h with a "
                     f"frame from 0 to {len(boxes) - 1} and w,h > 0")
   seen = flags & positive
   boxes = np.where(seen[:, None], boxes, 0).astype(np.float32)

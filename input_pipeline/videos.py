@@ -19,7 +19,7 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Scan(NamedTuple):
 
 
 def open_capture(path: str) -> Capture:
-  """A decoder at the first frame; raises DataError for a file that is no video."""
+  """A decoder at the first frame; raises UserError for a file that is no video."""
   capture = _open(path)
   pixel_format = _format_for_ffmpeg(path)
   if pixel_format is None:
@@ -220,7 +220,7 @@ def _open(path: str) -> cv2.VideoCapture:
   # As bytes: a name that is no text in UTF-8 would crash OpenCV.
   capture = cv2.VideoCapture(os.fsencode(path))
   if not capture.isOpened():
-    raise DataError(f"{path}: not a readable video")
+    raise UserError(f"{path}: not a readable video")
   capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
   return capture
 
@@ -272,7 +272,7 @@ def _ffmpeg() -> str:
   try:
     return imageio_ffmpeg.get_ffmpeg_exe()
   except RuntimeError as error:
-    raise DataError(f"ffmpeg is needed to read this video and was not found ({error})") from error
+    raise UserError(f"ffmpeg is needed to read this video and was not found ({error})") from error
 
 
 def _url(path: str) -> bytes:

@@ -30,7 +30,7 @@ flags.mark_flags_as_required(["config", "workdir", "data"])
 def main(_):
   import jax
 
-  from siamdff_jax.evaluation.ablation import ablate
+  from siamdff_jax.experiments.ablation import ablate
 
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", os.path.join(_WORKDIR.value, "compiled"))

@@ -26,7 +26,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import cli
 
 _R50 = pathlib.Path(__file__).resolve().parent.parent / "configs" / "siamdff_r50.py"
@@ -62,7 +62,7 @@ def _config_flag():
 
 def _case():
   """--config, distilled from --teacher."""
-  from siamdff_jax.benchmarks import cases
+  from benchmarks import cases
 
   name, _ = cases.load(config_flags.get_config_filename(_config_flag()))
   if not _TEACHER.value:
@@ -73,38 +73,38 @@ def _case():
 
 
 def _distillations():
-  from siamdff_jax.benchmarks import cases
+  from benchmarks import cases
 
   return cases.distillations(_CASES.value, config_flags.get_override_values(_config_flag()))
 
 
 def _accelerator():
-  from siamdff_jax.benchmarks import accelerator
+  from benchmarks import accelerator
 
   return accelerator.tables(_distillations(), _batches((32, 64, 128, 256)), _REPEATS.value)
 
 
 def _step():
-  from siamdff_jax.benchmarks import step
+  from benchmarks import step
 
   yield "", step.rows([_case()], _batches((32, 64, 128, 256)), _REPEATS.value)
 
 
 def _loop():
-  from siamdff_jax.benchmarks import loop
+  from benchmarks import loop
 
   for batch in _batches([_CONFIG.value.train.batch_size]):
     yield "", loop.rows([_case()], batch, _REPEATS.value)
 
 
 def _memory():
-  from siamdff_jax.benchmarks import memory
+  from benchmarks import memory
 
   yield "GiB on one device", memory.rows([_case()], _batches([_CONFIG.value.train.batch_size]))
 
 
 def _scaling():
-  from siamdff_jax.benchmarks import cases, scaling, weak_scaling
+  from benchmarks import cases, scaling, weak_scaling
 
   yield f"On paper, at {scaling.MFU:.0%} MFU, nothing overlapped", scaling.rows(_distillations(), _batches([32]))
   _, config = cases.load(_VIRTUAL_CONFIG.value)
@@ -114,29 +114,29 @@ def _scaling():
 
 
 def _input():
-  from siamdff_jax.benchmarks import input as feeding
+  from benchmarks import input as feeding
 
   yield "", feeding.rows(_CONFIG.value, _REPEATS.value)
 
 
 def _saving():
-  from siamdff_jax.benchmarks import saving
+  from benchmarks import saving
 
   if _WORKDIR.value and not os.path.isdir(_WORKDIR.value):
-    raise DataError(f"--workdir={_WORKDIR.value}: no such folder, expected one on the disk that is to be measured")
+    raise UserError(f"--workdir={_WORKDIR.value}: no such folder, expected one on the disk that is to be measured")
   with tempfile.TemporaryDirectory(dir=_WORKDIR.value or None) as workdir:
     yield "", saving.rows(_CONFIG.value, workdir, _REPEATS.value)
 
 
 def _scoring():
-  from siamdff_jax.benchmarks import scoring
+  from benchmarks import scoring
 
   with tempfile.TemporaryDirectory() as folder:
     yield "", scoring.rows(folder, _REPEATS.value)
 
 
 def _tracking():
-  from siamdff_jax.benchmarks import tracking
+  from benchmarks import tracking
 
   networks = [_case()] if _config_flag().present else _distillations()
   streams = cli.whole_numbers(_STREAMS)
@@ -145,18 +145,18 @@ def _tracking():
 
 
 def _pytorch():
-  from siamdff_jax.benchmarks import pytorch
+  from benchmarks import pytorch
 
   for batch in _batches([0]):
     yield "", pytorch.rows(_CONFIG.value, batch or None, _REPEATS.value)
 
 
 def _convolutions():
-  from siamdff_jax.benchmarks import convolutions
+  from benchmarks import convolutions
 
   names = [name for name in convolutions.SHAPES if not _SHAPES.value or any(part in name for part in _SHAPES.value)]
   if not names:
-    raise DataError(f"--shapes={','.join(_SHAPES.value)}: expected parts of {'; '.join(convolutions.SHAPES)}")
+    raise UserError(f"--shapes={','.join(_SHAPES.value)}: expected parts of {'; '.join(convolutions.SHAPES)}")
   for batch in _batches([1]):
     yield "", convolutions.rows(batch, _REPEATS.value, names)
   if not _SHAPES.value:
@@ -167,7 +167,7 @@ def _convolutions():
 
 
 def _depthwise():
-  from siamdff_jax.benchmarks import depthwise
+  from benchmarks import depthwise
 
   yield "", depthwise.rows(_REPEATS.value)
 
@@ -178,7 +178,7 @@ _COMMANDS = {"accelerator": _accelerator, "step": _step, "loop": _loop, "memory"
 
 
 def main(command):
-  from siamdff_jax.benchmarks.report import Report
+  from benchmarks.report import Report
   from siamdff_jax.config_check.experiment import check
 
   check(_CONFIG.value)

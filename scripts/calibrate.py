@@ -23,7 +23,7 @@ _ONLY = flags.DEFINE_string("only", "", "Only sequences whose name contains this
 
 
 def main(_):
-  from siamdff_jax.evaluation import calibration
+  from siamdff_jax.experiments import calibration
 
   calibration.calibrate(_CHECKPOINT.value, _FORMAT.value, _ROOT.value, _OUT.value, only=_ONLY.value)
 

@@ -16,8 +16,8 @@ from absl import flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from input_pipeline import datasets
-from siamdff_jax import cli
-from siamdff_jax.evaluation import compare, results
+from siamdff_jax import cli, results
+from siamdff_jax.evaluation import compare
 from siamdff_jax.evaluation.protocols import PROTOCOLS
 
 _FORMAT = flags.DEFINE_enum("format", None, list(datasets.FORMATS), "The labels' format.", required=True)

@@ -14,7 +14,7 @@ here is checked by it first. Exits with 1 when the outputs differ by more than t
 from absl import flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import cli
 
 _FORMATS = ("safetensors", "stablehlo", "savedmodel", "tflite", "onnx")
@@ -36,10 +36,10 @@ def main(_):
   from siamdff_jax.export import formats
 
   if any("=" not in note for note in _NOTE.value):
-    raise DataError(f"--note: expected KEY=TEXT, found {_NOTE.value}")
+    raise UserError(f"--note: expected KEY=TEXT, found {_NOTE.value}")
   notes = dict(note.split("=", 1) for note in _NOTE.value)
   if len(notes) < len(_NOTE.value):
-    raise DataError(f"--note: one KEY twice in {_NOTE.value}")
+    raise UserError(f"--note: one KEY twice in {_NOTE.value}")
   differences, tolerance = formats.export(_CHECKPOINT.value, _FORMAT.value, _OUT.value, _DTYPE.value, notes,
                                           _TRACKER.value)
   for name, difference in differences.items():

@@ -21,7 +21,7 @@ _STREAMS = flags.DEFINE_integer("streams", 8, "Sequences tracked in lockstep.", 
 
 
 def main(_):
-  from siamdff_jax.evaluation import robustness
+  from siamdff_jax.experiments import robustness
   from siamdff_jax.tracking.runner import one_device_per_core
 
   one_device_per_core()

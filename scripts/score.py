@@ -17,8 +17,8 @@ from absl import flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from input_pipeline import datasets
-from siamdff_jax import cli
-from siamdff_jax.evaluation import comparison, protocols, report, results
+from siamdff_jax import cli, results
+from siamdff_jax.evaluation import comparison, protocols, report
 
 _PROTOCOL = flags.DEFINE_enum("protocol", None, list(protocols.PROTOCOLS), "Whose rules to score by.", required=True)
 _FORMAT = flags.DEFINE_enum("format", None, list(datasets.FORMATS), "The labels' format.", required=True)

@@ -18,7 +18,7 @@ import re
 from absl import flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.simulator.dataset import write_beside, write_dataset
 from siamdff_jax import cli
 
@@ -42,7 +42,7 @@ _BESIDE = flags.DEFINE_string("beside", None, "FORMAT:ROOT of a data set to put 
 def _sizes(texts):
   for text in texts:
     if not re.fullmatch(r"[1-9]\d{1,4}x[1-9]\d{1,4}", text):
-      raise DataError(f"--sizes: {text!r} is no size, expected for example 640x512")
+      raise UserError(f"--sizes: {text!r} is no size, expected for example 640x512")
   return [tuple(int(part) for part in text.split("x")) for text in texts]
 
 
@@ -52,7 +52,7 @@ def _data_set(flag):
     return None
   format, colon, root = flag.value.partition(":")
   if not (format and colon and root):
-    raise DataError(f"--{flag.name}: {flag.value!r}, expected FORMAT:ROOT, for example antiuav:data/val")
+    raise UserError(f"--{flag.name}: {flag.value!r}, expected FORMAT:ROOT, for example antiuav:data/val")
   return format, root
 
 

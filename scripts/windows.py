@@ -25,7 +25,7 @@ _FRAMES = flags.DEFINE_integer("frames", 5, "Of each sequence.", lower_bound=1)
 
 
 def main(_):
-  from siamdff_jax.evaluation import windows
+  from siamdff_jax.experiments import windows
 
   windows.assess(_OF.checkpoint.value, _OF.format.value, _OF.root.value, _OF.out.value, conditions=_CONDITIONS.value,
                  settings=_OF.tracker.value, only=_OF.only.value, frames=_FRAMES.value)

@@ -12,7 +12,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import flag_parsing, machine_errors
 
 flags.disclaim_key_flags()  # They are those of the script that asks for them, whose --help shows them.
@@ -47,13 +47,13 @@ def define_trackers() -> types.SimpleNamespace:
 
 
 def whole_numbers(flag: flags.FlagHolder) -> list[int]:
-  """The numbers of a list flag, ascending; raises a DataError for what is none of at least 1."""
+  """The numbers of a list flag, ascending; raises a UserError for what is none of at least 1."""
   try:
     found = sorted(int(value) for value in flag.value or ())
   except ValueError:
     found = [0]
   if any(number < 1 for number in found):
-    raise DataError(f"--{flag.name}={','.join(map(str, flag.value))}: expected whole numbers of at least 1, separated "
+    raise UserError(f"--{flag.name}={','.join(map(str, flag.value))}: expected whole numbers of at least 1, separated "
                     "by commas")
   return found
 
@@ -63,7 +63,7 @@ def join_processes():
   values = flags.FLAGS.flag_values_dict()
   given = [values[name] for name in ("coordinator", "num_processes", "process_id")]
   if values["distributed"] or any(value is not None for value in given):
-    from siamdff_jax.training import distributed
+    from siamdff_jax.parallel import distributed
 
     distributed.start(*given)
 
@@ -74,7 +74,7 @@ def run(main, commands=(), more=False):
   With `commands`, the script's first argument must be one of these names, and `main` is called with it instead of argv.
   With `more`, arguments that belong to no flag are allowed and left to `main`.
 
-  A `DataError` (a user's data, checkpoint or arguments at fault) and what the machine refuses (`machine_errors`) become
+  A `UserError` (a user's data, checkpoint or arguments at fault) and what the machine refuses (`machine_errors`) become
   one sentence on stderr and exit code 1. Where nobody reads the output any more (`... | head`), the end is quiet.
   Anything else is our mistake and keeps its traceback.
   """
@@ -94,12 +94,12 @@ def run(main, commands=(), more=False):
   def guarded(argv):
     rest = argv[1 + bool(commands):]
     if rest and not more:
-      raise DataError(f"unexpected argument {rest[0]!r}; options are written --name=value (see --help)")
+      raise UserError(f"unexpected argument {rest[0]!r}; options are written --name=value (see --help)")
     if not commands:
       return main(argv)
     if len(argv) < 2 or argv[1] not in commands:
       given = f"{argv[1]!r} is not a command" if len(argv) > 1 else "no command given"
-      raise DataError(f"{given}, expected one of {', '.join(commands)} (see --help)")
+      raise UserError(f"{given}, expected one of {', '.join(commands)} (see --help)")
     return main(argv[1])
 
   def ready(argv):
@@ -140,7 +140,7 @@ def _with_errors(function, argv):
   except Exception as error:
     if isinstance(error, BrokenPipeError) and _unread():
       sys.exit(128 + signal.SIGPIPE)
-    text = error if isinstance(error, DataError) else machine_errors.sentence(error)
+    text = error if isinstance(error, UserError) else machine_errors.sentence(error)
     if text is None:
       raise
     print(_over_progress(f"error: {text}"), file=sys.stderr)

@@ -11,9 +11,9 @@ import traceback
 import ml_collections
 
 import configs
-from input_pipeline.errors import DataError
-from siamdff_jax.config_check.rules import literal
+from input_pipeline.errors import UserError
 from siamdff_jax.names import nearest
+from siamdff_jax.rules import literal
 
 _OURS = pathlib.Path(configs.__file__).parent
 _MODULE = "config_file"
@@ -26,7 +26,7 @@ def load(path: str) -> ml_collections.ConfigDict:
     path: FILE.py, or FILE.py:VARIANT, what its `get_config` gets.
 
   Raises:
-    DataError: no such file or variant, or a file at fault; the sentence begins with the path and names the line.
+    UserError: no such file or variant, or a file at fault; the sentence begins with the path and names the line.
   """
   file, colon, variant = path.partition(":")
   get_config = _get_config(file)
@@ -35,16 +35,16 @@ def load(path: str) -> ml_collections.ConfigDict:
     inspect.signature(get_config).bind(*variants)
   except TypeError as error:
     if colon:
-      raise DataError(f"{path}: this config has no variants, expected {file} alone") from error
-    raise DataError(f"{path}: this config needs a variant, expected {file}:VARIANT") from error
+      raise UserError(f"{path}: this config has no variants, expected {file} alone") from error
+    raise UserError(f"{path}: this config needs a variant, expected {file}:VARIANT") from error
   try:
     config = get_config(*variants)
-  except DataError as error:
-    raise DataError(f"{path}: {error}") from error
+  except UserError as error:
+    raise UserError(f"{path}: {error}") from error
   except Exception as error:
     raise _at_fault(path, file, error) from error
   if not isinstance(config, ml_collections.ConfigDict):
-    raise DataError(f"{path}: its get_config() returns {'nothing' if config is None else type(config).__name__}, "
+    raise UserError(f"{path}: its get_config() returns {'nothing' if config is None else type(config).__name__}, "
                     "expected a ConfigDict")
   return config
 
@@ -63,7 +63,7 @@ def _get_config(file: str):
   """The function `get_config` of a file."""
   if not os.path.isfile(file):
     what = "a folder" if os.path.isdir(file) else "no such config"
-    raise DataError(f"{file}: {what}, expected a file of your own or one of {', '.join(_ours().values())}"
+    raise UserError(f"{file}: {what}, expected a file of your own or one of {', '.join(_ours().values())}"
                     f"{_nearest(file)}")
   loader = importlib.machinery.SourceFileLoader(_MODULE, file)
   module = importlib.util.module_from_spec(importlib.util.spec_from_loader(_MODULE, loader))
@@ -73,19 +73,19 @@ def _get_config(file: str):
   except Exception as error:
     raise _at_fault(file, file, error) from error
   if not callable(getattr(module, "get_config", None)):
-    raise DataError(f"{file}: has no function get_config, expected one that returns the config")
+    raise UserError(f"{file}: has no function get_config, expected one that returns the config")
   return module.get_config
 
 
-def _at_fault(path: str, file: str, error: Exception) -> DataError:
+def _at_fault(path: str, file: str, error: Exception) -> UserError:
   """The sentence about a file that Python cannot run: the line of it that does not work, and why."""
   if isinstance(error, SyntaxError) and error.filename and os.path.abspath(error.filename) == os.path.abspath(file):
-    return DataError(f"{path}: line {error.lineno}: {error.msg}")
+    return UserError(f"{path}: line {error.lineno}: {error.msg}")
   lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
            if os.path.abspath(frame.filename) == os.path.abspath(file)]
   where = f" line {lines[-1]}:" if lines else ""
   reason = next(iter(str(literal(str(error))).splitlines()), "")  # A KeyError quotes its message.
-  return DataError(f"{path}:{where} {type(error).__name__}: {reason}")
+  return UserError(f"{path}:{where} {type(error).__name__}: {reason}")
 
 
 def _nearest(file: str) -> str:

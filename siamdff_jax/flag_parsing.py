@@ -15,10 +15,10 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import config_files
-from siamdff_jax.config_check.rules import is_group, literal, place_of
 from siamdff_jax.names import did_you_mean, nearest
+from siamdff_jax.rules import is_group, literal, place_of
 
 flags.disclaim_key_flags()
 
@@ -35,8 +35,8 @@ class _ConfigParser(flags.ArgumentParser):
   def parse(self, path: str) -> ml_collections.ConfigDict:
     try:
       config = config_files.load(path)
-    except DataError as error:
-      raise DataError(f"--{self.name}={error}") from error
+    except UserError as error:
+      raise UserError(f"--{self.name}={error}") from error
     for argument in self.arguments:
       if found := re.match(rf"--?(no)?{self.name}\.([^=]+)", argument):
         _require_key(self.name, found[2], config)
@@ -73,7 +73,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     The program's name and the arguments that belong to no flag.
 
   Raises:
-    DataError: anything that is wrong with a flag, in one sentence.
+    UserError: anything that is wrong with a flag, in one sentence.
   """
   try:
     arguments = values.read_flags_from_files(list(argv[1:]), force_gnu=False)
@@ -93,9 +93,9 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
   for name in values:
     value = values[name].value
     if isinstance(value, float) and not math.isfinite(value) and "." not in name:  # A config's own: `config_check`.
-      raise DataError(f"--{name}={value}: expected a finite number")
+      raise UserError(f"--{name}={value}: expected a finite number")
     if value == "" and any(_MISSING in validator.message for validator in values[name].validators):
-      raise DataError(f"--{name} is empty, expected a value (see --help)")
+      raise UserError(f"--{name} is empty, expected a value (see --help)")
   return rest
 
 
@@ -104,11 +104,11 @@ def _config_flags(values) -> list[flags.Flag]:
 
 
 def _require_key(flag: str, key: str, config: ml_collections.ConfigDict):
-  """Raises a DataError if a config has no such key; a group's are "train.steps", "loss.weights['class']"."""
+  """Raises a UserError if a config has no such key; a group's are "train.steps", "loss.weights['class']"."""
   try:
     names = config_path.split(key)
   except ValueError as error:
-    raise DataError(f"--{flag}.{key}: not the name of a value, expected one like --{flag}.train.steps") from error
+    raise UserError(f"--{flag}.{key}: not the name of a value, expected one like --{flag}.train.steps") from error
   place, node = flag, config
   for name in names:
     if isinstance(node, list | tuple) and isinstance(name, int) and -len(node) <= name < len(node):
@@ -116,9 +116,9 @@ def _require_key(flag: str, key: str, config: ml_collections.ConfigDict):
     elif is_group(node) and name in node:
       place, node = place_of(place, name), node[name]
     elif is_group(node):
-      raise DataError(f"--{flag}.{key}: {place} has no {name}{_nearest_key(place, str(name), node, (flag, config))}")
+      raise UserError(f"--{flag}.{key}: {place} has no {name}{_nearest_key(place, str(name), node, (flag, config))}")
     else:
-      raise DataError(f"--{flag}.{key}: {place} is a value, no group, expected --{place}=VALUE")
+      raise UserError(f"--{flag}.{key}: {place} is a value, no group, expected --{place}=VALUE")
 
 
 def _nearest_key(place: str, name: str, group, whole: tuple) -> str:
@@ -143,7 +143,7 @@ def _collect(group, place: str, found: dict):
 
 
 def _require_once(arguments: Sequence[str], values):
-  """Raises a DataError for a flag that is there twice and whose values do not add up: absl takes the last silently."""
+  """Raises a UserError for a flag that is there twice and whose values do not add up: absl takes the last silently."""
   given, rest = collections.defaultdict(list), iter(arguments)
   for argument in rest:
     if argument == "--":
@@ -161,30 +161,30 @@ def _require_once(arguments: Sequence[str], values):
   for name, found in given.items():
     if len(found) > 1:
       several = ", its values separated by commas" if isinstance(values[name].parser, flags.ListParser) else ""
-      raise DataError(f"--{name} is given {len(found)} times ({', '.join(found)}), expected once{several}")
+      raise UserError(f"--{name} is given {len(found)} times ({', '.join(found)}), expected once{several}")
 
 
-def _sentence(error: Exception, values) -> DataError:
+def _sentence(error: Exception, values) -> UserError:
   """What absl, or a parser of ours, has to say."""
-  if isinstance(error, DataError):
+  if isinstance(error, UserError):
     return error
-  if isinstance(error.__context__, DataError):  # Which absl has put into an error of its own.
+  if isinstance(error.__context__, UserError):  # Which absl has put into an error of its own.
     return error.__context__
   if isinstance(error, flags.UnrecognizedFlagError):
-    return DataError(_unknown(error.flagname, values))
+    return UserError(_unknown(error.flagname, values))
   text = str(error)
   if required := re.findall(rf"Flag --(\S+) {_MISSING}", text):
     names = " and ".join(f"--{name}" for name in required)
-    return DataError(f"{names} {'is' if len(required) == 1 else 'are'} required (see --help)")
+    return UserError(f"{names} {'is' if len(required) == 1 else 'are'} required (see --help)")
   if found := re.match(r"Found (\S+) in argv before", text):
-    return DataError(f"{found[1]}: comes before its config, expected behind it")
+    return UserError(f"{found[1]}: comes before its config, expected behind it")
   if found := re.match(r"Flag (\S+) is provided after (\S+)", text):
-    return DataError(f"{found[1]}: replaces what {found[2]} before it has set, expected it first")
+    return UserError(f"{found[1]}: replaces what {found[2]} before it has set, expected it first")
   if (found := re.match(r"flag --([^=]+)=(.*?): (.*)", text, re.DOTALL)) and found[1] in values:
-    return DataError(f"--{found[1]}={found[2]}: {_expected(values[found[1]], found[2], values) or found[3]}")
+    return UserError(f"--{found[1]}={found[2]}: {_expected(values[found[1]], found[2], values) or found[3]}")
   if found := re.match(r"Missing value for flag (\S+)", text):
-    return DataError(f"{found[1]}: has no value, expected {found[1]}=VALUE")
-  return DataError(" ".join(text.removeprefix("ERROR:: ").split()))
+    return UserError(f"{found[1]}: has no value, expected {found[1]}=VALUE")
+  return UserError(" ".join(text.removeprefix("ERROR:: ").split()))
 
 
 def _unknown(name: str, values) -> str:

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from input_pipeline.errors import DataError
-from siamdff_jax import boxes, targets
+from input_pipeline.errors import UserError
+from input_pipeline.geometry import area, intersection, iou
+from siamdff_jax import targets
 
 KINDS = {"class_kind": ("focal", "balanced_bce"), "box_kind": ("giou", "giou+nwd"),
          "quality_kind": ("centerness", "iou")}
@@ -69,11 +70,11 @@ def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.Con
     {"loss/class", "loss/box", "loss/quality", "loss/presence"} weighted scalars and "iou", the mean IoU of positives.
 
   Raises:
-    DataError: an unknown kind.
+    UserError: an unknown kind.
   """
   for option, known in KINDS.items():
     if config[option] not in known:
-      raise DataError(f"loss.{option} is {config[option]!r}, expected one of {known}")
+      raise UserError(f"loss.{option} is {config[option]!r}, expected one of {known}")
   present = batch["present"].astype(jnp.float32)
   labels = targets.assign(batch["search_box_ltrb"], present, out["class_logit"].shape[1], search_side)
   positive = labels["positive"]
@@ -81,10 +82,10 @@ def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.Con
 
   predicted = targets.boxes_from_ltrb(out["ltrb"], search_side)  # [B, n, n, 4]
   truth = jnp.broadcast_to(batch["search_box_ltrb"][:, None, None], predicted.shape)
-  overlap = boxes.iou(predicted, truth)
-  box_cells = 1 - boxes.giou(predicted, truth)
+  overlap = iou(predicted, truth)
+  box_cells = 1 - giou(predicted, truth)
   if config.box_kind == "giou+nwd":
-    box_cells += 0.5 * (1 - boxes.nwd(predicted, truth, config.nwd_constant))
+    box_cells += 0.5 * (1 - nwd(predicted, truth, config.nwd_constant))
 
   quality_label = labels["centerness"] if config.quality_kind == "centerness" else jax.lax.stop_gradient(overlap)
   quality_cells = optax.sigmoid_binary_cross_entropy(out["quality_logit"], quality_label)
@@ -97,3 +98,27 @@ def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.Con
       "loss/presence": weights["presence"] * optax.sigmoid_binary_cross_entropy(out["presence_logit"], present).mean(),
       "iou": over_positives(overlap),
   }
+
+
+def giou(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Generalised IoU (Rezatofighi et al. 2019) of `ltrb` boxes, in -1..1."""
+  both = intersection(a, b)
+  union = area(a) + area(b) - both
+  hull = jnp.prod(jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2]), -1)
+  return both / jnp.maximum(union, 1e-9) - (hull - union) / jnp.maximum(hull, 1e-9)
+
+
+def nwd(a: jax.Array, b: jax.Array, constant: float) -> jax.Array:
+  """Normalised Gaussian Wasserstein distance (Wang et al. 2021) of `ltrb` boxes, in 0..1; 1 for equal boxes.
+
+  Each box is a Gaussian with its centre as mean and half its sides as deviations. Smooth also where tiny boxes do not
+  overlap.
+
+  Args:
+    a, b: [..., 4].
+    constant: the scale in pixels, about the mean size of the targets in the crop.
+  """
+  centre = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+  size = ((a[..., 2:] - a[..., :2]) - (b[..., 2:] - b[..., :2])) / 2
+  squared = (centre**2).sum(-1) + (size**2).sum(-1)
+  return jnp.exp(-jnp.sqrt(squared + 1e-9) / constant)

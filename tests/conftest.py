@@ -16,7 +16,7 @@ import jax
 import pytest
 from absl import flags
 
-from siamdff_jax.training import distributed
+from siamdff_jax.parallel import distributed
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -5,7 +5,7 @@ import numpy as np
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import from_labels
 from siamdff_jax.evaluation import comparison
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.results import Result
 
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror="alert('2')">{{ 7 * 7 }} & 'quotes' \\ "more\""""
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from configs import base
 from siamdff_jax import distillation
+from siamdff_jax.checkpoints import store as checkpoints
 from siamdff_jax.models.build import build
-from siamdff_jax.training import checkpoints
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state, network_inputs
 

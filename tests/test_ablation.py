@@ -15,9 +15,11 @@ from conftest import ROOT
 import small
 from configs import ablation as shipped
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.evaluation import ablation, protocols, results
+from siamdff_jax import results
+from siamdff_jax.evaluation import protocols
+from siamdff_jax.experiments import ablation
 from siamdff_jax.tracking.runner import Runner
 from siamdff_jax.training import loop
 
@@ -146,7 +148,7 @@ def test_another_config_is_refused(done, config, data):
   workdir, _ = done
   other = config.copy_and_resolve_references()
   other.experiment.train.steps = 3
-  with pytest.raises(DataError, match=r"baseline/seed_0/config.json: .* started with train.steps 2, now it is 3"):
+  with pytest.raises(UserError, match=r"baseline/seed_0/config.json: .* started with train.steps 2, now it is 3"):
     ablation.ablate(other, str(workdir), [f"made=antiuav410:{data}"])
 
 
@@ -163,7 +165,7 @@ def test_a_stopped_training_ends_the_command(config, data, tmp_path, monkeypatch
     (["a=antiuav410:{}", "a=antiuav410:{}"], "two data sets are called a"), (["a=antiuav410:none"], "none"),
 ])
 def test_data_that_cannot_be_used_is_refused_before_any_training(config, data, tmp_path, entries, message):
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     ablation.ablate(config, str(tmp_path), [entry.format(data) for entry in entries])
   assert not list(tmp_path.iterdir())
 

@@ -5,7 +5,7 @@ import pytest
 
 from input_pipeline.sequences import from_labels
 from siamdff_jax.evaluation import analysis, comparison
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.results import Result
 
 NAN = [np.nan] * 4
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
 from siamdff_jax.tracking.runner import Stream
@@ -69,7 +69,7 @@ def test_resets():
 
 def test_errors():
   frames, boxes = sequence(0, 5)
-  with pytest.raises(DataError, match="s: the box"):
+  with pytest.raises(UserError, match="s: the box"):
     list(BaselineRunner("KCF").run([Stream("s", ArrayFrames(frames), np.array([500, 5, 10, 10.0]))]))
   with pytest.raises(ValueError, match="needs the truth"):
     list(BaselineRunner("KCF", reset=True).run([Stream("s", ArrayFrames(frames), boxes[0])]))

@@ -11,7 +11,7 @@ from dataset_files import BOXES, LAYOUTS, ROWS, write_images, write_numbered, wr
 from input_pipeline import datasets
 from input_pipeline.datasets import lasot, uav123
 from input_pipeline.datasets.formats import FORMATS
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 
 def names(sequences):
@@ -78,7 +78,7 @@ def test_got10k_test_split_has_no_truth(tmp_path):
   write_text(folder / "groundtruth.txt", "11.0000,13.0000,8.0000,6.0000\n")
   write_text(tmp_path / "test" / "list.txt", "GOT-10k_Test_000001\n")
   for frames in (True, False):
-    with pytest.raises(DataError, match="only the first frame has a box.*test split.*not public"):
+    with pytest.raises(UserError, match="only the first frame has a box.*test split.*not public"):
       datasets.load("got10k", tmp_path, frames=frames)
 
 
@@ -96,7 +96,7 @@ def test_got10k_without_its_label_files_and_with_wrong_ones(tmp_path):
       ("meta_info.ini", "[METAINFO]\nresolution: (65, 48)\n", "labels are for frames of 65x48 pixels.*has 64x48"),
   ):
     write_text(tmp_path / "s" / name, content)
-    with pytest.raises(DataError, match=problem):
+    with pytest.raises(UserError, match=problem):
       datasets.load("got10k", tmp_path)
     assert datasets.check("got10k", tmp_path).num_errors == 1
     (tmp_path / "s" / name).unlink()
@@ -146,16 +146,16 @@ def test_lasot_broken(tmp_path, name, content, problem):
   file.unlink()
   if content is not None:
     write_text(file, content)
-  with pytest.raises(DataError, match=problem):
+  with pytest.raises(UserError, match=problem):
     datasets.load("lasot", tmp_path)
 
 
 def test_lists_name_what_is_there(tmp_path):
   write_text(LAYOUTS["lasot"](tmp_path / "lasot") / "testing_set.txt", "bear-2\nbear-4\n")
-  with pytest.raises(DataError, match="testing_set.txt: bear-4 is listed, but neither"):
+  with pytest.raises(UserError, match="testing_set.txt: bear-4 is listed, but neither"):
     datasets.load("lasot", tmp_path / "lasot" / "testing_set.txt")
   write_text(LAYOUTS["got10k"](tmp_path / "got") / "val" / "list.txt", "GOT-10k_Val_000001\nGOT-10k_Val_000009\n")
-  with pytest.raises(DataError, match="list.txt: GOT-10k_Val_000009 is listed, but there is no such folder"):
+  with pytest.raises(UserError, match="list.txt: GOT-10k_Val_000009 is listed, but there is no such folder"):
     datasets.load("got10k", tmp_path / "got")
 
 
@@ -165,7 +165,7 @@ def test_lasot_images_beyond_the_labels_are_left_out_where_that_is_known(tmp_pat
   write_images(tmp_path / "airplane" / "airplane-1" / "img", names="{:08d}.jpg", count=2, start=5)
   assert len(by_name("lasot", tmp_path)["airplane-1"].frames) == 4
   write_images(tmp_path / "bear" / "bear-2" / "img", names="{:08d}.jpg", count=2, start=5)
-  with pytest.raises(DataError, match="4 boxes for 6 frames"):
+  with pytest.raises(UserError, match="4 boxes for 6 frames"):
     datasets.load("lasot", tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_otb_ranges_and_several_targets(roots):
 def test_otb_range_without_its_images(tmp_path):
   write_images(tmp_path / "David" / "img", names="{:04d}.jpg")
   write_text(tmp_path / "David" / "groundtruth_rect.txt", ROWS * 2)
-  with pytest.raises(DataError, match="img: no image has a number from 300 to 770"):
+  with pytest.raises(UserError, match="img: no image has a number from 300 to 770"):
     datasets.load("otb", tmp_path)
 
 
@@ -215,10 +215,10 @@ def test_uav123_frames_and_labels(roots):
 
 def test_uav123_without_frames_or_with_too_few(tmp_path):
   write_text(tmp_path / "anno" / "UAV123" / "uav1_3.txt", "11,13,8,6\n" * 997)
-  with pytest.raises(DataError, match=r"uav1_3.txt: no frames, expected image files in .*data_seq/UAV123/uav1"):
+  with pytest.raises(UserError, match=r"uav1_3.txt: no frames, expected image files in .*data_seq/UAV123/uav1"):
     datasets.load("uav123", tmp_path)
   write_numbered(tmp_path / "data_seq" / "UAV123" / "uav1", 2473, 2475, digits=6)
-  with pytest.raises(DataError, match="997 boxes for 3 frames"):
+  with pytest.raises(UserError, match="997 boxes for 3 frames"):
     datasets.load("uav123", tmp_path)
 
 
@@ -266,7 +266,7 @@ def test_attribute_names_are_unique(format):
 def test_wrong_number_of_attribute_flags(tmp_path, format, att):
   root = LAYOUTS[format](tmp_path)
   write_text(tmp_path / att, "0,1,0")
-  with pytest.raises(DataError, match=f"{att}: expected .* flags .* in the order {FORMATS[format].ATTRIBUTES[0]},"):
+  with pytest.raises(UserError, match=f"{att}: expected .* flags .* in the order {FORMATS[format].ATTRIBUTES[0]},"):
     datasets.load(format, root, frames=False)
 
 
@@ -275,7 +275,7 @@ def test_only_opens_what_is_asked_for(tmp_path, format):
   root = LAYOUTS[format](tmp_path)
   *others, wanted = names(datasets.load(format, root, frames=False))
   assert names(datasets.load(format, root, only=[wanted])) == [wanted]
-  with pytest.raises(DataError, match=r"no sequence x, y among the \d+ found there"):
+  with pytest.raises(UserError, match=r"no sequence x, y among the \d+ found there"):
     datasets.load(format, root, only=["y", wanted, "x"])
   assert datasets.load(format, root, only=others, frames=False) or not others
 
@@ -292,9 +292,9 @@ def test_broken_links_are_named(tmp_path, format):
   folder = root / "anno" / "UAV123" if format == "uav123" else root
   (folder / "zz.txt").symlink_to(tmp_path / "gone")
   for load in (datasets.load, datasets.check):
-    with pytest.raises(DataError, match=r"zz.txt: a link to .*gone, which does not exist"):
+    with pytest.raises(UserError, match=r"zz.txt: a link to .*gone, which does not exist"):
       load(format, root)
-  with pytest.raises(DataError, match=r"zz.txt: a link to .*gone, which does not exist"):
+  with pytest.raises(UserError, match=r"zz.txt: a link to .*gone, which does not exist"):
     datasets.load(format, folder / "zz.txt")
 
 
@@ -334,7 +334,7 @@ def test_fuzz_got10k_files(tmp_path, content, name):
   write_text(folder / name, content)
   try:
     sequence, = datasets.load("got10k", tmp_path, frames=False)
-  except DataError as error:
+  except UserError as error:
     assert str(folder) in str(error) and "\n" not in str(error)
     return
   assert np.isfinite(sequence.boxes).all()

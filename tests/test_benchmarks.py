@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 
 import small
-from configs import base
-from input_pipeline.errors import DataError
-from siamdff_jax.benchmarks import (
+from benchmarks import (
   accelerator,
   cases,
   convolutions,
@@ -28,6 +26,8 @@ from siamdff_jax.benchmarks import (
   tracking,
   weak_scaling,
 )
+from configs import base
+from input_pipeline.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHIP = scaling.Machine("4 x H100", "NVIDIA H100 80GB HBM3", chips=4, chips_per_host=2, memory=2**33, bandwidth=1e9,
@@ -141,11 +141,11 @@ def test_overrides_reach_student_and_teacher():
   (case,) = cases.distillations(["r18"], {"model.features": 48})
   assert case.config.model.features == case.teacher_config.model.features == 48
   assert case.config.distiller.kind == "contextual"
-  with pytest.raises(DataError, match="config.model.backbone.blocks"):
+  with pytest.raises(UserError, match="config.model.backbone.blocks"):
     cases.distillations(["lite"], {"model.backbone.blocks": (1, 1, 1, 1)})
-  with pytest.raises(DataError, match="r34"):
+  with pytest.raises(UserError, match="r34"):
     cases.distillations(["r34"], {})
-  with pytest.raises(DataError, match="no such config"):
+  with pytest.raises(UserError, match="no such config"):
     cases.load("configs/nothing.py")
 
 

@@ -9,12 +9,12 @@ from scipy.optimize import minimize
 from spots import SIDE, Spots, scene
 
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
-from siamdff_jax.config_check import tracker as rules
-from siamdff_jax.evaluation import calibration
-from siamdff_jax.evaluation.calibration import AS_TRAINED, Calibration, Pairs
+from siamdff_jax.experiments import calibration
+from siamdff_jax.experiments.calibration import AS_TRAINED, Calibration, Pairs
+from siamdff_jax.tracking import setting_rules as rules
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker, default_config
 
@@ -55,7 +55,7 @@ def test_what_separates_stays_finite():
 
 
 def test_both_kinds_of_windows_are_needed():
-  with pytest.raises(DataError, match="3 windows with and 0 without the target"):
+  with pytest.raises(UserError, match="3 windows with and 0 without the target"):
     calibration.fit(Pairs(np.zeros(3), np.zeros(3), np.ones(3, bool)))
 
 
@@ -92,7 +92,7 @@ def test_windows_with_and_without_the_target():
 
 
 def test_an_absent_first_frame_is_refused():
-  with pytest.raises(DataError, match="late: the target is absent in the first frame"):
+  with pytest.raises(UserError, match="late: the target is absent in the first frame"):
     calibration.collect(Tracker(Spots(), {"tiles": 8}), {}, [sequence([[], [(60, 60)]], "late")])
 
 
@@ -114,7 +114,7 @@ class CutOff(ArrayFrames):
 
   def __iter__(self):
     yield from list(super().__iter__())[:2]
-    raise DataError("cut/2.png: not a readable image")
+    raise UserError("cut/2.png: not a readable image")
 
 
 def test_frames_that_cannot_be_read_leave_their_sequence_out(tmp_path, monkeypatch, caplog, capsys):
@@ -122,11 +122,11 @@ def test_frames_that_cannot_be_read_leave_their_sequence_out(tmp_path, monkeypat
   cut = Sequence("cut", CutOff(scene([[(60, 60)]] * 4)), good.boxes, good.visible, ())
   tracker = Tracker(Spots(), {"tiles": 8})
   whole = calibration.collect(tracker, {}, [good])
-  with pytest.raises(DataError, match="cut/2.png"):
+  with pytest.raises(UserError, match="cut/2.png"):
     calibration.collect(tracker, {}, [cut, good])
-  monkeypatch.setattr(datasets, "load_readable", lambda *_, **__: ([cut, good], {"late": DataError("late: no labels")}))
+  monkeypatch.setattr(datasets, "load_readable", lambda *_, **__: ([cut, good], {"late": UserError("late: no labels")}))
   monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots()), {}))
-  with pytest.raises(DataError, match="2 of 3 sequences were left out, the scores are of the other 1: cut, late are"):
+  with pytest.raises(UserError, match="2 of 3 sequences were left out, the scores are of the other 1: cut, late are"):
     calibration.calibrate("c", "antiuav", "r", str(tmp_path))
   written = json.loads((tmp_path / "calibration.json").read_text())
   assert written["windows"] == len(whole.logit) and sorted(written["left_out"]) == ["cut", "late"]
@@ -156,12 +156,12 @@ def test_settings():
     ("size.window_share=1", "below 1"), ("search_side=100", r"search_side=100: expected 8 n \+ 7"),
     ("template_update=0.7", "=0.7: expected a finite number from 0 to 0.5")])
 def test_settings_that_cannot_be(setting, message):
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     with_settings(Tracker(Spots()), [setting])
 
 
 def test_a_setting_is_given_once():
-  with pytest.raises(DataError, match="tiles is given twice, as 8 and 4"):
+  with pytest.raises(UserError, match="tiles is given twice, as 8 and 4"):
     with_settings(Tracker(Spots()), ["tiles=8", "growth=1.5", "tiles=4"])
 
 
@@ -170,7 +170,7 @@ def test_a_setting_is_given_once():
     ({"motion": {"rate": float("nan")}, "growht": 2.0}, "tracker.motion.rate=nan: .*tracker.growht: .*'growth'"),
     ({"size": 3}, "tracker.size=3: expected a group")])
 def test_trackers_refuse_settings_that_make_no_sense(config, message):
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     Tracker(Spots(), config)
 
 

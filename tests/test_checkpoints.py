@@ -22,8 +22,9 @@ from conftest import ROOT
 from jax.sharding import NamedSharding, PartitionSpec
 
 import small
-from input_pipeline.errors import DataError
-from siamdff_jax.training import checkpoints, checksums
+from input_pipeline.errors import UserError
+from siamdff_jax.checkpoints import checksums
+from siamdff_jax.checkpoints import store as checkpoints
 from siamdff_jax.training.state import TrainState
 
 # Pytest keeps what Orbax logs about a failure, and so the reads that it abandons, beyond the time that we are quiet.
@@ -175,7 +176,7 @@ def test_all_of_several_damaged_changes_nothing(tmp_path):
   folder = write(tmp_path, (1, 2))
   truncate(folder / "1")
   truncate(folder / "2")
-  with pytest.raises(DataError, match="all of its checkpoints are damaged") as error:
+  with pytest.raises(UserError, match="all of its checkpoints are damaged") as error:
     restore(tmp_path)
   assert str(folder / "2") in str(error.value) and "\n" not in str(error.value)
   assert names(folder) == {"1", "2"}
@@ -185,7 +186,7 @@ def test_a_config_that_does_not_fit_never_falls_back(tmp_path):
   folder = write(tmp_path, (1,))
   with checkpoints.Checkpoints(str(tmp_path)) as saved:
     saved.save(state(2, size=30), small.config(), GOOD)
-  with pytest.raises(DataError, match=r"does not fit the config: .*\(30, 30\) in the checkpoint and \(200, 200\)"):
+  with pytest.raises(UserError, match=r"does not fit the config: .*\(30, 30\) in the checkpoint and \(200, 200\)"):
     restore(tmp_path)
   assert names(folder) == {"1", "2"}
 
@@ -198,7 +199,7 @@ def test_damaged_weights_are_one_sentence_for_inference(tmp_path):
   file = folder / "1" / "checksums" / "metadata"
   saved = json.loads(file.read_text())
   file.write_text(json.dumps(saved | {"ema/kernel": saved["ema/kernel"] ^ 1}))
-  with pytest.raises(DataError, match="content of ema/kernel is not what was saved"):
+  with pytest.raises(UserError, match="content of ema/kernel is not what was saved"):
     checkpoints.load_variables(str(tmp_path), expected)
 
 
@@ -231,7 +232,7 @@ def test_a_vanished_folder_costs_one_save(tmp_path, caplog):
     assert names(workdir / checkpoints.FOLDER) == {"2"}
     saved.save(state(3, size=2000), small.config(), GOOD)
     put_a_file_in_place_of(workdir)
-    with pytest.raises(DataError, match="last save, of step 3, failed.*nothing of this run is saved"):
+    with pytest.raises(UserError, match="last save, of step 3, failed.*nothing of this run is saved"):
       saved.wait()
     saved.save(state(4), small.config(), GOOD)  # Goes on.
     workdir.unlink()
@@ -277,7 +278,7 @@ def test_a_full_disk_costs_the_saves_that_do_not_fit(small_disk, caplog, capfd):
         file.write(bytes(2**16))
     for step in (2, 3):
       saved.save(state(step, size=400), small.config(), GOOD)
-    with pytest.raises(DataError, match="step 3, failed .*No space left on device.*; the run is safe up to step 1"):
+    with pytest.raises(UserError, match="step 3, failed .*No space left on device.*; the run is safe up to step 1"):
       saved.wait()
     ballast.unlink()
     saved.save(state(4, size=400), small.config(), GOOD)
@@ -297,7 +298,7 @@ def test_a_full_disk_costs_the_saves_that_do_not_fit(small_disk, caplog, capfd):
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
   (tmp_path / "run").write_text("not a folder")
-  with pytest.raises(DataError, match="cannot be made"):
+  with pytest.raises(UserError, match="cannot be made"):
     checkpoints.Checkpoints(str(tmp_path / "run"))
 
 
@@ -331,7 +332,7 @@ def test_checksums_over_all_devices_that_a_process_has():
   program = """
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from siamdff_jax.training import checksums
+from siamdff_jax.checkpoints import checksums
 mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,))
 split = NamedSharding(mesh, PartitionSpec("data"))
 arrays = {str(n): np.random.default_rng(n).normal(size=(2, 300, 70 + n % 7)).astype(np.float32) for n in range(150)}

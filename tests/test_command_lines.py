@@ -11,10 +11,10 @@ import pytest
 from absl import flags
 from conftest import ROOT
 
-from input_pipeline.errors import DataError
+from benchmarks import cases
+from input_pipeline.errors import UserError
 from siamdff_jax import config_files, flag_parsing, machine_errors
-from siamdff_jax.benchmarks import cases
-from siamdff_jax.training import checkpoints
+from siamdff_jax.checkpoints import store as checkpoints
 
 QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
 
@@ -37,7 +37,7 @@ def read(*arguments, default=None):
 
 
 def refused(*arguments) -> str:
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(UserError) as caught:
     read(*arguments)
   assert "\n" not in str(caught.value)
   return str(caught.value)
@@ -102,7 +102,7 @@ def test_required_flags_are_named_together():
   values = flags.FlagValues()
   for name in ("checkpoint", "input"):
     flags.DEFINE_string(name, None, "", flag_values=values, required=True)
-  with pytest.raises(DataError, match=r"^--checkpoint and --input are required \(see --help\)$"):
+  with pytest.raises(UserError, match=r"^--checkpoint and --input are required \(see --help\)$"):
     flag_parsing.parse(["script"], values)
 
 
@@ -142,7 +142,7 @@ def test_a_config_by_default_takes_values_too():
     ("svanstorm.py", f"; did you mean '{ROOT}/configs/svanstrom.py'?"), ("lite.py", "siamdff_lite.py'?"),
     ("", "a folder, expected a file")])
 def test_variants_and_names_of_configs(name, message):
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(UserError) as caught:
     config_files.load(f"{ROOT}/configs/{name}")
   assert message in str(caught.value) and str(caught.value).startswith(f"{ROOT}/configs/{name}: ")
 
@@ -170,12 +170,12 @@ def test_configs_by_name(tmp_path):
   assert cases.load("svanstrom:teacher")[1].model.features == 96
   assert cases.load("configs/siamdff_lite.py")[0] == "siamdff_lite"
   assert cases.load(str(tmp_path / "mine.py"))[1].model.features == 256
-  with pytest.raises(DataError, match="did you mean 'configs/siamdff_r50.py'"):
+  with pytest.raises(UserError, match="did you mean 'configs/siamdff_r50.py'"):
     cases.load("siamdf_r50")
 
 
 def test_names_of_shipped_models():
-  with pytest.raises(DataError, match="lit: no checkpoint there, .*; did you mean 'lite'"):
+  with pytest.raises(UserError, match="lit: no checkpoint there, .*; did you mean 'lite'"):
     checkpoints.find("lit")
 
 
@@ -193,8 +193,8 @@ def test_names_of_shipped_models():
 def test_what_the_machine_refuses_is_one_sentence(error, message):
   sentence = machine_errors.sentence(error)
   assert "\n" not in sentence
-  with pytest.raises(DataError, match=message):
-    raise DataError(sentence)
+  with pytest.raises(UserError, match=message):
+    raise UserError(sentence)
 
 
 @pytest.mark.parametrize("error", [AssertionError(), ValueError("shape"), RuntimeError("ours"), KeyError("x"),
@@ -234,8 +234,8 @@ def test_devices_that_are_not_there(variables, message):
   """Two programs deep, where JAX leaves itself out of the traceback."""
   code, lines = start(ROOT / "scripts" / "summary.py", "--names=svanstrom", **variables)
   assert code == 1 and len(lines) == 1, lines
-  with pytest.raises(DataError, match=f"^error: {message}"):
-    raise DataError(lines[0])
+  with pytest.raises(UserError, match=f"^error: {message}"):
+    raise UserError(lines[0])
 
 
 PROGRAM = """

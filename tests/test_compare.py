@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dataset_files import write_images, write_json
-from input_pipeline.errors import DataError
-from siamdff_jax.evaluation import results
+from input_pipeline.errors import UserError
+from siamdff_jax import results
 from siamdff_jax.evaluation.compare import compare
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -78,7 +78,7 @@ def test_clips_are_made_where_there_are_frames(root, caplog):
 @pytest.mark.parametrize("entries", [["perfect"], ["=x"], ["a=x/perfect", "a=x/perfect"], ["a/b=x/perfect"]])
 def test_entries_of_another_form_are_refused(root, entries):
   entries = [entry.replace("x/", f"{root}/") for entry in entries]
-  with pytest.raises(DataError, match="expected NAME=FOLDER"):
+  with pytest.raises(UserError, match="expected NAME=FOLDER"):
     compare("antiuav410", str(root / "data"), "antiuav410", entries, str(root / "out"))
 
 
@@ -100,13 +100,13 @@ def test_corners_are_read_when_asked_for(root):
     np.savetxt(folder / f"{name}.txt", corners, delimiter=",")
   table = compare("antiuav410", str(root / "data"), "antiuav410", [f"t={folder}"], str(root / "out"), box_form="xyxy")
   assert json.loads(table.splitlines()[2].split("|")[6]) == 1.0
-  with pytest.raises(DataError, match=r"a.txt: its first box is the true one when read as x1,y1,x2,y2"):
+  with pytest.raises(UserError, match=r"a.txt: its first box is the true one when read as x1,y1,x2,y2"):
     compare("antiuav410", str(root / "data"), "antiuav410", [f"t={folder}"], str(root / "out"))
 
 
 def test_labels_that_cannot_be_read_leave_their_sequence_out(root, capsys, caplog):
   (root / "data" / "b" / "IR_label.json").write_text("{")
-  with pytest.raises(DataError, match="1 of 2 sequences were left out, the scores are of the other 1: b is missing"):
+  with pytest.raises(UserError, match="1 of 2 sequences were left out, the scores are of the other 1: b is missing"):
     compare("antiuav410", str(root / "data"), "antiuav410", [f"off={root / 'off'}"], str(root / "out"))
   assert "1 of 2 sequences were left out" in capsys.readouterr().out
   assert "left out: " in caplog.text and "b/IR_label.json: not readable as JSON" in caplog.text

@@ -19,15 +19,15 @@ from configs import (
   svanstrom,
   sweep_quickstart,
 )
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
+from siamdff_jax.checkpoints.store import shipped as shipped_models
 from siamdff_jax.config_check import commands
 from siamdff_jax.config_check.experiment import SECTIONS, check
-from siamdff_jax.evaluation.ablation import ablate
-from siamdff_jax.models.load import load_tracker
+from siamdff_jax.experiments.ablation import ablate
 from siamdff_jax.sweeps import space
 from siamdff_jax.sweeps.sweep import sweep
+from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.training import loop
-from siamdff_jax.training.checkpoints import shipped as shipped_models
 
 SOURCE = dict(format="antiuav410", root="somewhere", weight=1.0)
 NAN, INFINITE = float("nan"), float("inf")
@@ -103,16 +103,16 @@ def test_every_value_of_the_base_config_has_a_rule():
     ("tracker", dict(tiles=-1), "at least 0"), ("train", 3, "a group of values")])
 def test_a_value_that_makes_no_sense_is_named(path, value, expected):
   place = "tracker.tiles" if path == "tracker" else path
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(UserError) as caught:
     check(changed({path: value}))
   sentence = str(caught.value)
   assert sentence.startswith(f"--config.{place}=") and sentence.count("expected") == 1
-  with pytest.raises(DataError, match=f"expected .*{expected}"):
+  with pytest.raises(UserError, match=f"expected .*{expected}"):
     check(changed({path: value}))
 
 
 def test_all_mistakes_are_named_at_once():
-  with pytest.raises(DataError) as caught:
+  with pytest.raises(UserError) as caught:
     check(changed({"train.steps": 0, "seed": -1, "distiller.kind": "fdg", "model.std": 0.0}))
   for place in ("train.steps=0", "seed=-1", "distiller.kind=fdg", "model.std=0.0"):
     assert str(caught.value).count(f"--config.{place}: expected") == 1
@@ -127,7 +127,7 @@ def test_all_mistakes_are_named_at_once():
     ("model.backbone.stages", "--config.model.backbone.stages: no such setting"),
     ("tracker.lost_aftr", "did you mean 'lost_after'")])
 def test_a_name_that_is_misspelled_in_a_file_is_refused(path, message):
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     check(changed({path: 1}))
 
 
@@ -136,7 +136,7 @@ def test_a_name_that_is_misspelled_in_a_file_is_refused(path, message):
 def test_a_name_that_is_missing_is_refused(group, name):
   config = changed({})
   del config[group][name]
-  with pytest.raises(DataError, match=f"--config.{group}.{name}: is missing"):
+  with pytest.raises(UserError, match=f"--config.{group}.{name}: is missing"):
     check(config)
 
 
@@ -155,7 +155,7 @@ def test_a_name_that_is_missing_is_refused(group, name):
     ({"tracker": {"search_side": 191}}, "search_side=191: expected 8 n . 7 and at least the 255 that"),
     ({"layout.fsdp": True}, "fsdp=True: expected False: only --config.layout.kind=mesh shards")])
 def test_values_that_do_not_go_together_are_refused(changes, message):
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     check(changed(changes))
 
 
@@ -174,9 +174,9 @@ def test_values_that_are_of_use_stay(changes):
 def test_a_training_does_not_start(tmp_path):
   for changes in ({"optimizer.learning_rate": -0.001}, {"train.steps": 0}, {"train.steps": -5}, {"train.log_every": 0}):
     (path, value), = changes.items()
-    with pytest.raises(DataError, match=f"--config.{path}={value}: expected"):
+    with pytest.raises(UserError, match=f"--config.{path}={value}: expected"):
       loop.train(changed(changes), str(tmp_path / "run"))
-  with pytest.raises(DataError, match="this config is a sweep's or an ablation's"):
+  with pytest.raises(UserError, match="this config is a sweep's or an ablation's"):
     loop.train(sweep_quickstart.get_config(), str(tmp_path / "run"))
   assert not (tmp_path / "run").exists()
 
@@ -192,7 +192,7 @@ def test_bounds_of_a_search_space_are_checked_before_any_trial(entry, message, t
   if not message:
     assert sweep(config, str(tmp_path / "sweep"), 1) == "ran"
     return
-  with pytest.raises(DataError, match=f"search space: {entry['parameter']}: --config.experiment.{message}"):
+  with pytest.raises(UserError, match=f"search space: {entry['parameter']}: --config.experiment.{message}"):
     sweep(config, str(tmp_path / "sweep"), 1)
   assert not (tmp_path / "sweep").exists()
 
@@ -203,7 +203,7 @@ def test_bounds_of_a_search_space_are_checked_before_any_trial(entry, message, t
 def test_sweeps_own_values_are_checked(changes, message, tmp_path):
   entry = dict(parameter="optimizer.learning_rate", kind="uniform", low=1e-4, high=1e-2)
   config = ml_collections.ConfigDict(dict(seed=0, space=[entry], experiment=changed({})) | changes)
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     sweep(config, str(tmp_path), 1)
 
 
@@ -221,7 +221,7 @@ def test_sweeps_own_values_are_checked(changes, message, tmp_path):
 def test_ablations_are_checked(changes, message, tmp_path):
   config = ml_collections.ConfigDict(dict(experiment=changed({}), variants=ablation.get_config().variants, trainings=1)
                                      | changes)
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     ablate(config, str(tmp_path / "out"), [])
   assert not (tmp_path / "out").exists()
 
@@ -242,5 +242,5 @@ def test_shipped_and_older_checkpoints_can_be_read(tmp_path, caplog):
   stored = json.loads(path.read_text())
   stored["tracker"] = dict(tiles=-1)
   path.write_text(json.dumps(stored))
-  with pytest.raises(DataError, match=f"{tmp_path}.*tracker.tiles=-1: expected a whole number"):
+  with pytest.raises(UserError, match=f"{tmp_path}.*tracker.tiles=-1: expected a whole number"):
     load_tracker(str(tmp_path))

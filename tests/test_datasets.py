@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dataset_files import BOXES, write_images, write_json, write_text, write_video
 from input_pipeline import datasets
 from input_pipeline.datasets import labels, media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -62,7 +62,7 @@ def test_pseudo_labels_are_refused(tmp_path):
   write_video(tmp_path / "s" / "infrared.avi")
   write_json(tmp_path / "s" / "infrared_pseudo.json", BOXES, [1, 1, 1])
   for frames in (True, False):
-    with pytest.raises(DataError, match="expected infrared.json or IR_label.json.*infrared_pseudo.json is not read"):
+    with pytest.raises(UserError, match="expected infrared.json or IR_label.json.*infrared_pseudo.json is not read"):
       datasets.load("antiuav", tmp_path, frames=frames)
 
 
@@ -70,7 +70,7 @@ def test_two_infrared_videos(tmp_path):
   for suffix in ("avi", "mkv"):
     write_video(tmp_path / "s" / f"infrared.{suffix}")
   write_json(tmp_path / "s" / "infrared.json", BOXES)
-  with pytest.raises(DataError, match="expected one infrared video"):
+  with pytest.raises(UserError, match="expected one infrared video"):
     datasets.load("antiuav", tmp_path)
 
 
@@ -106,7 +106,7 @@ def test_two_infrared_videos(tmp_path):
 ])
 def test_bad_json(tmp_path, content, problem):
   write_text(tmp_path / "s" / "infrared.json", content)
-  with pytest.raises(DataError, match=problem) as error:
+  with pytest.raises(UserError, match=problem) as error:
     datasets.load("antiuav", tmp_path, frames=False)
   assert str(tmp_path / "s" / "infrared.json") in str(error.value) and "\n" not in str(error.value)
 
@@ -146,13 +146,13 @@ def test_antiuav410_annotations_alone(root410, tmp_path_factory):
   copy.mkdir()
   (root410 / "annos").rename(copy / "annos")
   assert [s.name for s in datasets.load("antiuav410", copy, frames=False)] == ["train_01", "val_01"]
-  with pytest.raises(DataError, match="no sequences found, expected"):
+  with pytest.raises(UserError, match="no sequences found, expected"):
     datasets.load("antiuav410", copy)
 
 
 def test_antiuav410_bad_attribute_flags(root410):
   file = write_text(root410 / "annos" / "val" / "att" / "01.txt", "0,1,0")
-  with pytest.raises(DataError, match="expected 10 flags") as error:
+  with pytest.raises(UserError, match="expected 10 flags") as error:
     datasets.load("antiuav410", root410 / "val")
   assert str(file) in str(error.value)
 
@@ -196,7 +196,7 @@ def test_plain_annotations_alone(tmp_path):
 
 def test_plain_without_labels(tmp_path):
   write_images(tmp_path / "frames")
-  with pytest.raises(DataError, match="no labels, expected .*groundtruth.txt"):
+  with pytest.raises(UserError, match="no labels, expected .*groundtruth.txt"):
     datasets.load("plain", tmp_path)
   report = datasets.check("plain", tmp_path)
   assert (report.num_errors, report.num_warnings, report.sequences[0].frames) == (0, 1, 3)
@@ -234,7 +234,7 @@ def test_text_separators(tmp_path, text):
 ])
 def test_bad_text(tmp_path, text, problem):
   file = write_text(tmp_path / "a.txt", text)
-  with pytest.raises(DataError, match=problem) as error:
+  with pytest.raises(UserError, match=problem) as error:
     datasets.load("plain", tmp_path, frames=False)
   assert str(file) in str(error.value) and "\n" not in str(error.value)
 
@@ -242,7 +242,7 @@ def test_bad_text(tmp_path, text, problem):
 def assert_parses_or_refuses(format, root):
   try:
     sequences = datasets.load(format, root, frames=False)
-  except DataError as error:
+  except UserError as error:
     assert str(root) in str(error)
     return
   sequence = only(sequences)
@@ -314,7 +314,7 @@ def test_dangling_link_is_an_error(tmp_path):
   (tmp_path / "s" / "000002.jpg").unlink()
   (tmp_path / "s" / "000002.jpg").symlink_to(tmp_path / "gone.jpg")
   write_json(tmp_path / "s" / "IR_label.json", BOXES)
-  with pytest.raises(DataError, match="000002.jpg: cannot be read"):
+  with pytest.raises(UserError, match="000002.jpg: cannot be read"):
     list(only(datasets.load("antiuav410", tmp_path)).frames)
 
 
@@ -324,14 +324,14 @@ def test_dangling_link_is_an_error(tmp_path):
 def test_counts_differ(tmp_path, count, write, format, file):
   write(tmp_path / "s" / file, count=count)
   write_json(tmp_path / "s" / "IR_label.json", BOXES)
-  with pytest.raises(DataError, match=f"IR_label.json: 3 boxes for {count} frames"):
+  with pytest.raises(UserError, match=f"IR_label.json: 3 boxes for {count} frames"):
     datasets.load(format, tmp_path)
 
 
 def test_box_outside_of_the_frame(tmp_path):
   write_images(tmp_path / "s")
   write_json(tmp_path / "s" / "IR_label.json", [BOXES[0], [64, 3, 5, 5], BOXES[2]])
-  with pytest.raises(DataError, match=r"IR_label.json: frame 1 has the box .* outside of the frame of 64x48"):
+  with pytest.raises(UserError, match=r"IR_label.json: frame 1 has the box .* outside of the frame of 64x48"):
     datasets.load("antiuav410", tmp_path)
   write_json(tmp_path / "s" / "IR_label.json", [BOXES[0], [63, 3, 5, 5], BOXES[2]])
   datasets.load("antiuav410", tmp_path)
@@ -340,36 +340,36 @@ def test_box_outside_of_the_frame(tmp_path):
 def test_unreadable_video(tmp_path):
   write_text(tmp_path / "s" / "infrared.mp4", b"no video")
   write_json(tmp_path / "s" / "infrared.json", BOXES)
-  with pytest.raises(DataError, match="infrared.mp4: not a readable video"):
+  with pytest.raises(UserError, match="infrared.mp4: not a readable video"):
     datasets.load("antiuav", tmp_path)
 
 
 def test_open_frames(tmp_path):
   write_video(tmp_path / "v" / "clip.avi")
   assert len(datasets.open_frames(tmp_path / "v" / "clip.avi")) == 3
-  with pytest.raises(DataError, match="no images in this folder"):
+  with pytest.raises(UserError, match="no images in this folder"):
     datasets.open_frames(tmp_path / "v")
-  with pytest.raises(DataError, match="no such file or folder"):
+  with pytest.raises(UserError, match="no such file or folder"):
     datasets.open_frames(tmp_path / "gone")
-  with pytest.raises(DataError, match="expected a video"):
+  with pytest.raises(UserError, match="expected a video"):
     datasets.open_frames(write_text(tmp_path / "a.txt", "1"))
 
 
 @pytest.mark.parametrize("format", list(datasets.FORMATS))
 def test_missing_and_empty_roots(tmp_path, format):
-  with pytest.raises(DataError, match="no such folder, expected"):
+  with pytest.raises(UserError, match="no such folder, expected"):
     datasets.load(format, tmp_path / "gone")
   for frames in (True, False):
-    with pytest.raises(DataError, match="no sequences found, expected"):
+    with pytest.raises(UserError, match="no sequences found, expected"):
       datasets.load(format, tmp_path, frames=frames)
   (tmp_path / "empty").mkdir()
   # UAV123's sequences are annotation files: a folder is none.
-  with pytest.raises(DataError, match="no sequences found" if format == "uav123" else "empty: no labels, expected"):
+  with pytest.raises(UserError, match="no sequences found" if format == "uav123" else "empty: no labels, expected"):
     datasets.load(format, tmp_path)
 
 
 def test_unknown_format():
-  with pytest.raises(DataError, match="'got10K', expected one of antiuav, .*, got10k, .*, plain"):
+  with pytest.raises(UserError, match="'got10K', expected one of antiuav, .*, got10k, .*, plain"):
     datasets.load("got10K", ".")
 
 

@@ -17,10 +17,11 @@ import pytest
 
 import media_files
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.evaluation import calibration, compare, evaluate
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.evaluation import compare, evaluate
+from siamdff_jax.experiments import calibration
+from siamdff_jax.results import Result
 from siamdff_jax.tracking.reading import BrokenStreams
 from siamdff_jax.tracking.runner import Runner
 
@@ -75,7 +76,7 @@ def test_trackers_are_run_scored_and_compared_and_not_run_again(data, checkpoint
   monkeypatch.setattr(Runner, "run", refuses)
   evaluate.evaluate(*arguments, clips=0)
   assert files(tmp_path) == before
-  with pytest.raises(DataError, match=r"run.json: the results there are of another tracker \(.*--redo"):
+  with pytest.raises(UserError, match=r"run.json: the results there are of another tracker \(.*--redo"):
     evaluate.evaluate(["tiny=svanstrom"], [], "antiuav410", data, str(tmp_path))
 
 
@@ -97,7 +98,7 @@ def test_reset_based_runs_are_scored_by_vot(data, checkpoint, tmp_path, capsys):
     (["=c"], [], "expected CHECKPOINT or NAME=CHECKPOINT"),
 ])
 def test_trackers_need_names_of_their_own(data, tmp_path, checkpoints, baselines, message):
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     evaluate.evaluate(checkpoints, baselines, "antiuav410", data, str(tmp_path))
 
 
@@ -112,7 +113,7 @@ class Keeps:
       try:
         Keeps.tracked.append(stream.name)
         yield stream.name, Result([stream.box for _ in stream.frames])
-      except DataError as error:
+      except UserError as error:
         errors[stream.name] = error
     if errors:
       raise BrokenStreams(errors, {})
@@ -141,7 +142,7 @@ def troubled(tmp_path, monkeypatch):
 
 def test_broken_sequences_are_named_and_the_others_are_evaluated(troubled, capsys, caplog):
   left_out = ["absent", "count", "cut", "labels", "outside", "unlabelled"]
-  with pytest.raises(DataError, match="6 of 9 sequences were left out, the scores are of the other 3: absent, count, "
+  with pytest.raises(UserError, match="6 of 9 sequences were left out, the scores are of the other 3: absent, count, "
                      "cut, labels, outside, unlabelled are missing"):
     evaluate.evaluate(["a=x", "b=y"], [], "plain", str(troubled / "data"), str(troubled / "out"), clips=1)
   printed = capsys.readouterr().out
@@ -166,7 +167,7 @@ def test_broken_sequences_are_named_and_the_others_are_evaluated(troubled, capsy
 def test_real_trackers_go_on_past_broken_sequences_too(troubled, monkeypatch, checkpoint, caplog):
   """The box at the border has its centre outside of the frame; the damaged frame is in the middle."""
   monkeypatch.undo()
-  with pytest.raises(DataError, match="1 of 3 sequences were left out, .*: cut is missing"):
+  with pytest.raises(UserError, match="1 of 3 sequences were left out, .*: cut is missing"):
     for name in ("absent", "count", "fine", "labels", "outside", "unlabelled"):
       shutil.rmtree(troubled / "data" / name)
     evaluate.evaluate([f"tiny={checkpoint}"], ["KCF"], "plain", str(troubled / "data"), str(troubled / "out"), clips=0)
@@ -177,9 +178,9 @@ def test_real_trackers_go_on_past_broken_sequences_too(troubled, monkeypatch, ch
 
 def test_what_is_mended_or_replaced_later_is_evaluated_then(troubled, capsys):
   arguments = (["a=x"], [], "plain", str(troubled / "data"), str(troubled / "out"))
-  with pytest.raises(DataError, match="6 of 9 sequences were left out"):
+  with pytest.raises(UserError, match="6 of 9 sequences were left out"):
     evaluate.evaluate(*arguments, clips=0)
-  with pytest.raises(DataError, match="6 of 9 sequences were left out"):  # And again, by the same command.
+  with pytest.raises(UserError, match="6 of 9 sequences were left out"):  # And again, by the same command.
     evaluate.evaluate(*arguments, clips=0)
   for name in ("absent", "count", "labels", "outside", "unlabelled", "cut"):
     (troubled / "data" / name / "groundtruth.txt").write_text("9,9,8,6\n" + "10,9,8,6\n" * 3)
@@ -189,7 +190,7 @@ def test_what_is_mended_or_replaced_later_is_evaluated_then(troubled, capsys):
   assert "left out" not in capsys.readouterr().out
   assert "left out" not in (troubled / "out" / "report.html").read_text()
   cv2.imwrite(str(troubled / "data" / "good" / "2.bmp"), np.full((48, 64), 5, np.uint8))
-  with pytest.raises(DataError, match="a/results/good.json: was made of other frames than good has now"):
+  with pytest.raises(UserError, match="a/results/good.json: was made of other frames than good has now"):
     evaluate.evaluate(*arguments, clips=0)
   Keeps.tracked = []
   evaluate.evaluate(*arguments, clips=0, redo=True)
@@ -199,7 +200,7 @@ def test_what_is_mended_or_replaced_later_is_evaluated_then(troubled, capsys):
 def test_one_sequence_that_is_broken_is_simply_an_error(troubled):
   for only, message in (("cut", "cut/2.jpg: not a readable image"), ("absent", "absent: the target is absent in the"),
                         ("un", "none of the 2 sequences can be evaluated")):  # count, unlabelled
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
       evaluate.evaluate(["a=x"], [], "plain", str(troubled / "data"), str(troubled / "out"), only=only)
   assert not (troubled / "out" / "report.html").exists()
 
@@ -244,5 +245,5 @@ def test_a_killed_evaluation_and_a_shared_one_give_the_same_files(checkpoint, tm
     lambda out: compare.compare("antiuav", "nowhere", "antiuav", ["a=nowhere"], out)], ids=["calibrate", "compare"])
 def test_a_folder_that_cannot_be_written_is_found_first(command, tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(DataError, match="file/out: cannot be written"):
+  with pytest.raises(UserError, match="file/out: cannot be written"):
     command(str(tmp_path / "file" / "out"))

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import from_labels
 from siamdff_jax.evaluation import metrics, protocols
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.results import Result
 
 NAN = [np.nan] * 4
 BOX = [10, 20, 8, 4]
@@ -211,9 +211,9 @@ def test_got10k_pools_frames():
 
 def test_got10k_problems_are_named():
   unknown = dataclasses.replace(sequence([BOX] * 2), size=None)
-  with pytest.raises(DataError, match="s: the size of its frames is not known"):
+  with pytest.raises(UserError, match="s: the size of its frames is not known"):
     protocols.evaluate("got10k", [unknown], {"s": Result([BOX] * 2)})
-  with pytest.raises(DataError, match="s: no frame after the first shows the target"):
+  with pytest.raises(UserError, match="s: no frame after the first shows the target"):
     score("got10k", [BOX] * 3, [BOX] * 3, cover=[8, 0, 0])
 
 
@@ -234,9 +234,9 @@ def test_vot_by_hand():
 
 
 def test_reset_based_and_one_pass_runs_are_not_taken_for_each_other():
-  with pytest.raises(DataError, match="s: the tracker goes on after its failure in frame 1, expected a reset-"):
+  with pytest.raises(UserError, match="s: the tracker goes on after its failure in frame 1, expected a reset-"):
     score("vot", [BOX] * 4, [BOX, NAN, BOX, BOX])
-  with pytest.raises(DataError, match="started 2 times on s: a reset-based run"):
+  with pytest.raises(UserError, match="started 2 times on s: a reset-based run"):
     score("otb", [BOX] * 4, [BOX, NAN, BOX, BOX], starts=(0, 2))
 
 
@@ -267,7 +267,7 @@ def test_problems_are_named():
       ("plane", two, good, "no protocol 'plane', expected one of antiuav"),
   ]
   for protocol, sequences, results, message in cases:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
       protocols.evaluate(protocol, sequences, results)
 
 

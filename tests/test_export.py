@@ -11,13 +11,15 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from configs import base
-from input_pipeline.errors import DataError
-from siamdff_jax.export import formats, onnx, passes, safetensors, stablehlo, torch_weights
+from input_pipeline.errors import UserError
+from siamdff_jax.checkpoints import safetensors
+from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.export import formats, onnx, passes, stablehlo
 from siamdff_jax.models.backbone import ResNet
 from siamdff_jax.models.build import build
 from siamdff_jax.models.load import abstract_variables, load_model
 from siamdff_jax.tracking.tracker import Tracker
-from siamdff_jax.training import checkpoints
+from siamdff_jax.training import torch_weights
 from siamdff_jax.training.state import TrainState
 
 
@@ -86,7 +88,7 @@ def test_same_weights_give_the_same_bytes_whatever_the_order(model, tmp_path):
 def test_a_value_too_large_for_float16_is_refused(model, tmp_path):
   config, _, variables = model
   big = jax.tree.map(lambda x: x * np.float32(1e6), variables)
-  with pytest.raises(DataError, match="not finite in float16"):
+  with pytest.raises(UserError, match="not finite in float16"):
     safetensors.save(str(tmp_path / "x.safetensors"), config, big)
   assert not list(tmp_path.iterdir())
 
@@ -110,7 +112,7 @@ def test_every_damage_is_found(tmp_path):
     path.write_bytes(bad)
     try:
       loaded = safetensors.load(str(path))[1]
-    except DataError as error:
+    except UserError as error:
       assert str(path) in str(error)
     else:  # Only where the damage does not matter, as in the header's padding.
       assert_same(variables, loaded)
@@ -120,15 +122,15 @@ def test_files_that_are_no_models_are_refused(model, tmp_path):
   config, _, variables = model
   other = str(tmp_path / "other.safetensors")
   save_file({"a": np.zeros(3, np.float32)}, other)
-  with pytest.raises(DataError, match="no training config"):
+  with pytest.raises(UserError, match="no training config"):
     safetensors.load(other)
-  with pytest.raises(DataError, match="no such file"):
+  with pytest.raises(UserError, match="no such file"):
     safetensors.load(str(tmp_path / "none.safetensors"))
   wrong = config.copy_and_resolve_references()
   wrong.model.features = 16
   path = str(tmp_path / "wrong.safetensors")
   safetensors.save(path, wrong, variables)
-  with pytest.raises(DataError, match="does not fit the config"):
+  with pytest.raises(UserError, match="does not fit the config"):
     load_model(path)
 
 
@@ -140,7 +142,7 @@ def test_a_checkpoint_may_be_a_file_or_the_name_of_a_shipped_model(model, tmp_pa
     network, loaded = load_model(name)
     assert network.features == 8
     assert_same(variables, loaded)
-  with pytest.raises(DataError, match=r"largest: no checkpoint there.*smallest"):
+  with pytest.raises(UserError, match=r"largest: no checkpoint there.*smallest"):
     checkpoints.find("largest")
 
 
@@ -170,7 +172,7 @@ def test_stablehlo_equals_the_live_network_at_another_batch_size(model, live, tm
   assert manifest["tracker"] == Tracker(network).config.to_dict()
 
   (tmp_path / "search.stablehlo").write_bytes(b"nonsense")
-  with pytest.raises(DataError, match=r"search\.stablehlo"):
+  with pytest.raises(UserError, match=r"search\.stablehlo"):
     stablehlo.load(str(tmp_path))
 
 
@@ -184,13 +186,13 @@ def test_a_comparison_sees_a_wrong_export():
   differences = passes.max_differences(live, off, batch=3)
   assert all(differences[name] == pytest.approx(0.01, rel=0.01) for name in passes.OUTPUTS)
   short = {"template": template, "search": lambda *arrays: [x[:1] for x in search(*arrays)]}
-  with pytest.raises(DataError, match="class_logit has shape"):
+  with pytest.raises(UserError, match="class_logit has shape"):
     passes.max_differences(live, short, batch=3)
 
 
 def test_a_missing_extra_is_named(model, tmp_path, monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "jax2onnx", None)
-  with pytest.raises(DataError, match=r"pip install --no-deps -r requirements-export\.txt"):
+  with pytest.raises(UserError, match=r"pip install --no-deps -r requirements-export\.txt"):
     onnx.export(None, str(tmp_path))
 
 
@@ -342,12 +344,12 @@ def test_what_does_not_fit_is_listed():
   state_dict = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
   _, expected = expected_backbone(blocks=(1, 1, 1, 1), widths=(4, 4, 4, 4))
   less = {name: x for name, x in state_dict.items() if name != "bn1.bias"} | {"layer1.9.conv1.weight": np.zeros(1)}
-  with pytest.raises(DataError, match=r"missing: bn1\.bias; unexpected: layer1\.9\.conv1\.weight"):
+  with pytest.raises(UserError, match=r"missing: bn1\.bias; unexpected: layer1\.9\.conv1\.weight"):
     torch_weights.backbone_variables(less, expected)
   wrong = state_dict | {"layer2.0.conv1.weight": np.zeros((4, 8, 3, 3))}
-  with pytest.raises(DataError, match=r"layer2\.0\.conv1\.weight gives \(3, 3, 8, 4\), expected \(3, 3, 4, 4\)"):
+  with pytest.raises(UserError, match=r"layer2\.0\.conv1\.weight gives \(3, 3, 8, 4\), expected \(3, 3, 4, 4\)"):
     torch_weights.backbone_variables(wrong, expected)
-  with pytest.raises(DataError, match="frozen_batch"):
+  with pytest.raises(UserError, match="frozen_batch"):
     torch_weights.backbone_variables(state_dict, {"params": expected["params"]})
 
 

@@ -10,11 +10,13 @@ import pytest
 from conftest import ROOT
 
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
+from input_pipeline import geometry
+from siamdff_jax.checkpoints import safetensors
 from siamdff_jax.export import folder as folders
-from siamdff_jax.export import formats, onnx, passes, safetensors, savedmodel, stablehlo
-from siamdff_jax.models.load import load_tracker
-from siamdff_jax.tracking.crops import crop, template_window
+from siamdff_jax.export import formats, onnx, passes, savedmodel, stablehlo
+from siamdff_jax.tracking.crops import crop
+from siamdff_jax.tracking.load import load_tracker
 
 SIDE = 79  # Of the search crops; the network was trained with 71.
 FILES = {"stablehlo": ["search.stablehlo", "template.stablehlo"], "tflite": ["search.tflite", "template.tflite"],
@@ -85,7 +87,7 @@ def test_the_search_pass_has_the_trackers_own_side(checkpoint, live, exported):
   seen = jax.jit(tracker.look)(variables, state, frame, size, window[None])
 
   run = stablehlo.load(str(exported("stablehlo")))
-  about = np.asarray(template_window(state.center_wh))
+  about = geometry.template_window(geometry.center_wh_to_xywh(np.asarray(state.center_wh)))
   template = crop(frame, about, 63, size)[None, ..., None] / 255
   encoded = run["template"](template, state.center_wh[None, 2:] * 63 / about[2])
   search = crop(frame, window, SIDE, size)[None, ..., None] / 255
@@ -139,7 +141,7 @@ def test_damage_is_named_before_a_runtime_opens_the_file(live, exported, tmp_pat
   for number, name in enumerate(FILES[kind]):
     folder = shutil.copytree(exported(kind), tmp_path / str(number))
     damaged(folder / name, how)
-    with pytest.raises(DataError, match=f"{folder / name}: {message}"):
+    with pytest.raises(UserError, match=f"{folder / name}: {message}"):
       LOAD[kind](live, str(folder))
 
 
@@ -154,24 +156,24 @@ def test_a_damaged_manifest_is_named(live, exported, tmp_path):
       ("{}", "of an export as None, expected jax.export"),
       (text.replace('"std": 0.2', '"std": 0.3'), "damaged, its content")):
     path.write_text(content)
-    with pytest.raises(DataError, match=f"{path}: .*{message}"):
+    with pytest.raises(UserError, match=f"{path}: .*{message}"):
       load()
   path.write_bytes(b"\xff\xfe")
-  with pytest.raises(DataError, match="damaged, it is not JSON"):
+  with pytest.raises(UserError, match="damaged, it is not JSON"):
     load()
   path.unlink()
-  with pytest.raises(DataError, match=r"manifest\.json: cannot be read"):
+  with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
     load()
   path.write_text(text)
   edit(folder, lambda manifest: manifest["files"].pop("search.stablehlo"))
-  with pytest.raises(DataError, match=r"does not name search\.stablehlo"):
+  with pytest.raises(UserError, match=r"does not name search\.stablehlo"):
     load()
 
 
 def test_exports_without_hashes_are_refused_with_the_reason(live, exported, tmp_path):
   folder = copied(exported("tflite"), tmp_path)
   edit(folder, lambda manifest: [manifest.pop(key) for key in ("files", "sha256")], sign=False)
-  with pytest.raises(DataError, match=r"manifest\.json: without the SHA-256 of its files, as earlier versions"):
+  with pytest.raises(UserError, match=r"manifest\.json: without the SHA-256 of its files, as earlier versions"):
     savedmodel.load_tflite(live, str(folder))
   savedmodel.export_tflite(live, str(folder))  # They can be replaced.
   savedmodel.load_tflite(live, str(folder))
@@ -179,16 +181,16 @@ def test_exports_without_hashes_are_refused_with_the_reason(live, exported, tmp_
 
 def test_an_export_of_another_side_or_format_is_told_apart(checkpoint, live, exported):
   narrow = passes.from_checkpoint(checkpoint, ["search_side=0"])
-  with pytest.raises(DataError, match=r"another network or search side: search has .*79, 79, 1\], here .*71"):
+  with pytest.raises(UserError, match=r"another network or search side: search has .*79, 79, 1\], here .*71"):
     savedmodel.load_tflite(narrow, str(exported("tflite")))
-  with pytest.raises(DataError, match="of an export as TFLite, expected SavedModel"):
+  with pytest.raises(UserError, match="of an export as TFLite, expected SavedModel"):
     savedmodel.load_savedmodel(live, str(exported("tflite")))
 
 
 def test_a_folder_never_holds_a_mix(live, exported, tmp_path, monkeypatch):
   folder = copied(exported("stablehlo"), tmp_path)
   before = {path.name: path.read_bytes() for path in folder.iterdir()}
-  with pytest.raises(DataError, match="is not of an export as TFLite but of one as jax.export .* another --out"):
+  with pytest.raises(UserError, match="is not of an export as TFLite but of one as jax.export .* another --out"):
     savedmodel.export_tflite(live, str(folder))
   replace = os.replace
 
@@ -199,14 +201,14 @@ def test_a_folder_never_holds_a_mix(live, exported, tmp_path, monkeypatch):
 
   with monkeypatch.context() as patched:
     patched.setattr(jax, "jit", lambda f: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(DataError, match=f"{folder}: cannot be written .No space"):
+    with pytest.raises(UserError, match=f"{folder}: cannot be written .No space"):
       stablehlo.export(live, str(folder))
   assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # Nothing was touched yet.
   with monkeypatch.context() as patched:
     patched.setattr(os, "replace", breaks)
-    with pytest.raises(DataError, match=f"{folder}: cannot be written .No space"):
+    with pytest.raises(UserError, match=f"{folder}: cannot be written .No space"):
       stablehlo.export(live, str(folder))
-  with pytest.raises(DataError, match=r"manifest\.json: cannot be read"):  # Half of each: not loaded.
+  with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):  # Half of each: not loaded.
     stablehlo.load(str(folder))
   assert sorted(os.listdir(folder)) == ["search.stablehlo", "template.stablehlo"]
   stablehlo.export(live, str(folder))
@@ -221,7 +223,7 @@ def test_where_nothing_can_be_written_is_found_before_the_conversion(live, tmp_p
   refuses = lambda *arrays: pytest.fail("converted first")
   broken = live._replace(functions={name: refuses for name in passes.NAMES})
   for out in ("file", "file/below"):
-    with pytest.raises(DataError, match=f"{tmp_path / out}: cannot be written"):
+    with pytest.raises(UserError, match=f"{tmp_path / out}: cannot be written"):
       EXPORT[kind](broken, str(tmp_path / out))
 
 
@@ -232,10 +234,10 @@ def test_settings_go_with_the_weights(checkpoint, tmp_path):
   formats.export(checkpoint, "safetensors", out, "float32", settings=["search_side=87", "size.rate=0.5"])
   settings = load_tracker(out)[0].config
   assert (settings.search_side, settings.size.rate, settings.tiles, settings.presence_bias) == (87, 0.5, 3, 0.25)
-  with pytest.raises(DataError, match="search_side=73: expected 8 n"):
+  with pytest.raises(UserError, match="search_side=73: expected 8 n"):
     formats.export(checkpoint, "safetensors", out, settings=["search_side=73"])
   for options in ({"dtype": "float16"}, {"notes": {"licence": "CC0"}}):
-    with pytest.raises(DataError, match="--dtype and --note are for --format=safetensors; onnx holds float32"):
+    with pytest.raises(UserError, match="--dtype and --note are for --format=safetensors; onnx holds float32"):
       formats.export(checkpoint, "onnx", str(tmp_path / "out"), **options)
   assert not (tmp_path / "out").exists()
 
@@ -247,7 +249,7 @@ def test_a_full_disk_leaves_no_half_file(checkpoint, tmp_path, monkeypatch):
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(os, "replace", full)
-  with pytest.raises(DataError, match=r"x\.safetensors: cannot be written \(No space left on device\)"):
+  with pytest.raises(UserError, match=r"x\.safetensors: cannot be written \(No space left on device\)"):
     safetensors.save(str(tmp_path / "x.safetensors"), config, variables)
   assert not list(tmp_path.iterdir())
 
@@ -258,5 +260,5 @@ def test_a_network_that_says_nothing_finite_is_refused():
   inputs = {"template": {"template": (3, 3, 1), "template_wh": (2,)}, "search": {"search": (3, 3, 1)}}
   finite = {"template": lambda image, wh: [np.zeros(2)] * len(passes.ENCODED), "search": search}
   broken = passes.Passes({"template": template, "search": search}, inputs, {}, {})
-  with pytest.raises(DataError, match="the network's feature.* is not finite"):
+  with pytest.raises(UserError, match="the network's feature.* is not finite"):
     passes.max_differences(broken, finite, batch=2)

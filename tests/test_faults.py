@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from trainer import EVERY, STEPS, Trainer, assert_same_bits, checkpoint_steps, last_logged, losses
 
-from siamdff_jax.training import checkpoints
+from siamdff_jax.checkpoints import store as checkpoints
 
 pytestmark = pytest.mark.slow
 RUNS = 20

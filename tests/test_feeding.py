@@ -12,12 +12,12 @@ from conftest import ROOT
 
 import small
 from input_pipeline import datasets, pipeline, records, sampling
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.random_bits import threefry2x32
 from input_pipeline.sequences import from_labels
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.feeding import feeds
-from siamdff_jax.training import parallel, sources
+from siamdff_jax.feeding import feeds, sources
+from siamdff_jax.parallel import layouts as parallel
 from siamdff_jax.training.state import TrainState
 
 BATCH, STEPS_TAKEN = 16, 3
@@ -138,13 +138,13 @@ def test_feeds_augment_alike(samplers):
 
 def test_what_cannot_be_fed_is_refused(samplers):
   layout = parallel.make_layout(configuration().layout, BATCH, jax.devices()[:4])
-  with pytest.raises(DataError, match="resident_shards is 3, expected a divisor of the 4 devices"):
+  with pytest.raises(UserError, match="resident_shards is 3, expected a divisor of the 4 devices"):
     feeds.make(configuration(feed="device", resident_shards=3), samplers["packed"], layout, 0)
-  with pytest.raises(DataError, match=r"data.feed is 'disk', expected one of \('host', 'device'\)"):
+  with pytest.raises(UserError, match=r"data.feed is 'disk', expected one of \('host', 'device'\)"):
     feeds.make(configuration(feed="disk"), samplers["packed"], layout, 0)
   config = configuration()
   config.train.steps = 2**30
-  with pytest.raises(DataError, match="are more than the 4294967296 of one stream"):
+  with pytest.raises(UserError, match="are more than the 4294967296 of one stream"):
     feeds.make(config, samplers["packed"], layout, 0)
 
 
@@ -153,7 +153,7 @@ def test_packed_data_that_reach_too_little_are_refused(samplers, raw):
   config = configuration()
   config.model.search_side = 383
   config.data.train = dict(x=dict(format="packed", root=str(raw.parent / "packed"), weight=1.0))
-  with pytest.raises(DataError, match=r"packed with --context=3, this config's windows need 7\.\d\d"):
+  with pytest.raises(UserError, match=r"packed with --context=3, this config's windows need 7\.\d\d"):
     sources.sampler(config.data.train, config, "workdir")
 
 
@@ -167,7 +167,7 @@ finder.find_spec = lambda name, *rest: None if name.split(".")[0] == "tensorflow
 from absl import flags
 flags.FLAGS.mark_as_parsed()
 import test_feeding
-from siamdff_jax.training import sources
+from siamdff_jax.feeding import sources
 config = test_feeding.configuration(feed="device")
 config.data.train = dict(x=dict(format="packed", root=sys.argv[1], weight=1.0))
 sampler = sources.sampler(config.data.train, config, "workdir")
@@ -186,14 +186,14 @@ def test_a_source_at_fault_is_named(monkeypatch):
   config, never = configuration(), sequence([False] * 3)
   config.data.train = dict(clips=dict(format="plain", root="DATA/clips", weight=1.0))
   config.data.validation = dict(rest=dict(format="plain", root="", weight=1.0))
-  with pytest.raises(DataError, match="'rest' has no root, set --config.data.validation.rest.root=FOLDER"):
+  with pytest.raises(UserError, match="'rest' has no root, set --config.data.validation.rest.root=FOLDER"):
     sources.sampler(config.data.validation, config, "workdir")
   monkeypatch.setattr(sources.datasets, "load", lambda *_: [never])
   monkeypatch.setattr(sources.records, "packed", lambda loaded, *_, **__: loaded)
-  with pytest.raises(DataError, match=r"data.train.clips \(DATA/clips\) has no sequence with a visible target"):
+  with pytest.raises(UserError, match=r"data.train.clips \(DATA/clips\) has no sequence with a visible target"):
     sources.sampler(config.data.train, config, "workdir")
   config.data.train = {}
-  with pytest.raises(DataError, match="config.data.train names no data, expected"):
+  with pytest.raises(UserError, match="config.data.train names no data, expected"):
     sources.sampler(config.data.train, config, "workdir")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from spots import SIDE, Spots, scene
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from siamdff_jax.tracking import reading
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
@@ -42,7 +42,7 @@ class Gappy(ArrayFrames):
 
   def __getitem__(self, t):
     if t in self._gaps:
-      raise DataError(f"clip/{t:03d}.png: not a readable image")
+      raise UserError(f"clip/{t:03d}.png: not a readable image")
     return super().__getitem__(t)
 
   def __iter__(self):
@@ -189,7 +189,7 @@ def test_a_target_whose_centre_lies_outside(kind, box):
 def test_one_rule_for_outside():
   """A box that ends where the frame begins shares no pixel with it."""
   for box in ([-16, 10, 16, 9], [224, 10, 5, 5], [10, -9, 5, 9], [10, 160, 5, 5]):
-    with pytest.raises(DataError, match="s: the box .* lies outside the frame of 224x160 pixels"):
+    with pytest.raises(UserError, match="s: the box .* lies outside the frame of 224x160 pixels"):
       reading.check_box(np.array(box, float), (160, 224), "s")
   for box in ([-15.9, 10, 16, 9], [223.9, 10, 5, 5], [10, -8.9, 5, 9], [10, 159.9, 5, 5]):
     reading.check_box(np.array(box, float), (160, 224), "s")

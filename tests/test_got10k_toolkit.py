@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from input_pipeline import datasets
-from siamdff_jax.evaluation import protocols, results
+from siamdff_jax import results
+from siamdff_jax.evaluation import protocols
 
 experiments = pytest.importorskip("got10k.experiments", reason="requirements-got10k.txt is not installed")
 

@@ -15,7 +15,7 @@ from PIL import Image
 import media_files
 from input_pipeline import datasets, tiff
 from input_pipeline.datasets.media import in_order
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ImageFiles, VideoFile
 from media_files import all_of
 
@@ -183,7 +183,7 @@ def test_pixels_of_two_types_are_no_sequence(first, tmp_path):
   for t, frame in enumerate([first, other]):
     cv2.imwrite(str(tmp_path / f"{t}.png"), frame)
   source = datasets.open_frames(tmp_path)
-  with pytest.raises(DataError, match=r"frame 1 has pixels of type uint\d+, others of uint\d+; expected one type"):
+  with pytest.raises(UserError, match=r"frame 1 has pixels of type uint\d+, others of uint\d+; expected one type"):
     all_of(source)
 
 
@@ -192,7 +192,7 @@ def test_a_damaged_first_frame_does_not_take_the_others_with_it(tmp_path):
   expected = mapped(COUNTS[1:4])
   paths[0].write_bytes(paths[0].read_bytes()[:500])
   got = list(ImageFiles(paths).readable())
-  assert isinstance(got[0], DataError)
+  assert isinstance(got[0], UserError)
   assert np.abs(np.stack(got[1:]) - expected).max() <= 0.5 + 1e-3
 
 
@@ -272,7 +272,7 @@ def test_one_cut_file_does_not_take_the_others_with_it(tmp_path):
     paths = media_files.images(tmp_path / suffix[1:], FRAMES[:5], suffix)
     media_files.cut(paths[2])
     got = list(datasets.open_frames(paths[0].parent).readable())
-    assert [t for t, frame in enumerate(got) if isinstance(frame, DataError)] == [2]
+    assert [t for t, frame in enumerate(got) if isinstance(frame, UserError)] == [2]
 
 
 def test_images_are_what_their_bytes_say(tmp_path):
@@ -325,14 +325,14 @@ def test_whatever_bytes_a_tiff_file_holds(noise, big, keep):
 def test_an_animated_png_is_refused(tmp_path):
   images = [Image.fromarray(frame) for frame in FRAMES[:3]]
   images[0].save(tmp_path / "a.png", save_all=True, append_images=images[1:])
-  with pytest.raises(DataError, match=r"a\.png: an animated PNG file"):
+  with pytest.raises(UserError, match=r"a\.png: an animated PNG file"):
     datasets.open_frames(tmp_path)
 
 
 def test_a_folder_of_two_kinds_of_images_is_refused(tmp_path):
   media_files.images(tmp_path, FRAMES[:3], ".jpg")
   media_files.images(tmp_path, FRAMES[:3], ".png")
-  with pytest.raises(DataError, match=r"holds 3 \.jpg files and 3 \.png files, expected frames of one kind"):
+  with pytest.raises(UserError, match=r"holds 3 \.jpg files and 3 \.png files, expected frames of one kind"):
     datasets.open_frames(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 from dataset_files import BOXES, LAYOUTS, write_images, write_json, write_text, write_video
 from input_pipeline import datasets, units
 from input_pipeline.datasets import contents, suspicions
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames, ImageFiles, VideoFile
 
 SIZE = (64, 48)
@@ -55,7 +55,7 @@ def test_shares_of_the_frame_are_refused_in_every_format(tmp_path, format):
   """Also where a format counts pixels from 1, which makes other numbers of them."""
   root = _with_shares(format, tmp_path)
   for frames in (True, False):
-    with pytest.raises(DataError, match=r"all boxes are shares of the frame \(normalised, 0 to 1\), expected x,y,w,h"):
+    with pytest.raises(UserError, match=r"all boxes are shares of the frame \(normalised, 0 to 1\), expected x,y,w,h"):
       datasets.load(format, root, frames=frames)
   assert any("shares of the frame" in error for one in datasets.check(format, root).sequences for error in one.errors)
 
@@ -111,7 +111,7 @@ def test_a_target_at_the_border_is_inside_as_far_as_it_overlaps(tmp_path):
   assert len(datasets.load("plain", tmp_path)) == 1 and datasets.check("plain", tmp_path).num_errors == 0
   write_text(tmp_path / "s" / "groundtruth.txt", "-9,9,9,4\n10,45,6,9\n63,17,6,4\n")
   assert datasets.check("plain", tmp_path).num_errors == 1
-  with pytest.raises(DataError, match="frame 0 has the box .* outside of the frame of 64x48 pixels"):
+  with pytest.raises(UserError, match="frame 0 has the box .* outside of the frame of 64x48 pixels"):
     datasets.load("plain", tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_files_that_look_like_labels_are_named(tmp_path, file, named):
   else:
     write_text(path, "11,13,8,6\n" * 3)
   _, errors = datasets.load_readable("plain", tmp_path / "data")
-  with pytest.raises(DataError, match=rf"s: no labels, expected .*groundtruth.txt with one x,y,w,h per frame; {named}"):
+  with pytest.raises(UserError, match=rf"s: no labels, expected .*groundtruth.txt with one x,y,w,h per frame; {named}"):
     raise errors["s"]
   warnings = [text for one in datasets.check("plain", tmp_path / "data").sequences for text in one.warnings]
   assert any("no labels" in text and "only the frames are checked" in text for text in warnings)
@@ -147,7 +147,7 @@ def test_what_is_no_label_file_is_not_named(tmp_path):
   write_images(tmp_path / "s")
   for name in ("README.txt", "notes.md", "LICENSE.txt"):
     write_text(tmp_path / "s" / name, "of the data set")
-  with pytest.raises(DataError, match=r"no labels, expected \S+groundtruth.txt with one x,y,w,h per frame$"):
+  with pytest.raises(UserError, match=r"no labels, expected \S+groundtruth.txt with one x,y,w,h per frame$"):
     datasets.load("plain", tmp_path)
 
 
@@ -155,14 +155,14 @@ def test_a_label_file_for_each_frame_is_one_entry(tmp_path):
   write_images(tmp_path / "s")
   for t in range(30):
     write_text(tmp_path / "s" / "labels" / f"{t:06d}.txt", "0 0.1 0.2 0.1 0.1")
-  with pytest.raises(DataError, match=r"; labels/000000.txt \(and 29 more\) is not read as labels"):
+  with pytest.raises(UserError, match=r"; labels/000000.txt \(and 29 more\) is not read as labels"):
     datasets.load("plain", tmp_path)
 
 
 def test_the_wrong_format_is_told_where_another_finds_sequences(tmp_path):
   write_video(tmp_path / "clip.avi")
   write_text(tmp_path / "clip.txt", "10,12,8,6\n" * 3)
-  with pytest.raises(DataError, match="no sequences found, expected .*; sequences with labels .* as --format plain"):
+  with pytest.raises(UserError, match="no sequences found, expected .*; sequences with labels .* as --format plain"):
     datasets.load("antiuav", tmp_path)
 
 
@@ -186,19 +186,19 @@ def test_broken_sequences_do_not_keep_the_others_from_being_loaded(tmp_path):
   for name, expected in {"outside": "outside of the frame", "numbers": "line 1", "count": "2 boxes for 3 frames",
                          "unlabelled": "no labels", "picture": "not a readable image", "shares": "shares of the frame",
                          "gone": "a link to .*nowhere"}.items():
-    assert isinstance(errors[name], DataError)
-    with pytest.raises(DataError, match=expected):
+    assert isinstance(errors[name], UserError)
+    with pytest.raises(UserError, match=expected):
       raise errors.pop(name)
   assert not errors
   assert [one.name for one in datasets.load_matching("plain", tmp_path, "goo")] == ["good"]  # The others are not asked.
-  with pytest.raises(DataError):
+  with pytest.raises(UserError):
     datasets.load("plain", tmp_path)
 
 
 def test_where_nothing_can_be_found_nothing_can_be_loaded(tmp_path):
   write_images(tmp_path / "s")
   for arguments in (("nonsense", tmp_path), ("plain", tmp_path / "gone"), ("plain", tmp_path, "other")):
-    with pytest.raises(DataError):
+    with pytest.raises(UserError):
       datasets.load_readable(*arguments)
 
 
@@ -220,5 +220,5 @@ def test_a_digest_is_of_bytes_kinds_and_order(tmp_path):
   write_video(tmp_path / "v.avi")
   assert contents.digest(VideoFile(tmp_path / "v.avi")) == contents.digest(VideoFile(tmp_path / "v.avi"))
   assert contents.digest(ArrayFrames(np.zeros((2, 4, 4), np.uint8))) is None
-  with pytest.raises(DataError, match="gone.png: cannot be read"):
+  with pytest.raises(UserError, match="gone.png: cannot be read"):
     of("gone.png")

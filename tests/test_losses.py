@@ -7,8 +7,9 @@ import optax
 import pytest
 
 import small
-from input_pipeline.errors import DataError
-from siamdff_jax import boxes, losses, targets
+from input_pipeline import geometry
+from input_pipeline.errors import UserError
+from siamdff_jax import losses, targets
 
 SIDE, SEARCH = small.RESPONSE_CELLS, small.SEARCH_SIDE  # 9 cells on 127 pixels.
 
@@ -49,23 +50,23 @@ def bce(logit, label):
 
 def test_forms_of_a_box():
   box = jnp.array([[10.0, 20.0, 4.0, 6.0]])
-  np.testing.assert_allclose(boxes.xywh_to_center_wh(box), [[12, 23, 4, 6]])
-  np.testing.assert_allclose(boxes.center_wh_to_xywh(boxes.xywh_to_center_wh(box)), box)
+  np.testing.assert_allclose(geometry.xywh_to_center_wh(box), [[12, 23, 4, 6]])
+  np.testing.assert_allclose(geometry.center_wh_to_xywh(geometry.xywh_to_center_wh(box)), box)
 
 
 def test_overlaps_equal_those_by_hand():
   a, b = random_boxes(0), random_boxes(1)
-  np.testing.assert_allclose(boxes.iou(a, b), [iou_by_hand(*p)[0] for p in zip(a, b)], atol=1e-5)
-  np.testing.assert_allclose(boxes.giou(a, b), [giou_by_hand(*p) for p in zip(a, b)], atol=1e-5)
-  np.testing.assert_allclose(boxes.nwd(a, b, 32.0), [nwd_by_hand(*p, 32) for p in zip(a, b)], atol=1e-5)
+  np.testing.assert_allclose(geometry.iou(a, b), [iou_by_hand(*p)[0] for p in zip(a, b)], atol=1e-5)
+  np.testing.assert_allclose(losses.giou(a, b), [giou_by_hand(*p) for p in zip(a, b)], atol=1e-5)
+  np.testing.assert_allclose(losses.nwd(a, b, 32.0), [nwd_by_hand(*p, 32) for p in zip(a, b)], atol=1e-5)
 
 
 def test_overlaps_at_the_ends():
   box, far = jnp.array([0.0, 0, 10, 10]), jnp.array([1000.0, 1000, 1001, 1001])
-  assert boxes.iou(box, box) == boxes.giou(box, box) == 1 and boxes.nwd(box, box, 32) == pytest.approx(1, abs=1e-4)
-  assert boxes.iou(box, far) == 0 and boxes.giou(box, far) < -0.99 and boxes.nwd(box, far, 32) < 1e-6
+  assert geometry.iou(box, box) == losses.giou(box, box) == 1 and losses.nwd(box, box, 32) == pytest.approx(1, abs=1e-4)
+  assert geometry.iou(box, far) == 0 and losses.giou(box, far) < -0.99 and losses.nwd(box, far, 32) < 1e-6
   empty = jnp.zeros(4)
-  for function in (boxes.iou, boxes.giou, lambda a, b: boxes.nwd(a, b, 32.0)):
+  for function in (geometry.iou, losses.giou, lambda a, b: losses.nwd(a, b, 32.0)):
     for pair in ((empty, empty), (box, empty), (box, box)):
       assert np.isfinite(function(*pair)) and np.isfinite(jax.grad(function)(*pair)).all()
 
@@ -240,5 +241,5 @@ def test_unknown_kinds_are_refused(option):
   config[option] = "l1"
   box, present = labelled()
   batch = {"search_box_ltrb": box, "present": present.astype(np.float32)}
-  with pytest.raises(DataError, match=f"loss.{option} is 'l1', expected one of "):
+  with pytest.raises(UserError, match=f"loss.{option} is 'l1', expected one of "):
     losses.task_losses(outputs(), batch, losses.label_counts(batch, SIDE, SEARCH), config, SEARCH)

@@ -8,7 +8,7 @@ import pytest
 
 import media_files
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ImageFiles
 from media_files import all_of
 
@@ -25,14 +25,14 @@ def test_a_damaged_frame_keeps_its_place(tmp_path):
   path = media_files.damage(media_files.motion_jpeg(tmp_path / "a.avi", FRAMES), 11)
   got = readable(path)
   assert len(got) == 30
-  assert [t for t, frame in enumerate(got) if isinstance(frame, DataError)] == [11]
+  assert [t for t, frame in enumerate(got) if isinstance(frame, UserError)] == [11]
   assert "a.avi: frame 11 of the video cannot be decoded (30 announced, 29 decoded)" in str(got[11])
   assert all(np.array_equal(frame, whole[t]) for t, frame in enumerate(got) if t != 11)
   source = datasets.open_frames(path)
   assert np.array_equal(source[20], whole[20])
-  with pytest.raises(DataError, match="frame 11 of the video cannot be decoded"):
+  with pytest.raises(UserError, match="frame 11 of the video cannot be decoded"):
     source[11]
-  with pytest.raises(DataError, match="frame 11 of the video cannot be decoded"):
+  with pytest.raises(UserError, match="frame 11 of the video cannot be decoded"):
     list(source)
 
 
@@ -55,7 +55,7 @@ def test_frames_lost_inside_a_video_keep_the_others_in_place(tmp_path):
   content[len(content) // 2:len(content) // 2 + 9000] = bytes(9000)
   path.write_bytes(content)
   got = readable(path)
-  lost = [t for t, frame in enumerate(got) if isinstance(frame, DataError)]
+  lost = [t for t, frame in enumerate(got) if isinstance(frame, UserError)]
   assert len(got) == 30 and lost and min(lost) > 5 and max(lost) < 29
   assert all(np.array_equal(frame, whole[t]) for t, frame in enumerate(got) if t not in lost and t > max(lost))
 
@@ -82,7 +82,7 @@ def test_times_of_frames_that_are_not_there(tmp_path):
   for number in (0, 11, 29):
     path = media_files.damage(media_files.motion_jpeg(tmp_path / f"{number}.avi", FRAMES), number)
     frames = datasets.open_frames(path)
-    assert [t for t, frame in enumerate(frames.readable()) if isinstance(frame, DataError)] == [number]
+    assert [t for t, frame in enumerate(frames.readable()) if isinstance(frame, UserError)] == [number]
     assert np.abs(frames.times() - np.arange(30) / 30).max() < 2e-3
   frames = datasets.open_frames(media_files.cut(media_files.motion_jpeg(tmp_path / "cut.avi", FRAMES)))
   assert np.abs(frames.times() - np.arange(30) / 30).max() < 2e-3
@@ -119,7 +119,7 @@ def test_frames_of_another_size_inside_a_video(tmp_path):
   path = tmp_path / "both.ts"
   path.write_bytes(b"".join(part.read_bytes() for part in parts))
   got = readable(path)
-  wrong = [t for t, frame in enumerate(got) if isinstance(frame, DataError)]
+  wrong = [t for t, frame in enumerate(got) if isinstance(frame, UserError)]
   assert len(wrong) >= 14 and min(wrong) >= 14
   assert "another size than the first" in str(got[-1])
 
@@ -131,7 +131,7 @@ def test_a_jpeg_with_something_behind_it(tmp_path):
   assert np.array_equal(all_of(ImageFiles(paths)), expected)
   content, preview = paths[1].read_bytes(), b"\xff\xe1\x00\x08\xff\xda\x00\x02\xff\xd9"  # With an end of its own.
   paths[1].write_bytes(content[:2] + preview + content[2:len(content) // 2])
-  with pytest.raises(DataError, match=r"001\.jpg: not a readable image"):
+  with pytest.raises(UserError, match=r"001\.jpg: not a readable image"):
     ImageFiles(paths)[1]
 
 
@@ -156,7 +156,7 @@ def test_labels_of_a_damaged_video_keep_their_frames(tmp_path):
   media_files.damage(media_files.motion_jpeg(tmp_path / "a.avi", FRAMES), 11)
   np.savetxt(tmp_path / "a.txt", BOXES, delimiter=",")
   (sequence,) = datasets.load("plain", tmp_path)
-  with pytest.raises(DataError, match="frame 11 of the video cannot be decoded"):
+  with pytest.raises(UserError, match="frame 11 of the video cannot be decoded"):
     list(sequence.frames)
 
 

@@ -10,6 +10,7 @@ import pytest
 from spots import SIDE, H, Spots, W, scene
 
 from input_pipeline.frames import ArrayFrames
+from input_pipeline.errors import UserError
 from siamdff_jax.tracking import egomotion, proposals
 from siamdff_jax.tracking.runner import Runner, Stream
 from siamdff_jax.tracking.tracker import Jump, Tracker
@@ -360,7 +361,7 @@ def test_a_recent_look_helps_a_doubtful_target():
 
 
 def test_the_first_template_must_stay_the_larger_part():
-  with pytest.raises(ValueError, match="template_update=0.6: expected a finite number from 0 to 0.5"):
+  with pytest.raises(UserError, match="template_update=0.6: expected a finite number from 0 to 0.5"):
     Tracker(Spots(), {"template_update": 0.6})
 
 

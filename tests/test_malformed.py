@@ -15,23 +15,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from malformed_kinds import (
-    FILES,
-    FOLDERS,
-    HARMLESS,
-    JSON_LABEL_KINDS,
-    JSON_LABELS,
-    JSON_RESULT_KINDS,
-    JSON_RESULTS,
-    LABELS,
-    LINES,
-    REFUSED,
-    RESULTS,
+  FILES,
+  FOLDERS,
+  HARMLESS,
+  JSON_LABEL_KINDS,
+  JSON_LABELS,
+  JSON_RESULT_KINDS,
+  JSON_RESULTS,
+  LABELS,
+  LINES,
+  REFUSED,
+  RESULTS,
 )
 
 from dataset_files import write_text
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
-from siamdff_jax.evaluation import protocols, results
+from input_pipeline.errors import UserError
+from siamdff_jax import results
+from siamdff_jax.evaluation import protocols
 
 
 def write(root, labels, tracked, suffix):
@@ -96,7 +97,7 @@ def _overlap(a, b):
 def check(root, labels, tracked, suffix, outcome, named):
   """Scores the files in `root`, which hold `labels` and `tracked`. One of `named` is in the sentence of an error."""
   if outcome is REFUSED:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
       score(root, suffix)
     sentence = str(caught.value)
     assert any(text in sentence for text in named) and len(sentence.splitlines()) == 1, sentence
@@ -216,7 +217,7 @@ def test_no_damage_gives_a_wrong_score(damage, suffix, where, name):
     write(root, labels, tracked, suffix)
     try:
       found = score(root, suffix)
-    except DataError as error:
+    except UserError as error:
       sentence = str(error)
       assert len(sentence.splitlines()) == 1 and any(text in sentence for text in names(root, name, suffix)), sentence
       return

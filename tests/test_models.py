@@ -8,7 +8,7 @@ from flax import linen as nn
 
 import small
 from configs import base
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.models import layers
 from siamdff_jax.models.backbone import Lite, ResNet, feature_side
 from siamdff_jax.models.build import build
@@ -70,7 +70,7 @@ def test_shapes_at_full_size(kind, search_side, cells, parameters):
 
 @pytest.mark.parametrize("side", [64, 256, 124])
 def test_crop_sides_off_the_grid_are_refused(side):
-  with pytest.raises(DataError, match=f"{side}.*8 n \\+ 7"):
+  with pytest.raises(UserError, match=f"{side}.*8 n \\+ 7"):
     build(small.config(search_side=side).model)
   assert [feature_side(s) for s in (63, 127, 255)] == [7, 15, 31]
 
@@ -78,9 +78,9 @@ def test_crop_sides_off_the_grid_are_refused(side):
 def test_unknown_backbone_and_norm_are_refused():
   config = small.config()
   config.model.backbone = dict(kind="vit")
-  with pytest.raises(DataError, match=r"'vit'.*'resnet' or 'lite'"):
+  with pytest.raises(UserError, match=r"'vit'.*'resnet' or 'lite'"):
     build(config.model)
-  with pytest.raises(DataError, match="layer"):
+  with pytest.raises(UserError, match="layer"):
     shapes_of(small.config(norm="layer"))
 
 

@@ -11,7 +11,8 @@ from scipy import stats
 import small
 from dataset_files import write_json
 from input_pipeline import datasets
-from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, results, running, statistics
+from siamdff_jax import results
+from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, running, statistics
 from siamdff_jax.evaluation.pairing import Unit
 from siamdff_jax.evaluation.report import page, tables
 

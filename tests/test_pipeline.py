@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import small
-from input_pipeline import crops, pipeline
-from input_pipeline.errors import DataError
+from input_pipeline import crops, geometry, pipeline
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames, ImageFiles
 from input_pipeline.sampling import PairSampler
 from input_pipeline.sequences import from_labels
@@ -62,22 +62,22 @@ def test_crop_beyond_the_frame_is_its_mean():
 
 def test_windows_follow_the_siamese_convention():
   """p = (w+h)/2, side = sqrt((w+p)(h+p)): twice the side of a square target."""
-  np.testing.assert_allclose(crops.template_window([10, 20, 30, 30]), [25, 35, 60])
+  np.testing.assert_allclose(geometry.template_window(np.array([10, 20, 30, 30])), [25, 35, 60])
   w, h = 12.0, 40.0
-  np.testing.assert_allclose(crops.template_window([[0, 0, w, h]])[0, 2], np.sqrt((w + 26) * (h + 26)))
+  np.testing.assert_allclose(geometry.template_window(np.array([[0, 0, w, h]]))[0, 2], np.sqrt((w + 26) * (h + 26)))
 
 
 def test_boxes_map_where_the_pixels_go():
   """In a frame whose grey levels are coordinates, the crop shows at the mapped box's sides the box's own sides."""
   box, window, out_side = np.array([37.0, 22.0, 31.0, 18.0]), np.array([50.3, 33.1, 70.0]), 141
-  left, top, right, bottom = crops.to_crop(box, window, out_side)
+  left, top, right, bottom = geometry.to_crop(box, window, out_side)
   ramps = np.arange(120, dtype=np.uint8)
   columns = crops.crop(np.broadcast_to(ramps, (90, 120)).copy(), window, out_side)
   rows = crops.crop(np.broadcast_to(ramps[:90, None], (90, 120)).copy(), window, out_side)
   at = lambda profile, position: np.interp(position, np.arange(out_side) + 0.5, profile) + 0.5
   found = at(columns[70], left), at(rows[:, 70], top), at(columns[70], right), at(rows[:, 70], bottom)
   np.testing.assert_allclose(found, (37, 22, 37 + 31, 22 + 18), atol=0.05)
-  many = crops.to_crop(np.stack([box, box]), np.stack([window, window]), out_side)
+  many = geometry.to_crop(np.stack([box, box]), np.stack([window, window]), out_side)
   np.testing.assert_allclose(many, [(left, top, right, bottom)] * 2)
 
 
@@ -213,5 +213,5 @@ def test_an_unreadable_frame_is_a_data_error_that_names_it(tmp_path):
   paths[1].write_bytes(data[:len(data) // 2])
   sequence = from_labels("cut", ImageFiles(paths), [[30, 30, 20, 20]] * 3, None, "labels")
   sampler = PairSampler([[sequence]], [1.0], small.config().data.pairs, **SIDES)
-  with pytest.raises(DataError, match=r"1\.jpg: not a readable image"):
+  with pytest.raises(UserError, match=r"1\.jpg: not a readable image"):
     take(sampler, 3)

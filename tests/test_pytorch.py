@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import losses
 from siamdff_jax.models.build import build
 from siamdff_jax.models.load import abstract_variables
@@ -14,7 +14,7 @@ from siamdff_jax.training.step import make_step
 
 torch = pytest.importorskip("torch", reason="needs requirements-bench.txt")
 
-from siamdff_jax.benchmarks import pytorch, pytorch_tracker, pytorch_training  # noqa: E402
+from benchmarks import pytorch, pytorch_tracker, pytorch_training  # noqa: E402
 
 HEAD = ("class_logit", "quality_logit", "ltrb", "presence_logit")
 
@@ -119,5 +119,5 @@ def test_a_form_that_fails_says_why(monkeypatch):
 
 
 def test_other_networks_are_refused():
-  with pytest.raises(DataError, match="ResNet"):
+  with pytest.raises(UserError, match="ResNet"):
     pytorch_tracker.SiamDFF(small.config(use_sten=False).model)

@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 from conftest import ROOT
 
 import small
-from input_pipeline import crops, pipeline, records
-from input_pipeline.errors import DataError
+from input_pipeline import geometry, pipeline, records
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames, ImageFiles, VideoFile
 from input_pipeline.records import cutting, packing
 from input_pipeline.sampling import PairSampler, anchors, needed_context
@@ -66,7 +66,7 @@ def test_what_is_stored_is_the_surroundings_of_the_target(source, root):
   for original, copy in zip(source, records.load(root)):
     for t, (x, y, w, h) in enumerate(anchors(original)):
       stored, frame = copy.frames.cutout(t), original.frames[t]
-      reach = 3 * crops.template_window([x, y, w, h])[2]
+      reach = 3 * geometry.template_window(np.array([x, y, w, h]))[2]
       height, width = stored.image.shape
       assert stored.x <= max(0, x + w / 2 - reach) and stored.y <= max(0, y + h / 2 - reach)
       assert stored.x + width >= min(320, x + w / 2 + reach) and stored.y + height >= min(256, y + h / 2 + reach)
@@ -102,7 +102,7 @@ def test_the_context_is_enough_for_the_configs_and_no_more_than_needed():
     plan = sampler.plan(0, np.arange(3000))
     for branch in ("template", "search"):
       window = plan[f"{branch}_window"]
-      own = crops.template_window(sampler.tables.anchors[plan[f"{branch}_frame"]])
+      own = geometry.template_window(sampler.tables.anchors[plan[f"{branch}_frame"]])
       reach = np.abs(window[:, :2] - own[:, :2]).max(1) + window[:, 2] / 2
       farthest = max(farthest, (reach / own[:, 2]).max())
     needed = needed_context(config, ratio_sides[1] / ratio_sides[0])
@@ -149,7 +149,7 @@ def test_an_interrupted_packing_goes_on(source, tmp_path, monkeypatch):
   broken = [source[0], dataclasses.replace(source[1], frames=Broken(np.zeros((6, 256, 320), np.uint8)))]
   with pytest.raises(KeyboardInterrupt):
     records.prepare(broken, str(tmp_path))
-  with pytest.raises(DataError, match=r"no complete packed data there.*goes on when it is started again"):
+  with pytest.raises(UserError, match=r"no complete packed data there.*goes on when it is started again"):
     records.load(str(tmp_path))
   original, cut = cutting.cut, []
   monkeypatch.setattr(packing, "cut", lambda sequence, *rest: cut.append(sequence.name) or original(sequence, *rest))
@@ -172,19 +172,19 @@ def test_a_data_set_without_its_index_is_written_again(source, tmp_path):
 def test_other_data_in_the_folder_are_refused(source, root):
   moved = [dataclasses.replace(source[0], boxes=source[0].boxes + 1 * source[0].visible[:, None]), source[1]]
   for sequences, context in ((moved, records.CONTEXT), (source[:1], records.CONTEXT), (source, 2.0)):
-    with pytest.raises(DataError, match="packed data of another source or context"):
+    with pytest.raises(UserError, match="packed data of another source or context"):
       records.prepare(sequences, root, context=context)
   assert records.verify(source, root)[0] < 1.5
 
 
 def test_verification_finds_other_pixels_and_labels(source, root):
   inverted = [dataclasses.replace(source[0], frames=ArrayFrames(255 - source[0].frames._frames)), source[1]]
-  with pytest.raises(DataError, match="of one differs from the source by"):
+  with pytest.raises(UserError, match="of one differs from the source by"):
     records.verify(inverted, root, None)
   moved = [dataclasses.replace(source[0], boxes=source[0].boxes * 2), source[1]]
-  with pytest.raises(DataError, match="the labels of one differ"):
+  with pytest.raises(UserError, match="the labels of one differ"):
     records.verify(moved, root)
-  with pytest.raises(DataError, match="other sequences"):
+  with pytest.raises(UserError, match="other sequences"):
     records.verify(source[:1], root)
 
 
@@ -192,18 +192,18 @@ def test_sequences_that_never_show_their_target_are_left_out(source, tmp_path):
   hidden = from_labels("hidden", ArrayFrames(np.zeros((3, 256, 320), np.uint8)), np.zeros((3, 4)), None, "hidden")
   records.prepare([hidden, source[1]], str(tmp_path))
   assert [s.name for s in records.load(str(tmp_path))] == ["two"]
-  with pytest.raises(DataError, match="no sequence with a visible target"):
+  with pytest.raises(UserError, match="no sequence with a visible target"):
     records.prepare([hidden], str(tmp_path / "other"))
 
 
 def test_a_folder_that_cannot_be_written_is_a_data_error(source, tmp_path):
   (tmp_path / "file").write_text("not a folder")
-  with pytest.raises(DataError, match=r"file/packed: the packed data cannot be written"):
+  with pytest.raises(UserError, match=r"file/packed: the packed data cannot be written"):
     records.prepare(source, str(tmp_path / "file" / "packed"))
 
 
 def test_whole_frames_are_not_there(root):
-  with pytest.raises(DataError, match="hold the surroundings of the target, not whole frames"):
+  with pytest.raises(UserError, match="hold the surroundings of the target, not whole frames"):
     records.load(root)[0].frames[0]
   with pytest.raises(IndexError):
     records.load(root)[0].frames.cutout(99)
@@ -217,14 +217,14 @@ def test_damaged_packed_data_are_a_data_error(source, tmp_path):
   whole = index.read_bytes()
   for data in (b"", whole[:len(whole) // 2], b"nonsense" * 50):
     index.write_bytes(data)
-    with pytest.raises(DataError, match="no complete packed data there"):
+    with pytest.raises(UserError, match="no complete packed data there"):
       records.load(str(tmp_path))
   index.write_bytes(whole)
   with np.load(index) as file:
     arrays = dict(file)
   with open(index, "wb") as file:
     np.savez(file, **arrays | {"boxes": arrays["boxes"][:-1]})
-  with pytest.raises(DataError, match="holds 15 frames, its index 14"):
+  with pytest.raises(UserError, match="holds 15 frames, its index 14"):
     records.load(str(tmp_path))
 
 
@@ -268,7 +268,7 @@ def test_frames_replaced_by_others_of_the_same_size_are_other_data(tmp_path):
   cv2.imwrite(str(paths[1]), texture(9))
   assert paths[1].stat().st_size == size
   assert records.fingerprint(sequences, 3.0) != before
-  with pytest.raises(DataError, match="holds packed data of another source"):
+  with pytest.raises(UserError, match="holds packed data of another source"):
     records.prepare(sequences, str(tmp_path / "packed"))
 
 
@@ -305,7 +305,7 @@ def test_data_packed_by_an_earlier_version_are_still_read(tmp_path, monkeypatch)
   records.prepare(sequences, str(tmp_path / "packed"))
   packed_as = records.packed_fingerprint(str(tmp_path / "packed"))
   assert packed_as == cutting.fingerprint_by_sizes(sequences, records.CONTEXT) != records.fingerprint(sequences, 3.0)
-  with pytest.raises(DataError, match="holds packed data of another source"):
+  with pytest.raises(UserError, match="holds packed data of another source"):
     records.prepare(sequences, str(tmp_path / "packed"), context=2.5)
 
 
@@ -331,7 +331,7 @@ def test_only_videos_are_packed_unless_all_are_asked_for(tmp_path):
 def test_a_video_that_ends_early_is_a_data_error(video, tmp_path):
   frames = VideoFile(video[1].frames.path, num_frames=9)
   sequence = from_labels("short", frames, [[10, 10, 9, 9]] * 9, None, "labels")
-  with pytest.raises(DataError, match=r"b\.avi: the video ends after 5 frames, 9 were expected"):
+  with pytest.raises(UserError, match=r"b\.avi: the video ends after 5 frames, 9 were expected"):
     records.packed([sequence], str(tmp_path), 3.0)
 
 

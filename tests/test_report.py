@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from report_data import HOSTILE, comparison_of, results_of, sequences_of
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import from_labels
 from siamdff_jax.evaluation import comparison, protocols, report
 from siamdff_jax.evaluation.report import charts, clips, page, styles, tables
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.results import Result
 
 
 class Cells(html.parser.HTMLParser):
@@ -243,7 +243,7 @@ def test_same_input_same_page(written):
 
 def test_a_folder_that_cannot_be_written(written, tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(DataError, match="file: cannot be written"):
+  with pytest.raises(UserError, match="file: cannot be written"):
     report.write(written[0], tmp_path / "file")
 
 

@@ -1,4 +1,4 @@
-"""Result files: what is written comes back, what is bad is one DataError."""
+"""Result files: what is written comes back, what is bad is one UserError."""
 
 import json
 import os
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import from_labels
-from siamdff_jax.evaluation import results
-from siamdff_jax.evaluation.results import Result, reading
+from siamdff_jax import results
+from siamdff_jax.results import Result, reading
 
 NAN = [np.nan] * 4
 _COORDINATE = st.floats(-1e6, 1e6)
@@ -141,16 +141,16 @@ def test_text_forms(tmp_path, line, end):
 ])
 def test_bad_files_are_named_in_one_sentence(tmp_path, name, content, message):
   path = _write(tmp_path, name, content)
-  with pytest.raises(DataError, match=message) as caught:
+  with pytest.raises(UserError, match=message) as caught:
     results.read(path)
   assert str(path) in str(caught.value)
   assert "\n" not in str(caught.value) and len(str(caught.value)) < len(str(path)) + 250
 
 
 def test_a_missing_file_is_a_data_error(tmp_path):
-  with pytest.raises(DataError, match="cannot be read"):
+  with pytest.raises(UserError, match="cannot be read"):
     results.read(tmp_path / "no.json")
-  with pytest.raises(DataError, match="cannot be written"):
+  with pytest.raises(UserError, match="cannot be written"):
     results.write(tmp_path / "no" / "a.json", Result([[1, 2, 3, 4]]))
 
 
@@ -169,7 +169,7 @@ def test_any_bytes_give_a_result_or_a_data_error(content, name):
     path = _write(pathlib.Path(folder), name, content)
     try:
       result = results.read(path)
-    except DataError as error:
+    except UserError as error:
       assert str(path) in str(error) and len(str(error).splitlines()) == 1
     else:
       assert len(result) and np.isfinite(result.boxes[result.present]).all()
@@ -220,9 +220,9 @@ def test_corners_become_sizes(tmp_path, name, content):
 
 def test_corners_in_the_wrong_order_are_refused(tmp_path):
   path = _write(tmp_path, "a.txt", "10,20,15,26\n10,20,5,6\n")
-  with pytest.raises(DataError, match=r"a.txt: frame 1 is \[10.0, 20.0, 5.0, 6.0\], expected x1,y1,x2,y2"):
+  with pytest.raises(UserError, match=r"a.txt: frame 1 is \[10.0, 20.0, 5.0, 6.0\], expected x1,y1,x2,y2"):
     results.read(path, "xyxy")
-  with pytest.raises(DataError, match=r"a.txt: unknown box form 'cxcywh', expected one of xywh, xyxy"):
+  with pytest.raises(UserError, match=r"a.txt: unknown box form 'cxcywh', expected one of xywh, xyxy"):
     results.read(path, "cxcywh")
 
 
@@ -233,14 +233,14 @@ def test_a_first_box_that_is_true_only_in_the_other_form(tmp_path, format, first
   [found] = results.read_folder(tmp_path, _sequences(2), format, "xyxy")
   origin = first[0] - 10
   np.testing.assert_array_equal(found["s0"].boxes, [[10, 10, 5, 5], [100 - origin, 100 - origin, 10, 20]])
-  with pytest.raises(DataError, match="s0.txt: its first box is the true one when read as x1,y1,x2,y2"):
+  with pytest.raises(UserError, match="s0.txt: its first box is the true one when read as x1,y1,x2,y2"):
     results.read_folder(tmp_path, _sequences(2), format)
   _write(tmp_path, "s0.txt", f"{x},{y},{w},{h}\n1,1,2,2\n")
-  with pytest.raises(DataError, match="s0.txt: frame 0"):
+  with pytest.raises(UserError, match="s0.txt: frame 0"):
     results.read_folder(tmp_path, _sequences(2), format, "xyxy")
   _write(tmp_path, "s0.txt", "3,4,8,6\n1,1,2,2\n")  # Here both forms have sizes that are possible.
   sequences = [from_labels("s0", None, [[3 - origin, 4 - origin, 8, 6]] * 2, None, "test")]
-  with pytest.raises(DataError, match="s0.txt: its first box is the true one when read as x,y,w,h"):
+  with pytest.raises(UserError, match="s0.txt: its first box is the true one when read as x,y,w,h"):
     results.read_folder(tmp_path, sequences, format, "xyxy")
 
 
@@ -262,7 +262,7 @@ def test_vot_tables(tmp_path, end):
     ("1\n1\n", 2), ("1\n1,2,3,4\n1\n", 3), ("1\n1,2,3,4\n0\n", 3), ("1\n2\n1,2,3,4\n", 3), ("1\n2\n0\n2\n", 4),
     ("1\n3\n", 2), ("0\n1\n", 1), ("2\n", 1), ("1,2,3,4\n1\n", 2), ("1\n1,2\n", 2), ("1\nnan\n", 2)])
 def test_vot_tables_in_an_impossible_order(tmp_path, text, line):
-  with pytest.raises(DataError, match=f"a.txt: line {line} is"):
+  with pytest.raises(UserError, match=f"a.txt: line {line} is"):
     results.read(_write(tmp_path, "a.txt", text))
 
 
@@ -274,7 +274,7 @@ def test_vot_starts_hold_the_true_box(tmp_path):
   np.testing.assert_array_equal(found["s0"].boxes, expected)
   assert found["s0"].starts == (0, 6) and found["s0"].present.tolist() == [1, 1, 1, 0, 0, 0, 1, 1, 0]
   absent = [from_labels("s0", None, [[10, 10, 5, 5]] * 6 + [NAN] * 3, None, "test")]
-  with pytest.raises(DataError, match="s0_001.txt: the tracker was started in frame 6, .* absent"):
+  with pytest.raises(UserError, match="s0_001.txt: the tracker was started in frame 6, .* absent"):
     results.read_folder(tmp_path, absent)
 
 
@@ -297,7 +297,7 @@ def test_long_term_results_with_confidences(tmp_path):
   for text, message in [("\n0.5\n", "2 lines for 3 boxes"), ("\n0.5\nx\n", "line 3"), ("\n\n0.5\n", "line 2"),
                         ("\n0.5\ninf\n", "line 3"), ("\n-1e999\n1\n", "line 2")]:
     _write_in(folder / "s0_001_confidence.value", text)
-    with pytest.raises(DataError, match=f"s0_001_confidence.value: {message}"):
+    with pytest.raises(UserError, match=f"s0_001_confidence.value: {message}"):
       results.read_folder(tmp_path, _sequences(3))
 
 
@@ -321,14 +321,14 @@ def test_a_folder_of_results(tmp_path):
   assert {name: len(result) for name, result in found.items()} == {"s0": 2, "s1": 1}
   [found] = results.read_folder(tmp_path, _sequences(2, 1), "otb")  # Matlab's text is 1-based, JSON never is.
   assert found["s1"].boxes.tolist() == [[0, 1, 3, 4]] and found["s0"].boxes[0].tolist() == [1, 2, 3, 4]
-  with pytest.raises(DataError, match="1 of 3 sequences: s2"):
+  with pytest.raises(UserError, match="1 of 3 sequences: s2"):
     results.read_folder(tmp_path, _sequences(2, 1, 1))
-  with pytest.raises(DataError, match=r"s1.txt: 1 boxes for the 2 labelled frames of s1"):
+  with pytest.raises(UserError, match=r"s1.txt: 1 boxes for the 2 labelled frames of s1"):
     results.read_folder(tmp_path, _sequences(2, 2))
   _write(tmp_path, "s1.json", "[[1,2,3,4]]")
-  with pytest.raises(DataError, match="one result per sequence"):
+  with pytest.raises(UserError, match="one result per sequence"):
     results.read_folder(tmp_path, _sequences(2, 1))
-  with pytest.raises(DataError, match="no such folder"):
+  with pytest.raises(UserError, match="no such folder"):
     results.read_folder(tmp_path / "none", _sequences(2, 1))
 
 
@@ -347,7 +347,7 @@ def test_the_places_of_a_result(tmp_path, path):
 def test_two_results_of_one_sequence(tmp_path, second):
   _write(tmp_path, "s0.txt", "1,2,3,4\n")
   _write_in(tmp_path / second, "1,2,3,4\n" if second.endswith(".txt") else "[[1,2,3,4]]")
-  with pytest.raises(DataError, match="there is also .*, expected one result per sequence"):
+  with pytest.raises(UserError, match="there is also .*, expected one result per sequence"):
     results.read_folder(tmp_path, _sequences(1))
 
 
@@ -359,7 +359,7 @@ def test_repetitions(tmp_path):
   assert [[result.boxes[0, 0] for result in run.values()] for run in runs] == [[1, 1], [2, 2], [3, 3]]
   assert all(list(run) == ["s0", "s1"] for run in runs)
   (tmp_path / "s1" / "s1_002.txt").unlink()
-  with pytest.raises(DataError, match="s1: repetitions 001, 003 of s1, expected 001, 002, 003 as other sequences have"):
+  with pytest.raises(UserError, match="s1: repetitions 001, 003 of s1, expected 001, 002, 003 as other sequences have"):
     results.read_folder(tmp_path, _sequences(1, 1))
 
 
@@ -371,5 +371,5 @@ def test_names_are_compared_as_unicode_sees_them(tmp_path):
     [found] = results.read_folder(tmp_path, [sequence])
     assert list(found) == [sequence.name]
   _write(tmp_path, name + ".txt", "1,2,3,4\n")
-  with pytest.raises(DataError, match="name looks the same"):
+  with pytest.raises(UserError, match="name looks the same"):
     results.read_folder(tmp_path, [sequence])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from trainer import EVERY, STEPS, Trainer, assert_same_bits, checkpoint_steps, last_logged, logged, losses
 
-from siamdff_jax.training import checkpoints
+from siamdff_jax.checkpoints import store as checkpoints
 
 pytestmark = pytest.mark.end_to_end
 

@@ -10,11 +10,13 @@ import pytest
 import small
 from input_pipeline import datasets
 from input_pipeline.conditions import CONDITIONS, under
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.evaluation import evaluate, results, robustness
+from siamdff_jax import results
+from siamdff_jax.evaluation import evaluate
+from siamdff_jax.experiments import robustness
 from siamdff_jax.tracking.baselines import BaselineRunner
 from siamdff_jax.tracking.reading import BrokenStreams
 from siamdff_jax.tracking.runner import Runner
@@ -135,18 +137,18 @@ def test_a_broken_sequence_is_left_out_under_every_condition(data, tmp_path, mon
       streams = list(streams)
       yield from ((s.name, results.Result([s.box for _ in s.frames])) for s in streams if s.name != names[0])
       if any(s.name == names[0] for s in streams):
-        raise BrokenStreams({names[0]: DataError(f"{names[0]}: frame 3 is gone")}, {})
+        raise BrokenStreams({names[0]: UserError(f"{names[0]}: frame 3 is gone")}, {})
 
   monkeypatch.setattr(evaluate, "runner", lambda source, *_: (Keeps(), source))
   arguments = (["a=x", "b=y"], [], "antiuav410", str(tmp_path / "data"), str(tmp_path / "out"))
-  with pytest.raises(DataError, match=f"1 of 2 sequences were left out, .*: {names[0]} is missing"):
+  with pytest.raises(UserError, match=f"1 of 2 sequences were left out, .*: {names[0]} is missing"):
     robustness.assess(*arguments, conditions=["inverted"])
   assert caplog.text.count(f"left out: {names[0]}: frame 3 is gone") == 1
   text = (tmp_path / "out" / robustness.TABLE_FILE).read_text()
   assert "a: 1 sequences" in text and "1 of 2 sequences were left out" in text
   frame = next((tmp_path / "data").rglob(f"{names[1]}/*.jpg"))
   cv2.imwrite(str(frame), 255 - cv2.imread(str(frame), cv2.IMREAD_GRAYSCALE))
-  with pytest.raises(DataError, match=f"a/as_recorded/results/{names[1]}.json: was made of other frames"):
+  with pytest.raises(UserError, match=f"a/as_recorded/results/{names[1]}.json: was made of other frames"):
     robustness.assess(*arguments, conditions=["inverted"])
 
 
@@ -164,9 +166,9 @@ def test_scores_are_in_the_pixels_as_recorded(data, tmp_path):
 
 
 def test_problems_are_named(data, tmp_path):
-  with pytest.raises(DataError, match="--conditions: 'foggy', expected some of as_recorded, inverted"):
+  with pytest.raises(UserError, match="--conditions: 'foggy', expected some of as_recorded, inverted"):
     robustness.assess([], ["KCF"], "antiuav410", data, str(tmp_path), conditions=["foggy"])
-  with pytest.raises(DataError, match="no sequence has 'none' in its name, which `only` asks for"):
+  with pytest.raises(UserError, match="no sequence has 'none' in its name, which `only` asks for"):
     robustness.assess([], ["KCF"], "antiuav410", data, str(tmp_path), only="none")
-  with pytest.raises(DataError, match="no tracker to evaluate"):
+  with pytest.raises(UserError, match="no tracker to evaluate"):
     robustness.assess([], [], "antiuav410", data, str(tmp_path))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spots import SIDE, Spots, scene
 
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from siamdff_jax.models.build import build
 from siamdff_jax.tracking import lockstep as lockstep_module
@@ -268,7 +268,7 @@ def test_buffers_are_not_overwritten_while_in_use():
 def test_refuses_a_box_outside(tracker):
   frames, _ = moving_square(0, 2)
   for box in ([-30, 5, 12, 8], [10, 200, 12, 8], [10, 10, 0, 8], [np.nan, 1, 2, 3]):
-    with pytest.raises(DataError, match="s: the box"):
+    with pytest.raises(UserError, match="s: the box"):
       list(Runner(*tracker).run([Stream("s", ArrayFrames(frames), np.array(box, float))]))
 
 
@@ -284,7 +284,7 @@ class Broken(Watched):
 
   def __iter__(self):
     yield from self._frames[:5]
-    raise DataError("bad/000005.jpg: not a readable image")
+    raise UserError("bad/000005.jpg: not a readable image")
 
 
 class Short(Watched):
@@ -303,7 +303,7 @@ def test_unreadable_frames(two_by_two, source, message):
   streams = [Stream("bad", source(frames), boxes[0]), Stream("good", ArrayFrames(frames[:2]), boxes[0])]
   results = two_by_two.run(streams)
   assert next(results)[0] == "good"
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     next(results)
 
 

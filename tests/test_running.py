@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from input_pipeline.errors import DataError
+from input_pipeline import geometry
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames, ImageFiles
 from input_pipeline.sequences import from_labels
-from siamdff_jax import boxes as box_forms
-from siamdff_jax.evaluation import results, running, starts
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax import results
+from siamdff_jax.evaluation import running, starts
+from siamdff_jax.results import Result
 from siamdff_jax.tracking.reading import BrokenStreams
 
 
@@ -71,16 +72,16 @@ def test_an_interrupted_run_goes_on(tmp_path):
 
 def test_another_tracker_run_or_data_is_refused(tmp_path):
   track(StandsStill(), [sequence("a")], tmp_path)
-  with pytest.raises(DataError, match=r"run.json: the results there are of another tracker \(still, here moving\)"):
+  with pytest.raises(UserError, match=r"run.json: the results there are of another tracker \(still, here moving\)"):
     running.prepare(str(tmp_path), tracker="moving", run="ope")
-  with pytest.raises(DataError, match="of another run"):
+  with pytest.raises(UserError, match="of another run"):
     running.prepare(str(tmp_path), tracker="still", run="sre")
   for other in (sequence("a", 5), sequence("a", first=(11.0, 8.0, 6.0, 4.0))):
-    with pytest.raises(DataError, match="a.json: is of other data"):
+    with pytest.raises(UserError, match="a.json: is of other data"):
       track(StandsStill(), [other], tmp_path)
   assert names(tmp_path) == ["results/a.json", "run.json"]
   (tmp_path / "run.json").write_text("{")
-  with pytest.raises(DataError, match="run.json: cannot be read"):
+  with pytest.raises(UserError, match="run.json: cannot be read"):
     running.prepare(str(tmp_path), tracker="still", run="ope")
 
 
@@ -94,7 +95,7 @@ def test_redo_replaces_all_of_another_tracker_and_nothing_of_the_same(tmp_path):
 
 def test_an_absent_first_frame_is_refused(tmp_path):
   absent = from_labels("a", ArrayFrames(np.zeros((2, 8, 8), np.uint8)), [[0] * 4, [1, 1, 3, 3]], None, "test")
-  with pytest.raises(DataError, match="a: the target is absent in the first frame"):
+  with pytest.raises(UserError, match="a: the target is absent in the first frame"):
     track(StandsStill(), [absent], tmp_path)
 
 
@@ -128,7 +129,7 @@ def test_moved_boxes_by_hand():
 
 @given(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.floats(1, 1e3), st.floats(1, 1e3)))
 def test_scales_keep_the_centre_and_shifts_the_size(box):
-  centre = lambda b: np.asarray(box_forms.xywh_to_center_wh(np.asarray(b, np.float32)))[:2]
+  centre = lambda b: np.asarray(geometry.xywh_to_center_wh(np.asarray(b, np.float32)))[:2]
   for start in starts.SRE:
     moved = starts.moved(box, start)
     if start.startswith("scale"):
@@ -164,7 +165,7 @@ def test_results_of_replaced_frames_are_refused_and_redone_alone(tmp_path):
   track(StandsStill(), sequences(), tmp_path / "out")
   replace_frame(tmp_path / "data" / "b" / "1.bmp")
   again = StandsStill()
-  with pytest.raises(DataError, match=r"results/b.json: was made of other frames than b has now; remove .*--redo"):
+  with pytest.raises(UserError, match=r"results/b.json: was made of other frames than b has now; remove .*--redo"):
     track(again, sequences(), tmp_path / "out")
   assert again.tracked == [] and names(tmp_path / "out" / "results") == ["a.json", "b.json", "c.json"]
   track(again, sequences(), tmp_path / "out", redo=True)
@@ -182,7 +183,7 @@ def test_order_and_every_byte_of_the_frames_count(tmp_path, change):
   track(StandsStill(), [on_disk(tmp_path / "data", "a")], tmp_path / "out")
   change(tmp_path / "data" / "a")
   frames = ImageFiles(sorted((tmp_path / "data" / "a").glob("*.bmp")))
-  with pytest.raises(DataError, match="a.json: was made of other frames"):
+  with pytest.raises(UserError, match="a.json: was made of other frames"):
     track(StandsStill(), [from_labels("a", frames, [[10, 8, 6, 4]] * 3, None, "test")], tmp_path / "out")
 
 
@@ -202,7 +203,7 @@ def test_later_labels_count_where_the_truth_starts_the_tracker_again(tmp_path, r
   track(StandsStill(), [on_disk(tmp_path / "data", "a")], tmp_path / "out", run=run)
   changed, again = [on_disk(tmp_path / "data", "a", boxes=moved)], StandsStill()
   if run == "reset":
-    with pytest.raises(DataError, match="a.json: was made of other labels than a has now"):
+    with pytest.raises(UserError, match="a.json: was made of other labels than a has now"):
       track(again, changed, tmp_path / "out", run=run)
     track(again, changed, tmp_path / "out", run=run, redo=True)
     assert again.tracked == ["a"]
@@ -252,7 +253,7 @@ class BreaksAt(StandsStill):
   def run(self, streams):
     streams = list(streams)
     broken = [s.name for s in streams if any(part in s.name for part in self._broken)]
-    errors = {name: DataError(f"{name}: frame 1 is gone") for name in broken}
+    errors = {name: UserError(f"{name}: frame 1 is gone") for name in broken}
     yield from super().run([s for s in streams if s.name not in errors])
     if errors:
       raise BrokenStreams(errors, {})

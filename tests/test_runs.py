@@ -14,9 +14,11 @@ import optax
 import pytest
 
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.training import checkpoints, distributed, loop, same_run
+from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.parallel import distributed
+from siamdff_jax.training import loop, same_run
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.workdir_lock import Busy
 
@@ -127,7 +129,7 @@ def said(caplog):
 def test_another_config_is_refused_by_what_differs_and_nothing_changes(trainings, changes, listed):
   trainings.run()
   before = trainings.files()
-  with pytest.raises(DataError) as error:
+  with pytest.raises(UserError) as error:
     trainings.run(**changes)
   assert f"{trainings.workdir}: was trained up to step 4 with something else: {listed}; choose" in str(error.value)
   assert "--allow_changes" in str(error.value) and "\n" not in str(error.value)
@@ -194,9 +196,9 @@ def test_older_checkpoints_lack_keys_and_hold_others(trainings, said):
     file.write_text(json.dumps(theirs))
     (folder / "inputs" / "metadata").unlink()
   assert trainings.run() == STEPS and "finished" in said.text
-  with pytest.raises(DataError, match=r"with something else: --config.data.pairs.style 0.0 -> 0.5; choose"):
+  with pytest.raises(UserError, match=r"with something else: --config.data.pairs.style 0.0 -> 0.5; choose"):
     trainings.run(**{"data.pairs.style": 0.5})
-  with pytest.raises(DataError, match="--config.data.train.clips.root 'data' -> 'moved'; choose"):
+  with pytest.raises(UserError, match="--config.data.train.clips.root 'data' -> 'moved'; choose"):
     trainings.run(**{"data.train.clips.root": "moved"})
 
 
@@ -209,10 +211,10 @@ def test_data_are_known_by_their_labels_wherever_they_lie(trainings, said):
   assert trainings.run(**moved) == STEPS and "finished" in said.text
   trainings.sequences = clips(seed=1)
   for changes in ({}, moved):
-    with pytest.raises(DataError, match="the content of data.train .sequences 1, frames 5, labels .* -> .*labels"):
+    with pytest.raises(UserError, match="the content of data.train .sequences 1, frames 5, labels .* -> .*labels"):
       trainings.run(**changes)
   trainings.sequences = clips() + clips(7)
-  with pytest.raises(DataError, match="-> sequences 2, frames 12, "):
+  with pytest.raises(UserError, match="-> sequences 2, frames 12, "):
     trainings.run()
   assert trainings.run(allow_changes=True, **{"train.steps": 5}) == 5
 
@@ -246,11 +248,11 @@ def test_a_broken_run_goes_on_with_a_lower_rate_from_before_the_streak(trainings
   too_high = 0.005
   trainings.bad = lambda step: step > 3 and (not trainings.rates or trainings.rates[-1][0] > too_high)
   settings = {"train.steps": 12, "optimizer.final_fraction": 1.0}
-  with pytest.raises(DataError, match="not finite for 3 steps in a row up to step 6; the checkpoint of step 2 is from "
+  with pytest.raises(UserError, match="not finite for 3 steps in a row up to step 6; the checkpoint of step 2 is from "
                      "before, go on from it with a lower --config.optimizer.learning_rate and --allow_changes$"):
     trainings.run(**settings)
   assert trainings.saved() == [2]
-  with pytest.raises(DataError, match="learning_rate 0.01 -> 0.001"):  # As the sentence says, not without the flag.
+  with pytest.raises(UserError, match="learning_rate 0.01 -> 0.001"):  # As the sentence says, not without the flag.
     trainings.run(**settings, **{"optimizer.learning_rate": 0.001})
   assert trainings.run(allow_changes=True, **settings, **{"optimizer.learning_rate": 0.001}) == 12
   assert trainings.taken == list(range(3, 13)) and trainings.saved()[-1] == 12
@@ -258,16 +260,16 @@ def test_a_broken_run_goes_on_with_a_lower_rate_from_before_the_streak(trainings
 
 def test_a_checkpoint_after_which_nothing_was_finite_is_named(trainings):
   trainings.bad = lambda step: step > 2
-  with pytest.raises(DataError, match=r"no step since was finite: .*move .*/checkpoints/2 away"):
+  with pytest.raises(UserError, match=r"no step since was finite: .*move .*/checkpoints/2 away"):
     trainings.run(**{"train.steps": 12})
 
 
 def test_a_run_that_breaks_before_its_first_checkpoint_says_that_nothing_is_saved(trainings):
   trainings.bad = lambda step: True
-  with pytest.raises(DataError, match=r"not once was it finite, so look at --config\.loss\.weights .* before you try"):
+  with pytest.raises(UserError, match=r"not once was it finite, so look at --config\.loss\.weights .* before you try"):
     trainings.run()
   trainings.bad = lambda step: step > 1
-  with pytest.raises(DataError, match="nothing of this run is saved, start it again with a lower"):
+  with pytest.raises(UserError, match="nothing of this run is saved, start it again with a lower"):
     trainings.run(**{"train.checkpoint_every": STEPS})
   trainings.bad = lambda step: False
   assert trainings.run(**{"optimizer.learning_rate": 0.001}) == STEPS  # Without a flag: there is nothing to protect.
@@ -283,7 +285,7 @@ def test_a_checkpoint_from_within_a_streak_that_an_older_version_saved_gets_its_
 
 def test_a_run_that_ends_within_a_bad_streak_is_an_error(trainings):
   trainings.bad = lambda step: step == STEPS
-  with pytest.raises(DataError, match="not finite for 1 steps in a row up to step 4; the checkpoint of step 2"):
+  with pytest.raises(UserError, match="not finite for 1 steps in a row up to step 4; the checkpoint of step 2"):
     trainings.run()
   assert trainings.saved() == [2]
 

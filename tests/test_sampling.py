@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import small
-from input_pipeline import crops
-from input_pipeline.errors import DataError
+from input_pipeline import geometry
+from input_pipeline.errors import UserError
 from input_pipeline.sampling import PairSampler, needed_context
 from input_pipeline.sequences import from_labels
 
@@ -63,7 +63,7 @@ def test_templates_show_the_target_and_the_gap_is_kept():
     assert sequence.visible[t] and sequence.visible[u] and u_sequence == s and abs(t - u) <= 7
     np.testing.assert_array_equal(pair.template_box, sequence.boxes[t])
     np.testing.assert_array_equal(pair.search_box, sequence.boxes[u])
-    window = crops.template_window(pair.template_box)
+    window = geometry.template_window(pair.template_box)
     np.testing.assert_allclose(pair.template_window[:2], window[:2])
     assert 1 / 1.05 - 1e-6 <= pair.template_window[2] / window[2] <= 1.05 + 1e-6
 
@@ -81,7 +81,7 @@ def test_positive_windows_hold_the_centre(shift):
     offset = np.array([box[0] + box[2] / 2 - x, box[1] + box[3] / 2 - y])
     assert np.abs(offset).max() < side / 2
     offsets.append(np.abs(offset).max() / np.sqrt(box[2] * box[3]))
-    own = crops.template_window(box)[2] * RATIO
+    own = geometry.template_window(box)[2] * RATIO
     assert 1 / 1.35 - 1e-6 <= side / own <= 1.35 + 1e-6
   assert max(offsets) <= shift and max(offsets) > 0.8
 
@@ -178,7 +178,7 @@ def test_look_alikes_are_shown_without_the_target():
   config.update(negative=1.0, lookalike=1.0, shift=1.6, scale=0.5)
   sequences = [sequence("a"), from_labels("b", None, boxes, visible, "b", lookalikes=around)]
   drawn = PairSampler([sequences], [1.0], config, template_side=small.TEMPLATE_SIDE, search_side=small.SEARCH_SIDE)
-  context = needed_context(config, RATIO) * crops.template_window(boxes[0])[2]
+  context = needed_context(config, RATIO) * geometry.template_window(boxes[0])[2]
   shown = set()
   for i in range(1000):
     pair = drawn(5, i)
@@ -207,7 +207,7 @@ def test_absent_frames_are_searched_where_the_target_was_last_seen():
     if not sequence.visible[u] and u > 0:
       found += 1
       last = max(t for t in range(u) if sequence.visible[t])
-      np.testing.assert_allclose(pair.search_window[:2], crops.template_window(sequence.boxes[last])[:2])
+      np.testing.assert_allclose(pair.search_window[:2], geometry.template_window(sequence.boxes[last])[:2])
   assert found > 20
 
 
@@ -217,10 +217,10 @@ def test_sequences_without_a_target_are_left_out_and_sources_without_one_refused
   sides = dict(template_side=63, search_side=127)
   drawn = PairSampler([[empty, sequence("a")]], [1.0], config, **sides)
   assert [s.name for s in drawn.sequences] == ["a"] and drawn(0, 0).template[0] == 0
-  with pytest.raises(DataError, match="data source 1 has no sequence with a visible target"):
+  with pytest.raises(UserError, match="data source 1 has no sequence with a visible target"):
     PairSampler([[sequence("a")], [empty]], [1.0, 1.0], config, **sides)
-  with pytest.raises(DataError, match=r"data.train.clips \(DATA/clips\) has no sequence with a visible target"):
+  with pytest.raises(UserError, match=r"data.train.clips \(DATA/clips\) has no sequence with a visible target"):
     PairSampler([[empty]], [1.0], config, names=["data.train.clips (DATA/clips)"], **sides)
   for sources, weights in (([], []), ([[empty]], [1.0, 2.0]), ([[sequence("a")]], [0.0]), ([[sequence("a")]], [-1.0])):
-    with pytest.raises(DataError, match="expected one weight"):
+    with pytest.raises(UserError, match="expected one weight"):
       PairSampler(sources, weights, config, **sides)

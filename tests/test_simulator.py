@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.simulator import attributes, flyers, render, sensor, simulate, target, write_sequence
 from input_pipeline.simulator.codec import Codec
 from input_pipeline.simulator.dataset import write_beside, write_dataset
@@ -277,11 +277,11 @@ def test_trajectory_is_replayed():
 
 
 def test_bad_arguments_are_named():
-  with pytest.raises(DataError, match="first box"):
+  with pytest.raises(UserError, match="first box"):
     simulate(0, 0, 3, 160, 128, trajectory=np.zeros((3, 4)))
-  with pytest.raises(DataError, match=r"\(2, 4\)"):
+  with pytest.raises(UserError, match=r"\(2, 4\)"):
     simulate(0, 0, 3, 160, 128, trajectory=np.ones((2, 4)))
-  with pytest.raises(DataError, match="at least one frame"):
+  with pytest.raises(UserError, match="at least one frame"):
     simulate(0, 0, 0, 160, 128)
 
 
@@ -306,7 +306,7 @@ def test_written_sequence_reads_back(tmp_path):
 
 def test_unwritable_folder_is_one_sentence(tmp_path):
   (tmp_path / "file").write_text("in the way")
-  with pytest.raises(DataError, match="cannot be written"):
+  with pytest.raises(UserError, match="cannot be written"):
     write_sequence(simulate(0, 0, 1, 64, 64), tmp_path / "file")
 
 
@@ -316,7 +316,7 @@ def test_data_set_of_several_sizes(tmp_path):
   write_dataset(tmp_path / "b", 8, 1, 2, 640, 512, sizes=sizes)
   found = [[sequence.size for sequence in datasets.load("antiuav410", tmp_path / name)] for name in "ab"]
   assert found[0] == found[1] and set(found[0]) == set(sizes)
-  with pytest.raises(DataError, match="simulation.json"):
+  with pytest.raises(UserError, match="simulation.json"):
     write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, sizes=sizes[:2])
 
 
@@ -358,7 +358,7 @@ def test_data_set_is_replayed_at_another_size(tmp_path):
     assert np.array_equal(sequence.visible, wanted.visible[:10])
     assert np.allclose(sequence.boxes, wanted.boxes[:10] * [2, 3, 2, 3], atol=0.01)
   assert not np.array_equal(replayed[0].frames[0], replayed[2].frames[0])  # Another world around the same boxes.
-  with pytest.raises(DataError, match="camera jumps"):
+  with pytest.raises(UserError, match="camera jumps"):
     write_dataset(tmp_path / "no", 1, 4, 0, 64, 64, camera_jumps=True, replay=("antiuav410", tmp_path / "given"))
   picture = cv2.imread(str(write_beside(tmp_path / "given", 2, "antiuav410", tmp_path / "replayed")))
   assert picture.shape == (1024, 1920, 3)

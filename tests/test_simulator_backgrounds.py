@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator import simulate, write_sequence
@@ -69,7 +69,7 @@ def test_a_data_set_before_real_frames(tmp_path):
   write_dataset(tmp_path / "out", **options, backgrounds=("antiuav410", tmp_path / "real"))
   found = datasets.load("antiuav410", tmp_path / "out")
   assert [len(s) for s in found] == [3, 3] and all(s.visible[0] for s in found)
-  with pytest.raises(DataError, match="backgrounds"):
+  with pytest.raises(UserError, match="backgrounds"):
     write_dataset(tmp_path / "out", **options)
-  with pytest.raises(DataError, match="nowhere"):
+  with pytest.raises(UserError, match="nowhere"):
     write_dataset(tmp_path / "other", **options, backgrounds=("antiuav410", tmp_path / "nowhere"))

@@ -18,13 +18,14 @@ from conftest import ROOT
 from jax.experimental.compilation_cache import compilation_cache
 
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.simulator.dataset import write_dataset
+from siamdff_jax.feeding import sources
 from siamdff_jax.models.build import build
+from siamdff_jax.parallel import distributed
 from siamdff_jax.sweeps import optuna_engine, population_engine, results, space
 from siamdff_jax.sweeps.population import Population, member
 from siamdff_jax.sweeps.sweep import sweep
-from siamdff_jax.training import distributed, sources
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import initial_state, make_step
 from siamdff_jax.training.workdir_lock import Busy
@@ -60,14 +61,14 @@ def test_space_is_read():
     (dict(parameter="optimizer.kind", kind="choice", values=["sgd", 3]), "3 does not fit"),
 ])
 def test_space_mistakes_are_named(entry, message):
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     space.parse([entry], small.config())
 
 
 def test_space_twice_or_empty():
-  with pytest.raises(DataError, match="twice"):
+  with pytest.raises(UserError, match="twice"):
     space.parse([LEARNING_RATE, LEARNING_RATE], small.config())
-  with pytest.raises(DataError, match="empty"):
+  with pytest.raises(UserError, match="empty"):
     space.parse([], small.config())
 
 
@@ -259,11 +260,11 @@ def test_a_signal_after_a_trials_last_step_ends_the_sweep(fake_training, tmp_pat
 def test_a_sweep_without_a_trial_is_anybodys(fake_training, tmp_path, monkeypatch):
   """A first start with a mistake that only the data show must not keep its correction out."""
   def wrong(*_):
-    raise DataError("no labels")
+    raise UserError("no labels")
 
   with monkeypatch.context() as patch:
     patch.setattr(optuna_engine.sources, "sampler", wrong)
-    with pytest.raises(DataError, match="no labels"):
+    with pytest.raises(UserError, match="no labels"):
       sweep(_config(_experiment()), str(tmp_path), 1)
   sweep(_config(space.apply(_experiment(), {"train.batch_size": 4})), str(tmp_path), 1)
 
@@ -273,7 +274,7 @@ def test_members_that_were_trained_side_by_side_are_so_again(tmp_path):
   assert groups([0, 1, 2, 3, 4], 2) == [[0, 1], [2, 3], [4]]
   (tmp_path / "members_0002_0003").mkdir()
   assert groups([0, 2, 3, 4], 3) == [[2, 3], [0, 4]]
-  with pytest.raises(DataError, match="members_0002_0003: 2 members were .* side by side, here are 1 devices"):
+  with pytest.raises(UserError, match="members_0002_0003: 2 members were .* side by side, here are 1 devices"):
     groups([0, 2, 3, 4], 1)
 
 
@@ -281,7 +282,7 @@ def test_failing_trials_are_recorded(fake_training, tmp_path):
   _, train = fake_training
   config = _config(_experiment())
   train.broken = ValueError("batch size 3 cannot be shared")
-  with pytest.raises(DataError, match=r"none of the 2 trials succeeded; trial 0: ValueError: batch size 3"):
+  with pytest.raises(UserError, match=r"none of the 2 trials succeeded; trial 0: ValueError: batch size 3"):
     sweep(config, str(tmp_path), 2)
   train.broken = None
   text = sweep(config, str(tmp_path), 3)
@@ -301,18 +302,18 @@ def test_choices_of_tuples(fake_training, tmp_path):
 def test_one_folder_one_sweep_and_one_process_per_worker(fake_training, tmp_path):
   experiment = _experiment()
   sweep(_config(experiment), str(tmp_path), 1)
-  with pytest.raises(DataError, match="another space"):
+  with pytest.raises(UserError, match="another space"):
     sweep(_config(experiment, dict(LEARNING_RATE, high=1.0)), str(tmp_path), 1)
-  with pytest.raises(DataError, match="another engine"):
+  with pytest.raises(UserError, match="another engine"):
     sweep(_config(experiment), str(tmp_path), 1, "population")
   elsewhere = space.apply(experiment, {"data.train.simulated.root": "/elsewhere"})
   sweep(_config(elsewhere), str(tmp_path), 1)  # The same data at another place is the same sweep.
   with (results.lock(str(tmp_path / "worker_0.lock")),
-        pytest.raises(DataError, match="worker 0 of this sweep is running already")):
+        pytest.raises(UserError, match="worker 0 of this sweep is running already")):
     sweep(_config(experiment), str(tmp_path), 2)
-  with pytest.raises(DataError, match=r"another experiment \(--config.experiment.train.batch_size 2 -> 4\); give"):
+  with pytest.raises(UserError, match=r"another experiment \(--config.experiment.train.batch_size 2 -> 4\); give"):
     sweep(_config(space.apply(experiment, {"train.batch_size": 4})), str(tmp_path), 1)
-  with pytest.raises(DataError, match=r"another experiment \(--config.experiment.train.checkpoint_every 1 -> 2\)"):
+  with pytest.raises(UserError, match=r"another experiment \(--config.experiment.train.checkpoint_every 1 -> 2\)"):
     sweep(_config(space.apply(experiment, {"train.checkpoint_every": 2})), str(tmp_path), 1)
 
 
@@ -332,7 +333,7 @@ def test_a_file_system_without_locks_is_one_sentence(tmp_path, monkeypatch):
     raise OSError(errno.ENOTSUP, "Operation not supported")
 
   monkeypatch.setattr(fcntl, "flock", refuse)
-  with pytest.raises(DataError, match=r"sweep.lock: cannot be locked \(Operation not supported\)"):
+  with pytest.raises(UserError, match=r"sweep.lock: cannot be locked \(Operation not supported\)"):
     with results.lock(str(tmp_path / "sweep.lock")):
       pass
 
@@ -368,20 +369,20 @@ def test_a_member_within_non_finite_steps_is_not_saved(monkeypatch, tmp_path):
 
 
 def test_sweeps_that_cannot_start(tmp_path):
-  with pytest.raises(DataError, match="no `experiment`"):
+  with pytest.raises(UserError, match="no `experiment`"):
     sweep(small.config(), str(tmp_path), 1)
   experiment = _experiment()
   experiment.data.validation = {}
-  with pytest.raises(DataError, match="no validation data"):
+  with pytest.raises(UserError, match="no validation data"):
     sweep(_config(experiment), str(tmp_path), 1, "population")
-  with pytest.raises(DataError, match="cannot differ within a population"):
+  with pytest.raises(UserError, match="cannot differ within a population"):
     sweep(_config(_experiment(), dict(parameter="model.heads", kind="integer", low=1, high=2)), str(tmp_path), 1,
           "population")
 
 
 def test_missing_optuna_names_the_extra(monkeypatch, tmp_path):
   monkeypatch.setitem(sys.modules, "optuna", None)
-  with pytest.raises(DataError, match=r"extra 'sweep'.*pip install -r requirements-sweep.txt"):
+  with pytest.raises(UserError, match=r"extra 'sweep'.*pip install -r requirements-sweep.txt"):
     sweep(_config(_experiment()), str(tmp_path), 1)
 
 

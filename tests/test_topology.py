@@ -16,8 +16,10 @@ import pytest
 import topology_worker as worker
 
 import small
-from input_pipeline.errors import DataError
-from siamdff_jax.training import checkpoints, distributed, parallel
+from input_pipeline.errors import UserError
+from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.parallel import distributed
+from siamdff_jax.parallel import layouts as parallel
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -165,5 +167,5 @@ def test_one_process_stops_by_its_own_handler():
 
 
 def test_half_an_address_is_refused():
-  with pytest.raises(DataError, match="--coordinator, --num_processes and --process_id belong together"):
+  with pytest.raises(UserError, match="--coordinator, --num_processes and --process_id belong together"):
     distributed.start("127.0.0.1:1234", 2)

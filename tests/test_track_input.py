@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spots import SIDE, Spots, scene
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
-from siamdff_jax.evaluation import results
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax import results
+from siamdff_jax.results import Result
 from siamdff_jax.tracking import encoding, single, video
 from siamdff_jax.tracking.tracker import Tracker
 
@@ -130,7 +130,7 @@ def test_a_folder_whose_name_is_no_text(track, tmp_path, monkeypatch):
     ([10, 20, 16, 170], "is larger than the frame of 224x160 pixels"), ([10, 20, 30], "expected four numbers"),
 ])
 def test_boxes_that_cannot_be_right(track, no_model, tmp_path, box, message):
-  with pytest.raises(DataError, match=message):
+  with pytest.raises(UserError, match=message):
     track(Timed(), box=box)
   assert not (tmp_path / "out").exists()
 
@@ -157,26 +157,26 @@ def test_an_out_that_cannot_be_written(track, no_model, tmp_path, make):
   else:
     out.write_text("mine")
     out = out / "below" if make == "below a file" else out
-  with pytest.raises(DataError, match=f"^{out}: cannot be written"):
+  with pytest.raises(UserError, match=f"^{out}: cannot be written"):
     track(Timed(), out=out)
 
 
 def test_a_full_disk_is_found_first(track, no_model, tmp_path, largest_file):
   """The space for the boxes is taken before, and given back."""
   largest_file(100)
-  with pytest.raises(DataError, match="out: cannot be written .*File too large"):
+  with pytest.raises(UserError, match="out: cannot be written .*File too large"):
     track(Timed())
   assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_folder_of_ones_own_stays(track, tmp_path, monkeypatch):
   def load(checkpoint):
-    raise DataError("no checkpoint")
+    raise UserError("no checkpoint")
 
   monkeypatch.setattr(single, "load_tracker", load)
   (tmp_path / "mine").mkdir()
   for name, stays in (("mine", True), ("new", False)):
-    with pytest.raises(DataError, match="no checkpoint"):
+    with pytest.raises(UserError, match="no checkpoint"):
       track(Timed(), out=tmp_path / name)
     assert (tmp_path / name).exists() == stays
 
@@ -185,7 +185,7 @@ def test_the_disk_fills_while_the_video_is_written(track, tmp_path, largest_file
   """The boxes stay; neither half a video nor that of an earlier track does."""
   track(Timed(FRAMES[::-1].copy()), box=[82, 60, SIDE, SIDE])
   largest_file(20_000)
-  with pytest.raises(DataError, match=r"track.mp4: the video cannot be written \(ffmpeg: .*; the boxes are in .*json"):
+  with pytest.raises(UserError, match=r"track.mp4: the video cannot be written \(ffmpeg: .*; the boxes are in .*json"):
     track(Timed())
   assert os.listdir(tmp_path / "out") == ["boxes.json"] and boxes_in(tmp_path)["init"] == BOX
   assert all(boxes_in(tmp_path)["present"]) and "incomplete" not in boxes_in(tmp_path)
@@ -200,7 +200,7 @@ def test_an_encoder_that_fails_without_saying_so(tmp_path, monkeypatch, does):
   fake.write_text(f'#!/bin/sh\ncat > /dev/null\nfor last; do :; done\nIN={tmp_path}/few.mp4\n{does} "$last"\n')
   fake.chmod(0o755)
   monkeypatch.setattr(encoding, "find_encoder", lambda: str(fake))
-  with pytest.raises(DataError, match="new.mp4: the video cannot be written"):
+  with pytest.raises(UserError, match="new.mp4: the video cannot be written"):
     video.write(str(tmp_path / "new.mp4"), FRAMES, result)
   assert sorted(os.listdir(tmp_path)) == ["few.mp4", "ffmpeg"]
 
@@ -214,7 +214,7 @@ def test_a_frame_in_the_middle_that_cannot_be_read(monkeypatch, tmp_path, capsys
   write_images(tmp_path / "frames")
   path = tmp_path / "frames" / "007.png"
   path.write_bytes(path.read_bytes()[:99])
-  with pytest.raises(DataError, match="007.png: .*; of 12 announced frames 11 could be read; the boxes of "
+  with pytest.raises(UserError, match="007.png: .*; of 12 announced frames 11 could be read; the boxes of "
                                       "these are in .*boxes.json, which is marked as incomplete"):
     single.track_input("none", str(tmp_path / "frames"), [str(v) for v in BOX], str(tmp_path / "out"))
   found = boxes_in(tmp_path)
@@ -223,7 +223,7 @@ def test_a_frame_in_the_middle_that_cannot_be_read(monkeypatch, tmp_path, capsys
   assert "007.png" in found["incomplete"]["why"]
   assert decoded(tmp_path / "out" / "track.mp4")[0] == COUNT
   assert "present in 11, 1 could not be read" in capsys.readouterr().out
-  with pytest.raises(DataError, match="boxes.json: is marked as incomplete"):
+  with pytest.raises(UserError, match="boxes.json: is marked as incomplete"):
     results.read(tmp_path / "out" / "boxes.json")
 
 

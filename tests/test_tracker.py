@@ -7,6 +7,7 @@ import pytest
 
 import small
 from input_pipeline import crops as host_crops
+from input_pipeline.errors import UserError
 from siamdff_jax.models.build import build
 from siamdff_jax.tracking import crops, peaks
 from siamdff_jax.tracking.tracker import Tracker, default_config
@@ -152,7 +153,7 @@ def test_size_penalty_by_hand(tracker):
 def test_privileged_network_cannot_track():
   config = small.config()
   config.model.prior_channel = True
-  with pytest.raises(ValueError, match="prior_channel"):
+  with pytest.raises(UserError, match="prior_channel"):
     Tracker(build(config.model))
 
 
@@ -188,7 +189,7 @@ def test_a_larger_search_crop_looks_further_at_the_same_scale(tracker, looked):
   np.testing.assert_allclose(wide_look.images[:, 8:-8, 8:-8], look.images, atol=0.02)
   assert wide_look.cell_score.shape[1] == look.cell_score.shape[1] + 2  # A cell of stride 8 more on every side.
   for side in (small.SEARCH_SIDE + 3, small.SEARCH_SIDE - 8):
-    with pytest.raises(ValueError, match="search_side"):
+    with pytest.raises(UserError, match="search_side"):
       Tracker(tracker.model, {"search_side": side})
 
 

@@ -9,10 +9,11 @@ import optax
 import pytest
 
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import distillation
 from siamdff_jax.models.build import build
-from siamdff_jax.training import loop, parallel
+from siamdff_jax.parallel import layouts as parallel
+from siamdff_jax.training import loop
 from siamdff_jax.training.state import optimizer, schedule
 from siamdff_jax.training.step import make_step, network_inputs
 
@@ -114,16 +115,16 @@ def test_accumulation_equals_the_whole_batch(layout):
 
 def test_layouts_refuse_what_cannot_be_shared():
   layout = small.config().layout
-  with pytest.raises(DataError, match="batch size 6 cannot be shared equally by 4 devices"):
+  with pytest.raises(UserError, match="batch size 6 cannot be shared equally by 4 devices"):
     parallel.make_layout(layout, 6, jax.devices("cpu")[:4])
   layout.kind = "ring"
-  with pytest.raises(DataError, match="'ring', expected 'pmap' or 'mesh'"):
+  with pytest.raises(UserError, match="'ring', expected 'pmap' or 'mesh'"):
     parallel.make_layout(layout, 8)
 
 
 def test_accumulation_must_divide_the_batch():
   layout, step, initial = compiled(accumulate=3)
-  with pytest.raises(DataError, match="accumulate=3 does not divide the 8 pairs"):
+  with pytest.raises(UserError, match="accumulate=3 does not divide the 8 pairs"):
     step(layout.put_state(initial), small.batch(0))
 
 
@@ -259,7 +260,7 @@ def fake_training(monkeypatch, tmp_path, bad_from: int, **train):
 
 def test_too_many_bad_steps_end_the_run(monkeypatch, tmp_path):
   """As soon as the count is looked at, whatever went well before in the same stretch of the log."""
-  with pytest.raises(DataError, match=r"not finite for 5 steps in a row up to step 8; .*learning_rate"):
+  with pytest.raises(UserError, match=r"not finite for 5 steps in a row up to step 8; .*learning_rate"):
     fake_training(monkeypatch, tmp_path, bad_from=4, steps=40, log_every=4, max_bad_steps=4, checkpoint_every=100)
 
 
@@ -380,5 +381,5 @@ def test_schedule_warms_up_and_falls_along_a_cosine():
 
 
 def test_unknown_optimizer_is_refused():
-  with pytest.raises(DataError, match="'lion', expected 'adamw' or 'sgd'"):
+  with pytest.raises(UserError, match="'lion', expected 'adamw' or 'sgd'"):
     updates(1, kind="lion")

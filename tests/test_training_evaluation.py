@@ -8,10 +8,11 @@ import pytest
 from trainer import Trainer, logged
 
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.simulator.dataset import write_dataset
+from siamdff_jax.checkpoints import store as checkpoints
 from siamdff_jax.evaluation import evaluate
-from siamdff_jax.training import checkpoints, parallel
+from siamdff_jax.parallel import layouts as parallel
 from siamdff_jax.training.evaluation import Evaluation
 
 
@@ -58,13 +59,13 @@ def test_the_score_does_not_depend_on_how_the_state_is_laid_out(data, layout):
 
 
 def test_problems_are_known_before_the_training(data):
-  with pytest.raises(DataError, match="config.evaluation.metric is 'iou', expected one of sa"):
+  with pytest.raises(UserError, match="config.evaluation.metric is 'iou', expected one of sa"):
     Evaluation(config(data, metric="iou"))
-  with pytest.raises(DataError, match="no protocol 'none'"):
+  with pytest.raises(UserError, match="no protocol 'none'"):
     Evaluation(config(data, protocol="none"))
-  with pytest.raises(DataError, match="no sequence has 'bird' in its name"):
+  with pytest.raises(UserError, match="no sequence has 'bird' in its name"):
     Evaluation(config(data, only="bird"))
   privileged = config(data)
   privileged.model.prior_channel = True
-  with pytest.raises(DataError, match="prior_channel"):
+  with pytest.raises(UserError, match="prior_channel"):
     Evaluation(privileged)

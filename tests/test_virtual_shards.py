@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.models.build import build
-from siamdff_jax.training import gradients, parallel
+from siamdff_jax.parallel import layouts as parallel
+from siamdff_jax.training import gradients
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import make_step
 
@@ -186,14 +187,14 @@ def test_prepare_sees_one_shard_and_all_of_what_is_whole():
 
 def test_what_cannot_be_shared_is_refused():
   layout, devices = small.config().layout, jax.devices("cpu")[:4]
-  with pytest.raises(DataError, match="6 virtual shards cannot be shared equally by 4 devices"):
+  with pytest.raises(UserError, match="6 virtual shards cannot be shared equally by 4 devices"):
     parallel.make_layout(layout, 24, devices, 6)
-  with pytest.raises(DataError, match="batch size 12 cannot be cut into 8 equal virtual shards"):
+  with pytest.raises(UserError, match="batch size 12 cannot be cut into 8 equal virtual shards"):
     parallel.make_layout(layout, 12, devices, 8)
   layout.update(kind="mesh", fsdp=True)
-  with pytest.raises(DataError, match="virtual shards need every device to have all parameters"):
+  with pytest.raises(UserError, match="virtual shards need every device to have all parameters"):
     parallel.make_layout(layout, 16, devices, 8)
   config = small_config("group")
   config.train.accumulate = 2
-  with pytest.raises(DataError, match="accumulate=2 cannot be combined with --config.train.virtual_shards=8"):
+  with pytest.raises(UserError, match="accumulate=2 cannot be combined with --config.train.virtual_shards=8"):
     make_step(build(config.model), optimizer(config.optimizer, 10), config)

@@ -6,7 +6,7 @@ import pytest
 from flax import traverse_util
 
 import small
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.models.load import load_model
 from siamdff_jax.training import warm_start
 
@@ -35,5 +35,5 @@ def test_a_run_starts_from_another_networks_arrays_and_keeps_what_only_it_has(tm
 
 def test_another_network_is_refused(tmp_path):
   checkpoint = small.write_checkpoint(tmp_path / "run", small.config(features=24))
-  with pytest.raises(DataError, match=r"is \(.*\) there and \(.*\) here"):
+  with pytest.raises(UserError, match=r"is \(.*\) there and \(.*\) here"):
     warm_start.start_from(small.start_state(small.config()), checkpoint)

@@ -11,12 +11,12 @@ from spots import SIDE, Spots, scene
 import small
 from input_pipeline import datasets
 from input_pipeline.conditions import CONDITIONS
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.evaluation import windows
-from siamdff_jax.evaluation.windows import Windows
+from siamdff_jax.experiments import windows
+from siamdff_jax.experiments.windows import Windows
 from siamdff_jax.tracking.tracker import Tracker
 
 
@@ -147,7 +147,7 @@ def test_broken_sequences_are_left_out_for_all_networks(data, tmp_path, caplog, 
   last = next((tmp_path / "data").rglob(f"{names[-1]}/*6.jpg"))
   last.write_bytes(last.read_bytes()[:100])
   capsys.readouterr()
-  with pytest.raises(DataError, match=f"1 of 3 sequences were left out, the scores are of the other 2: {names[-1]} is"):
+  with pytest.raises(UserError, match=f"1 of 3 sequences were left out, the scores are of the other 2: {names[-1]} is"):
     windows.assess(*of(tmp_path / "data", "part"), conditions=["as_recorded"], frames=2)
   assert f"left out: {last}: not a readable image" in caplog.text
   table = (tmp_path / "part" / windows.TABLE_FILE).read_text()
@@ -162,15 +162,15 @@ def test_broken_sequences_are_left_out_for_all_networks(data, tmp_path, caplog, 
 
 
 def test_problems_are_named(data, tmp_path):
-  with pytest.raises(DataError, match="--conditions: 'foggy', expected some of as_recorded, inverted"):
+  with pytest.raises(UserError, match="--conditions: 'foggy', expected some of as_recorded, inverted"):
     windows.assess(["lite"], "antiuav410", data, str(tmp_path), conditions=["foggy"])
-  with pytest.raises(DataError, match="no network to look at"):
+  with pytest.raises(UserError, match="no network to look at"):
     windows.assess([], "antiuav410", data, str(tmp_path))
   for twice in (["lite", "lite"], ["a=lite", "a=lite"], ["a/lite", "b/lite"]):
-    with pytest.raises(DataError, match="there is one called .* already; another training of the same is NAME="):
+    with pytest.raises(UserError, match="there is one called .* already; another training of the same is NAME="):
       windows.assess(twice, "antiuav410", data, str(tmp_path))
   (tmp_path / "file").write_text("")
-  with pytest.raises(DataError, match="out: cannot be written"):
+  with pytest.raises(UserError, match="out: cannot be written"):
     windows.assess(["lite"], "antiuav410", data, str(tmp_path / "file" / "out"))
-  with pytest.raises(DataError, match="no sequence has 'none' in its name"):
+  with pytest.raises(UserError, match="no sequence has 'none' in its name"):
     windows.assess(["lite"], "antiuav410", data, str(tmp_path), only="none")

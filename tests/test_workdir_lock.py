@@ -13,7 +13,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.training import workdir_lock
 from siamdff_jax.training.workdir_lock import Busy, WorkdirLock
 
@@ -91,7 +91,7 @@ def test_one_after_the_other_and_other_names(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_one_sentence(tmp_path):
   (tmp_path / "run").write_text("")
-  with pytest.raises(DataError, match=r"run: cannot be written \("), WorkdirLock(str(tmp_path / "run")):
+  with pytest.raises(UserError, match=r"run: cannot be written \("), WorkdirLock(str(tmp_path / "run")):
     pass
 
 

@@ -14,8 +14,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import small
+from siamdff_jax.checkpoints import store as checkpoints
 from siamdff_jax.models.build import build
-from siamdff_jax.training import checkpoints, distributed, parallel
+from siamdff_jax.parallel import distributed
+from siamdff_jax.parallel import layouts as parallel
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import make_step
 

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.training import checkpoints
+from siamdff_jax.checkpoints import store as checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STEPS, EVERY = 24, 6  # Steps of the run, and between checkpoints.

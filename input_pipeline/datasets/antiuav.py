@@ -5,7 +5,7 @@ for truth.
 """
 
 from input_pipeline.datasets import labels, layout, media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 LAYOUT = (
     "folders <sequence>/ with infrared.mp4 (or .avi, .mkv, .mov) or image files, and infrared.json or IR_label.json")
@@ -38,8 +38,8 @@ def find_media(path):
   """`infrared.<video>`, else the images in `infrared/`, else the images in the folder."""
   videos = media.videos_in(path, "infrared")
   if len(videos) > 1:
-    raise DataError(f"{path}: expected one infrared video, found {' and '.join(video.name for video in videos)}")
+    raise UserError(f"{path}: expected one infrared video, found {' and '.join(video.name for video in videos)}")
   images = media.images_in(path / "infrared") or media.images_in(path)
   if not videos and not images:
-    raise DataError(f"{path}: no frames, expected infrared.mp4 (or .avi, .mkv, .mov) or image files")
+    raise UserError(f"{path}: no frames, expected infrared.mp4 (or .avi, .mkv, .mov) or image files")
   return videos[0] if videos else images

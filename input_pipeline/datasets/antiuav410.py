@@ -9,7 +9,7 @@ Without frames, the `annos` folder or one of its splits is enough as a root.
 import dataclasses
 
 from input_pipeline.datasets import labels, layout, media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 LAYOUT = ("folders <sequence>/ (or <split>/<sequence>/) with image files and IR_label.json or "
           "annos/<split>/<sequence>.txt")
@@ -54,7 +54,7 @@ def find_media(path):
   """The images of the folder."""
   images = media.images_in(path)
   if not images:
-    raise DataError(f"{path}: no frames, expected image files")
+    raise UserError(f"{path}: no frames, expected image files")
   return images
 
 

@@ -12,7 +12,7 @@ from input_pipeline.datasets.formats import reader
 from input_pipeline.datasets.labels import Labels, NoLabels
 from input_pipeline.datasets.loading import check_size, find, is_outside, read_labels
 from input_pipeline.datasets.media import naming_troubles, open_media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ImageFiles
 from input_pipeline.sequences import from_labels
 
@@ -92,7 +92,7 @@ def check(format: str, root) -> Report:
   are frames that change their size inside a sequence, labels that the reader mended, and those of `suspicions`.
 
   Raises:
-    DataError: unknown format, missing root, no sequences in it.
+    UserError: unknown format, missing root, no sequences in it.
   """
   source = reader(format)
   pairs = []
@@ -123,7 +123,7 @@ def _read_labels(source, path, report) -> Labels | None:
     else:
       report.errors.append(str(error))
     return None
-  except DataError as error:
+  except UserError as error:
     report.errors.append(str(error))
     return None
   report.labels = len(labels.boxes)
@@ -139,15 +139,15 @@ def _decode_all(source, path, report, progress) -> np.ndarray | None:
     frames = ImageFiles(media) if isinstance(media, list) else open_media(media, report.labels)[0]
     if damage := frames.damage():
       report.warnings.append(damage)
-    for size in (frame if isinstance(frame, DataError) else frame.shape[::-1] for frame in frames.readable()):
+    for size in (frame if isinstance(frame, UserError) else frame.shape[::-1] for frame in frames.readable()):
       progress.update()
-      if isinstance(size, DataError):
+      if isinstance(size, UserError):
         unreadable.append(str(size))
         size = (0, 0)
       else:
         report.sizes[size] = report.sizes.get(size, 0) + 1
       sizes.append(size)
-  except DataError as error:
+  except UserError as error:
     report.errors.append(str(error))
     return None
   report.frames = len(sizes) - len(unreadable)
@@ -176,7 +176,7 @@ def _check_labels(labels, sizes, report):
     sequence = from_labels(report.name, None, boxes, labels.visible, labels.where, frame_labels=labels.frame_labels)
     if sizes is not None and len(sizes) and sizes[0].all():
       check_size(labels, sizes[0])
-  except DataError as error:
+  except UserError as error:
     report.errors.append(str(error))
     return
   report.absent, report.mended = int((~sequence.visible).sum()), dict(sequence.mended)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import FrameSource
 
 
@@ -19,7 +19,7 @@ def digest(frames: FrameSource) -> str | None:
     Hexadecimal digits, or None for frames that are in no file, or only partly (arrays, changed or packed frames).
 
   Raises:
-    DataError: a file that cannot be read.
+    UserError: a file that cannot be read.
   """
   paths = getattr(frames, "paths", None) or [getattr(frames, "path", None)]
   if paths == [None]:
@@ -31,5 +31,5 @@ def digest(frames: FrameSource) -> str | None:
         # Of each file by itself, so that nothing can move over from the end of one to the start of the next.
         whole.update(os.path.splitext(path)[1].lower().encode() + hashlib.file_digest(file, "sha256").digest())
     except OSError as error:
-      raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+      raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
   return whole.hexdigest()[:32]

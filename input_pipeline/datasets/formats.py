@@ -17,7 +17,7 @@ from input_pipeline.datasets import (
     uav123,
 )
 from input_pipeline.datasets.layout import Reader
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 FORMATS: Mapping[str, Reader] = types.MappingProxyType({
     "antiuav": antiuav,
@@ -35,7 +35,7 @@ FORMATS: Mapping[str, Reader] = types.MappingProxyType({
 
 
 def reader(format: str) -> Reader:
-  """What reads a format; DataError with the known ones when there is none of that name."""
+  """What reads a format; UserError with the known ones when there is none of that name."""
   if format not in FORMATS:
-    raise DataError(f"unknown format {format!r}, expected one of {', '.join(FORMATS)}")
+    raise UserError(f"unknown format {format!r}, expected one of {', '.join(FORMATS)}")
   return FORMATS[format]

@@ -15,7 +15,7 @@ import re
 import numpy as np
 
 from input_pipeline.datasets import labels, layout, media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 LAYOUT = "folders <split>/<sequence>/ with image files and groundtruth.txt, listed in <split>/list.txt"
 ORIGIN = 1
@@ -47,7 +47,7 @@ def read_labels(path):
     raise labels.NoLabels(f"{path}: no labels, expected {_TRUTH}")
   found = labels.without_negative_sizes(labels.read_text(path / _TRUTH))
   if len(found.boxes) == 1 and (path.parent.name == "test" or len(media.images_in(path)) > 1):
-    raise DataError(f"{path / _TRUTH}: only the first frame has a box, as in the test split of GOT-10k, whose truth is "
+    raise UserError(f"{path / _TRUTH}: only the first frame has a box, as in the test split of GOT-10k, whose truth is "
                     "not public; expected one per frame (use the val split)")
   further = {name: labels.read_frame_labels(path / f"{name}.label", highest)
              for name, highest in _HIGHEST.items() if (path / f"{name}.label").is_file()}
@@ -59,7 +59,7 @@ def find_media(path):
   """The images of the folder."""
   images = media.images_in(path)
   if not images:
-    raise DataError(f"{path}: no frames, expected image files")
+    raise UserError(f"{path}: no frames, expected image files")
   return images
 
 
@@ -70,7 +70,7 @@ def _listed(file, here):
   listed = set(labels.read_names(file))
   missing = sorted(listed - {layout.composed(one.name) for one in here})
   if missing:
-    raise DataError(f"{file}: {missing[0]} is listed, but there is no such folder beside the list ({len(missing)} of "
+    raise UserError(f"{file}: {missing[0]} is listed, but there is no such folder beside the list ({len(missing)} of "
                     f"{len(listed)} are missing)")
   return [one for one in here if layout.composed(one.name) in listed]
 
@@ -79,7 +79,7 @@ def _visible(path, further):
   """bool [T]; None when there are no labels on it."""
   flags = [further[name] != hidden for name, hidden in (("absence", 1), ("cover", 0)) if name in further]
   if len({len(flag) for flag in flags}) > 1:
-    raise DataError(f"{path}: {len(flags[0])} labels in absence.label and {len(flags[1])} in cover.label, expected "
+    raise UserError(f"{path}: {len(flags[0])} labels in absence.label and {len(flags[1])} in cover.label, expected "
                     "as many")
   return np.logical_and.reduce(flags) if flags else None
 
@@ -93,5 +93,5 @@ def _size(path):
     return None
   size = re.fullmatch(r"\(\s*(\d{1,6})\s*,\s*(\d{1,6})\s*\)\s*", found[0], re.ASCII)
   if size is None:
-    raise DataError(f"{file}: the resolution is {found[0][:60]!r}, expected (width, height)")
+    raise UserError(f"{file}: the resolution is {found[0][:60]!r}, expected (width, height)")
   return int(size[1]), int(size[2])

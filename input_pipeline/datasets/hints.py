@@ -7,7 +7,7 @@ import re
 from input_pipeline.datasets import media
 from input_pipeline.datasets.formats import FORMATS
 from input_pipeline.datasets.layout import Reader, find_sequences
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 _SUFFIXES = (".txt", ".json", ".xml", ".csv", ".tsv", ".mat", ".label", ".jsonl")
 _NAMES = re.compile(r"label|anno|ground.?truth|(?<![a-z])gt(?![a-z])|coco|instances", re.IGNORECASE)
@@ -35,14 +35,14 @@ def for_root(root, reader: Reader, frames: bool) -> str:
 def _reads(reader, path, frames=True) -> bool:
   try:
     return len(reader.read_labels(path).boxes) > 0 and (not frames or bool(reader.find_media(path)))
-  except (DataError, OSError):  # Of a format that is only tried, nothing is reported.
+  except (UserError, OSError):  # Of a format that is only tried, nothing is reported.
     return False
 
 
 def _finds(reader, root, frames) -> bool:
   try:
     return _reads(reader, find_sequences(reader, root, frames)[0][1], frames)
-  except (DataError, OSError):
+  except (UserError, OSError):
     return False
 
 
@@ -65,7 +65,7 @@ def _label_files(path) -> list[str]:
 def _entries(folder) -> list[pathlib.Path]:
   try:
     return media.entries(folder)
-  except DataError:
+  except UserError:
     return []
 
 

@@ -1,7 +1,7 @@
 """Annotation files -> raw labels: JSON (the Anti-UAV family) and text (everybody else).
 
 The parsers only read; what is mended is decided in `input_pipeline.sequences.from_labels`. A parser returns labels
-or raises `DataError`, whatever bytes the file holds.
+or raises `UserError`, whatever bytes the file holds.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ import numpy as np
 
 from input_pipeline import units
 from input_pipeline.datasets import grammar
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 _SEPARATOR = re.compile(r"[ \t]*[,;][ \t]*|[ \t]+")
 _BOX_KEYS = ("gt_rect", "gt")
 _LARGEST = 1e7  # pixels; a number beyond it is no coordinate, and below it float32 keeps whole pixels apart.
 
 
-class NoLabels(DataError):
+class NoLabels(UserError):
   """A sequence without the label file that its format expects."""
 
 
@@ -50,12 +50,12 @@ class Labels:
 
 
 def read_bytes(path) -> bytes:
-  """The content of a small file; DataError when it cannot be read."""
+  """The content of a small file; UserError when it cannot be read."""
   try:
     with open(path, "rb") as file:
       return file.read()
   except OSError as error:
-    raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def read_json(path) -> Labels:
@@ -65,16 +65,16 @@ def read_json(path) -> Labels:
   and `attributes` can be missing. Our simulator adds `"lookalikes": [[frame, x, y, w, h], ...]`.
 
   Raises:
-    DataError: unreadable, not JSON, or another structure than the one above, or boxes that are not in pixels.
+    UserError: unreadable, not JSON, or another structure than the one above, or boxes that are not in pixels.
   """
   where = os.fspath(path)
   try:
     data = grammar.parse_json(read_bytes(path))
   except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad encoding, numbers of > 4300 digits.
-    raise DataError(f"{where}: not readable as JSON ({str(error)[:60]})") from error
+    raise UserError(f"{where}: not readable as JSON ({str(error)[:60]})") from error
   keys = [key for key in _BOX_KEYS if isinstance(data, dict) and key in data]
   if len(keys) != 1 or not isinstance(data[keys[0]], list):
-    raise DataError(f'{where}: expected an object with a list of boxes [x,y,w,h] under the key "gt_rect" or "gt"')
+    raise UserError(f'{where}: expected an object with a list of boxes [x,y,w,h] under the key "gt_rect" or "gt"')
   rows = [_json_row(where, t, row) for t, row in enumerate(data[keys[0]])]
   boxes = _in_pixels(where, rows)
   return Labels(boxes, _json_flags(where, data.get("exist")), where, _json_attributes(where, data.get("attributes")),
@@ -89,7 +89,7 @@ def read_text(path) -> Labels:
   says whether it stands for an absent target or slipped in.
 
   Raises:
-    DataError: unreadable, not UTF-8, a line that is not four numbers, or boxes that are not in pixels.
+    UserError: unreadable, not UTF-8, a line that is not four numbers, or boxes that are not in pixels.
   """
   where = os.fspath(path)
   lines = text_lines(path)
@@ -106,7 +106,7 @@ def read_flags(path, names) -> tuple[str, ...]:
   flags = [token for name, token in zip(names, tokens, strict=False) if name]
   if len(tokens) != len(names) or not set(flags) <= {"0", "1"}:
     order = ",".join(name or "(a number)" for name in names)
-    raise DataError(f"{path}: expected {len(names)} flags (0 or 1) in the order {order}")
+    raise UserError(f"{path}: expected {len(names)} flags (0 or 1) in the order {order}")
   return tuple(name for name, token in zip(names, tokens, strict=True) if name and token == "1")
 
 
@@ -116,7 +116,7 @@ def read_frame_labels(path, highest=1) -> np.ndarray:
   allowed = {str(value) for value in range(highest + 1)}
   wrong = next((t for t, token in enumerate(tokens) if token not in allowed), None)
   if wrong is not None:
-    raise DataError(f"{path}: frame {wrong} has the label {grammar.short(tokens[wrong])}, expected 0 to {highest}")
+    raise UserError(f"{path}: frame {wrong} has the label {grammar.short(tokens[wrong])}, expected 0 to {highest}")
   return np.array(tokens, int)
 
 
@@ -141,7 +141,7 @@ def text_lines(path) -> list[str]:
   try:
     text = read_bytes(path).decode("utf-8-sig")
   except UnicodeDecodeError as error:
-    raise DataError(f"{path}: not a UTF-8 text file") from error
+    raise UserError(f"{path}: not a UTF-8 text file") from error
   return grammar.lines(text)
 
 
@@ -152,7 +152,7 @@ def _tokens(path) -> list[str]:
 def _text_row(where, number, line) -> list[float]:
   row = [math.nan] * 4 if line.lower() == "nan" else grammar.box(line)
   if row is None:
-    raise DataError(f"{where}: line {number} is {grammar.short(line)}, expected four numbers x,y,w,h")
+    raise UserError(f"{where}: line {number} is {grammar.short(line)}, expected four numbers x,y,w,h")
   return _in_range(row, f"{where}: line {number}")
 
 
@@ -160,20 +160,20 @@ def _json_row(where, t, row) -> list[float]:
   if row is None or row == [] or (isinstance(row, float) and math.isnan(row)):
     return [np.nan] * 4
   if not isinstance(row, list) or len(row) != 4 or not all(_is_number(value) for value in row):
-    raise DataError(f"{where}: frame {t} has the box {grammar.short(row)}, expected [x,y,w,h] or []")
+    raise UserError(f"{where}: frame {t} has the box {grammar.short(row)}, expected [x,y,w,h] or []")
   return _in_range(row, f"{where}: frame {t}")
 
 
 def _in_range(row, where) -> list[float]:
   if any(abs(value) > _LARGEST and abs(value) != math.inf for value in row):  # Infinity is from_labels' to report.
-    raise DataError(f"{where} has the box {grammar.short(row)}, expected pixel coordinates")
+    raise UserError(f"{where} has the box {grammar.short(row)}, expected pixel coordinates")
   return row
 
 
 def _in_pixels(where, rows) -> np.ndarray:
   """float32 [T, 4]; boxes in shares of the frame are refused here, before a format counts them from 0."""
   if units.is_normalised(rows):
-    raise DataError(f"{where}: all boxes are shares of the frame (normalised, 0 to 1), expected x,y,w,h in pixels, x,y "
+    raise UserError(f"{where}: all boxes are shares of the frame (normalised, 0 to 1), expected x,y,w,h in pixels, x,y "
                     "being the top left corner")
   return np.array(rows, np.float32).reshape(-1, 4)
 
@@ -182,7 +182,7 @@ def _json_flags(where, flags):
   if flags is None:
     return None
   if not isinstance(flags, list) or not all(_is_number(flag, bools=True) and flag in (0, 1) for flag in flags):
-    raise DataError(f'{where}: expected a list of 0 and 1, one per frame, under the key "exist"')
+    raise UserError(f'{where}: expected a list of 0 and 1, one per frame, under the key "exist"')
   return np.array(flags, bool)
 
 
@@ -190,16 +190,16 @@ def _json_attributes(where, names) -> tuple[str, ...]:
   if names is None:
     return ()
   if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-    raise DataError(f'{where}: expected a list of names under the key "attributes"')
+    raise UserError(f'{where}: expected a list of names under the key "attributes"')
   return tuple(names)
 
 
 def _json_lookalikes(where, rows) -> np.ndarray:
   if not isinstance(rows, list):
-    raise DataError(f'{where}: expected a list of [frame,x,y,w,h] under the key "lookalikes"')
+    raise UserError(f'{where}: expected a list of [frame,x,y,w,h] under the key "lookalikes"')
   for row in rows:
     if not isinstance(row, list) or len(row) != 5 or not all(_is_number(value) for value in row):
-      raise DataError(f"{where}: a look-alike {grammar.short(row)}, expected [frame,x,y,w,h]")
+      raise UserError(f"{where}: a look-alike {grammar.short(row)}, expected [frame,x,y,w,h]")
     _in_range(row, f"{where}: a look-alike")
   return np.array(rows, np.float32).reshape(-1, 5)
 

@@ -14,7 +14,7 @@ also read where `annos` lies in the data set's folder.
 import dataclasses
 
 from input_pipeline.datasets import labels, layout, media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 LAYOUT = ("folders <class>/<class>-N/ (or <class>-N/) with img/ (image files), groundtruth.txt, full_occlusion.txt and "
           "out_of_view.txt")
@@ -63,7 +63,7 @@ def read_labels(path):
   further = {name: labels.read_frame_labels(file) for name, file in files.items()}
   hidden = {len(values) for values in further.values()}
   if hidden != {len(found.boxes)}:
-    raise DataError(f"{truth}: {len(found.boxes)} boxes and {' and '.join(map(str, sorted(hidden)))} flags in "
+    raise UserError(f"{truth}: {len(found.boxes)} boxes and {' and '.join(map(str, sorted(hidden)))} flags in "
                     f"{' and '.join(file.name for file in files.values())}, expected as many")
   visible = sum(further.values()) == 0
   attributes = next((labels.read_flags(file, ATTRIBUTES) for file in att if file.is_file()), ())
@@ -75,7 +75,7 @@ def find_media(path):
   """The images in `img`."""
   images = media.images_in(path / "img")
   if not images:
-    raise DataError(f"{path}: no frames, expected image files in {path / 'img'}")
+    raise UserError(f"{path}: no frames, expected image files in {path / 'img'}")
   limits = _RANGES.get(path.name)
   if limits and len(images) != len(labels.text_lines(path / _TRUTH)):
     images = media.within(images, *limits)
@@ -89,7 +89,7 @@ def _listed(file, name, frames):
     paths.append(file.parent / _ANNOS / f"{name}.txt")
   path = next((path for path in paths if path.exists()), None)
   if path is None:
-    raise DataError(f"{file}: {name} is listed, but neither {paths[0]} nor {paths[1]} is there")
+    raise UserError(f"{file}: {name} is listed, but neither {paths[0]} nor {paths[1]} is there")
   return path
 
 

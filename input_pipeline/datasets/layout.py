@@ -9,13 +9,13 @@ from typing import NamedTuple, Protocol
 
 from input_pipeline.datasets.labels import Labels
 from input_pipeline.datasets.media import entries
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 SPLITS = ("train", "val", "test")
 _NO_SEQUENCES = ("anno", "annos", "tiranno", "att", "__MACOSX")  # Folders beside the sequences that hold none.
 
 
-class NoSequences(DataError):
+class NoSequences(UserError):
   """A root in which a format finds no sequence."""
 
 
@@ -37,13 +37,13 @@ class Reader(Protocol):
     """Whether `path` (a folder or a file) is one sequence. `frames`: whether its frames are wanted too."""
 
   def find(self, root: pathlib.Path, frames: bool) -> list[Found]:
-    """All sequences below `root`, which exists; `walk` for most formats. Raises DataError."""
+    """All sequences below `root`, which exists; `walk` for most formats. Raises UserError."""
 
   def read_labels(self, path: pathlib.Path) -> Labels:
-    """The labels, 0-based. Raises DataError."""
+    """The labels, 0-based. Raises UserError."""
 
   def find_media(self, path: pathlib.Path):
-    """The path of a video or a list of image paths in frame order. Raises DataError when there is neither."""
+    """The path of a video or a list of image paths in frame order. Raises UserError when there is neither."""
 
 
 def find_sequences(reader: Reader, root, frames: bool) -> list[tuple[str, pathlib.Path]]:
@@ -53,12 +53,12 @@ def find_sequences(reader: Reader, root, frames: bool) -> list[tuple[str, pathli
   form (NFC), whatever form the file system holds.
 
   Raises:
-    DataError: no such root, or nothing in it (`NoSequences`).
+    UserError: no such root, or nothing in it (`NoSequences`).
   """
   root = pathlib.Path(os.path.abspath(root))  # So that "." has a name; links stay as they are.
   check_link(root)
   if not root.exists():
-    raise DataError(f"{root}: no such folder, expected {reader.LAYOUT}")
+    raise UserError(f"{root}: no such folder, expected {reader.LAYOUT}")
   found = reader.find(root, frames)
   if not found:
     raise NoSequences(f"{root}: no sequences found, expected {reader.LAYOUT}")
@@ -92,7 +92,7 @@ def composed(name: str) -> str:
 
 
 def linked_entries(folder) -> list[pathlib.Path]:
-  """What a folder of sequences holds, as `entries`; DataError for a link that leads nowhere."""
+  """What a folder of sequences holds, as `entries`; UserError for a link that leads nowhere."""
   paths = entries(folder)
   for path in paths:
     check_link(path)
@@ -105,9 +105,9 @@ def is_for_sequences(path: pathlib.Path) -> bool:
 
 
 def check_link(path: pathlib.Path):
-  """Raises DataError for a link that leads nowhere."""
+  """Raises UserError for a link that leads nowhere."""
   if path.is_symlink() and not path.exists():
-    raise DataError(f"{path}: a link to {os.readlink(path)}, which does not exist")
+    raise UserError(f"{path}: a link to {os.readlink(path)}, which does not exist")
 
 
 def _children(folder, frames, is_sequence, splits) -> list[Found]:

@@ -12,7 +12,7 @@ from input_pipeline.datasets.formats import reader
 from input_pipeline.datasets.labels import Labels, NoLabels
 from input_pipeline.datasets.layout import NoSequences, Reader, check_link, find_sequences
 from input_pipeline.datasets.media import open_media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence, from_labels
 
 
@@ -30,7 +30,7 @@ def load(format: str, root, *, frames: bool = True, only: Iterable[str] | None =
     The sequences, sorted by name (names are unique). Boxes are 0-based xywh pixels.
 
   Raises:
-    DataError: at the first problem: unknown format, missing root, no sequences, no sequence of a name in `only`, a
+    UserError: at the first problem: unknown format, missing root, no sequences, no sequence of a name in `only`, a
       sequence without labels or frames, labels that cannot be read, are not in pixels or do not fit the frames in
       number or size, a visible box that lies outside the frame.
       A target absent in the first frame is none (training can use the rest): evaluation has to refuse it.
@@ -42,25 +42,25 @@ def load(format: str, root, *, frames: bool = True, only: Iterable[str] | None =
 
 
 def load_matching(format: str, root, part: str) -> list[Sequence]:
-  """The sequences whose name contains `part`; raises DataError where there are none, or like `load`."""
+  """The sequences whose name contains `part`; raises UserError where there are none, or like `load`."""
   return [_load_one(reader(format), name, path, True) for name, path in _progress(_matching(format, root, part), root)]
 
 
 def load_readable(format: str, root, part: str = "", *, frames: bool = True
-                  ) -> tuple[list[Sequence], dict[str, DataError]]:
+                  ) -> tuple[list[Sequence], dict[str, UserError]]:
   """Like `load_matching`, but goes on where a sequence cannot be loaded.
 
   Returns:
     The sequences, and the errors that `load` would raise, by the names of those that are missing among them.
 
   Raises:
-    DataError: unknown format, missing root, no sequences, no sequence whose name contains `part`.
+    UserError: unknown format, missing root, no sequences, no sequence whose name contains `part`.
   """
   sequences, errors = [], {}
   for name, path in _progress(_matching(format, root, part, frames), root):
     try:
       sequences.append(_load_one(reader(format), name, path, frames))
-    except DataError as error:
+    except UserError as error:
       errors[name] = error
   return sequences, errors
 
@@ -71,7 +71,7 @@ def find(format: str, root, frames: bool) -> list[tuple[str, pathlib.Path]]:
   try:
     return find_sequences(source, root, frames)
   except NoSequences as error:
-    raise DataError(f"{error}{hints.for_root(root, source, frames)}") from error
+    raise UserError(f"{error}{hints.for_root(root, source, frames)}") from error
 
 
 def read_labels(source: Reader, path: pathlib.Path) -> Labels:
@@ -90,16 +90,16 @@ def is_outside(boxes, sizes) -> np.ndarray:
 
 
 def check_size(found, size):
-  """DataError when the labels tell another frame size than the (width, height) of the first frame."""
+  """UserError when the labels tell another frame size than the (width, height) of the first frame."""
   if found.size is not None and tuple(found.size) != tuple(size):
-    raise DataError(f"{found.where}: its labels are for frames of {found.size[0]}x{found.size[1]} pixels, the first "
+    raise UserError(f"{found.where}: its labels are for frames of {found.size[0]}x{found.size[1]} pixels, the first "
                     f"frame has {size[0]}x{size[1]}")
 
 
 def _matching(format, root, part, frames=True):
   found = [(name, path) for name, path in find(format, root, frames) if part in name]
   if not found:
-    raise DataError(f"{root}: no sequence has {part!r} in its name, which `only` asks for")
+    raise UserError(f"{root}: no sequence has {part!r} in its name, which `only` asks for")
   return found
 
 
@@ -110,7 +110,7 @@ def _progress(found, root):
 def _chosen(found, only, root):
   unknown = sorted(only - {name for name, _ in found})
   if unknown:
-    raise DataError(f"{root}: no sequence {', '.join(unknown)} among the {len(found)} found there")
+    raise UserError(f"{root}: no sequence {', '.join(unknown)} among the {len(found)} found there")
   return [(name, path) for name, path in found if name in only]
 
 
@@ -124,6 +124,6 @@ def _load_one(source, name, path, frames) -> Sequence:
     outside = np.flatnonzero(sequence.visible & is_outside(sequence.boxes, size))
     if len(outside):
       t = int(outside[0])
-      raise DataError(f"{found.where}: frame {t} has the box {sequence.boxes[t].tolist()}, outside of the frame "
+      raise UserError(f"{found.where}: frame {t} has the box {sequence.boxes[t].tolist()}, outside of the frame "
                       f"of {size[0]}x{size[1]} pixels")
   return sequence

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from input_pipeline import tiff, videos
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, ImageFiles, VideoFile
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def entries(folder) -> list[pathlib.Path]:
   try:
     names = os.listdir(folder)
   except OSError as error:
-    raise DataError(f"{folder}: cannot be listed ({error.strerror or error})") from error
+    raise UserError(f"{folder}: cannot be listed ({error.strerror or error})") from error
   return [pathlib.Path(folder, name) for name in in_order(names) if not name.startswith(".")]
 
 
@@ -76,11 +76,11 @@ def images_in(folder) -> list[pathlib.Path]:
 
 
 def within(images, first: int, last: int) -> list[pathlib.Path]:
-  """The images whose number (the last digits of the name) is from `first` to `last`; DataError when there is none."""
+  """The images whose number (the last digits of the name) is from `first` to `last`; UserError when there is none."""
   numbers = [_DIGITS.findall(path.stem) for path in images]
   chosen = [path for path, found in zip(images, numbers, strict=True) if found and first <= int(found[-1]) <= last]
   if not chosen:
-    raise DataError(f"{images[0].parent}: no image has a number from {first} to {last}, expected the frames of the "
+    raise UserError(f"{images[0].parent}: no image has a number from {first} to {last}, expected the frames of the "
                     "benchmark")
   return chosen
 
@@ -111,7 +111,7 @@ def open_media(media, expected: int | None = None) -> tuple[FrameSource, tuple[i
     The frames and the (width, height) of the first one in pixels.
 
   Raises:
-    DataError: a video or a first image that cannot be decoded.
+    UserError: a video or a first image that cannot be decoded.
   """
   if isinstance(media, (list, tuple)):
     frames = ImageFiles(media)
@@ -123,7 +123,7 @@ def open_media(media, expected: int | None = None) -> tuple[FrameSource, tuple[i
     return VideoFile(path, num_frames=expected), size
   frames = VideoFile(path)
   if not any(isinstance(frame, np.ndarray) for frame in frames.readable()):
-    raise DataError(f"{media}: no frame of the video can be decoded")
+    raise UserError(f"{media}: no frame of the video can be decoded")
   return frames, size
 
 
@@ -131,24 +131,24 @@ def open_frames(path) -> FrameSource:
   """The frames of a video file, of a TIFF file with pages, or of a folder of images (natural order), without labels.
 
   Raises:
-    DataError: no such path, a folder without images, a file that is no video, a video without frames.
+    UserError: no such path, a folder without images, a file that is no video, a video without frames.
   """
   path = pathlib.Path(path)
   if not path.exists():
-    raise DataError(f"{path}: no such file or folder, expected a video or a folder of images")
+    raise UserError(f"{path}: no such file or folder, expected a video or a folder of images")
   if not path.is_dir():
     if path.suffix.lower() in tiff.SUFFIXES:
       return open_media([path])[0]
     if not is_video(path):
       kinds = ", ".join(VIDEO_SUFFIXES)
-      raise DataError(f"{path}: expected a video ({kinds}), a TIFF file with a page per frame, or a folder of images")
+      raise UserError(f"{path}: expected a video ({kinds}), a TIFF file with a page per frame, or a folder of images")
     frames = open_media(path)[0]
     if damage := frames.damage():
       log.warning("%s", damage)
     return frames
   images = images_in(path)
   if not images:
-    raise DataError(f"{path}: no images in this folder, expected {', '.join(IMAGE_SUFFIXES)} files")
+    raise UserError(f"{path}: no images in this folder, expected {', '.join(IMAGE_SUFFIXES)} files")
   for trouble in naming_troubles(images):
     log.warning("%s: %s", path, trouble)
   return open_media(images)[0]

@@ -3,7 +3,7 @@
 import dataclasses
 
 from input_pipeline.datasets import labels, layout, media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 
 def is_sequence(path, frames):
@@ -22,7 +22,7 @@ def find_media(path):
   """The images in `img`, else those in the folder."""
   images = media.images_in(path / "img") or media.images_in(path)
   if not images:
-    raise DataError(f"{path}: no frames, expected image files in {path / 'img'}")
+    raise UserError(f"{path}: no frames, expected image files in {path / 'img'}")
   return images
 
 

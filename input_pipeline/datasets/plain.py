@@ -6,7 +6,7 @@ footage cannot be loaded as a sequence (it would claim that the target is never 
 """
 
 from input_pipeline.datasets import labels, layout, media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 LAYOUT = "image files or a video, or folders of them, each with groundtruth.txt (or <video>.txt) beside"
 ORIGIN = 0
@@ -52,7 +52,7 @@ def find_media(path):
     return path
   found = _images(path) or _only_video(path)
   if not found:
-    raise DataError(f"{path}: no frames, expected image files or one video")
+    raise UserError(f"{path}: no frames, expected image files or one video")
   return found[0] if media.is_video(found[0]) else found
 
 

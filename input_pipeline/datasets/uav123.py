@@ -10,7 +10,7 @@ of the data set's DatasetAnnotation.pdf. The data set is made for OTB's Matlab t
 import dataclasses
 
 from input_pipeline.datasets import labels, layout, media
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 LAYOUT = "anno/UAV123/ or anno/UAV20L/ with <sequence>.txt files, beside data_seq/UAV123/ with folders of image files"
 ORIGIN = 1
@@ -74,5 +74,5 @@ def find_media(path):
   folder = next((folder for folder in folders if folder.is_dir()), folders[-1])
   images = media.images_in(folder)
   if not images:
-    raise DataError(f"{path}: no frames, expected image files in {folder}")
+    raise UserError(f"{path}: no frames, expected image files in {folder}")
   return media.within(images, *limits) if limits else images

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from input_pipeline.crops import template_window
 from input_pipeline.datasets import contents
 from input_pipeline.frames import FrameSource, ImageFiles, VideoFile
+from input_pipeline.geometry import template_window
 from input_pipeline.sampling import anchors
 from input_pipeline.sequences import Sequence
 

@@ -13,7 +13,7 @@ from concurrent import futures
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import VideoFile
 from input_pipeline.records import reading
 from input_pipeline.records.cutting import CONTEXT, PackedSequence, cut, fingerprint, fingerprint_by_sizes
@@ -37,13 +37,13 @@ def prepare(sequences: list[Sequence], root: str, *, context: float = CONTEXT, w
     shards: number of files; TFDS chooses by size when None.
 
   Raises:
-    DataError: an unreadable frame, other data in `root`, or a folder that cannot be written.
+    UserError: an unreadable frame, other data in `root`, or a folder that cannot be written.
   """
   kept = [s for s in sequences if s.visible.any()]
   if len(kept) < len(sequences):
     log.info("%d sequences never show their target and are left out", len(sequences) - len(kept))
   if not kept:
-    raise DataError(f"{root}: no sequence with a visible target to pack")
+    raise UserError(f"{root}: no sequence with a visible target to pack")
   mark = fingerprint(kept, context)
   if _is_packed(kept, root, mark, context):
     return
@@ -61,12 +61,12 @@ def prepare(sequences: list[Sequence], root: str, *, context: float = CONTEXT, w
       _write(kept, parts, root, mark, context, shards)
       shutil.rmtree(parts)
   except OSError as error:
-    raise DataError(f"{root}: the packed data cannot be written ({error.strerror or error}); what is done is kept, the "
+    raise UserError(f"{root}: the packed data cannot be written ({error.strerror or error}); what is done is kept, the "
                     "same command goes on") from error
 
 
 def _is_packed(sequences, root: str, mark: str, context: float) -> bool:
-  """Whether the folder holds these sequences; raises a DataError where it holds others."""
+  """Whether the folder holds these sequences; raises a UserError where it holds others."""
   if not os.path.exists(os.path.join(reading.dataset_folder(root), reading.INDEX)):
     return False
   found = reading.packed_fingerprint(root)
@@ -74,7 +74,7 @@ def _is_packed(sequences, root: str, mark: str, context: float) -> bool:
     log.warning("%s: was packed by an earlier version, which told frames apart by the sizes of their files only; to "
                 "be sure, pack again into another folder", root)
   elif found != mark:
-    raise DataError(f"{root}: holds packed data of another source or context (fingerprint {found}, now {mark}); name "
+    raise UserError(f"{root}: holds packed data of another source or context (fingerprint {found}, now {mark}); name "
                     "another folder, or delete it")
   log.info("%s: already packed (fingerprint %s)", root, mark)
   return True
@@ -109,17 +109,17 @@ def verify(sequences: list[Sequence], root: str, frames: int | None = 200) -> tu
     The mean and the largest difference in grey levels.
 
   Raises:
-    DataError: labels that differ, or pixels that differ by more than JPEG explains.
+    UserError: labels that differ, or pixels that differ by more than JPEG explains.
   """
   source = {s.name: s for s in sequences if s.visible.any()}
   packed = reading.load(root)
   if sorted(source) != sorted(s.name for s in packed):
-    raise DataError(f"{root}: holds other sequences than the source; delete it and pack again")
+    raise UserError(f"{root}: holds other sequences than the source; delete it and pack again")
   for sequence in packed:
     same = np.array_equal(sequence.boxes, source[sequence.name].boxes)
     same &= np.array_equal(sequence.lookalikes, source[sequence.name].lookalikes)
     if not same or not np.array_equal(sequence.visible, source[sequence.name].visible):
-      raise DataError(f"{root}: the labels of {sequence.name} differ from the source's; delete it and pack again")
+      raise UserError(f"{root}: the labels of {sequence.name} differ from the source's; delete it and pack again")
   places = [(s, t) for s in packed for t in range(len(s))]
   chosen = np.unique(np.linspace(0, len(places) - 1, min(frames or len(places), len(places))).astype(int))
   total, pixels, largest = 0.0, 0, 0
@@ -129,7 +129,7 @@ def verify(sequences: list[Sequence], root: str, frames: int | None = 200) -> tu
     x, y, (h, w) = stored.x, stored.y, stored.image.shape
     difference = np.abs(frame[y:y + h, x:x + w].astype(np.int16) - stored.image)
     if difference.mean() > MAX_MEAN_ERROR or abs(frame.mean() - stored.mean) > 1e-2:
-      raise DataError(f"{root}: frame {t} of {sequence.name} differs from the source by {difference.mean():.1f} grey "
+      raise UserError(f"{root}: frame {t} of {sequence.name} differs from the source by {difference.mean():.1f} grey "
                       "levels on average; delete it and pack again")
     total, pixels, largest = total + difference.sum(), pixels + difference.size, max(largest, int(difference.max()))
   return float(total / pixels), largest

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from etils import epath
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import Cutout, Encoded
 from input_pipeline.sequences import Sequence
 
@@ -26,14 +26,14 @@ def read_index(root: str) -> dict[str, np.ndarray]:
   """The index that `prepare` wrote last of all, so it exists only beside complete data.
 
   Raises:
-    DataError: no complete packed data there.
+    UserError: no complete packed data there.
   """
   path = epath.Path(dataset_folder(root)) / INDEX  # May lie in a bucket.
   try:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
       return dict(file)
   except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-    raise DataError(f"{root}: no complete packed data there ({path}: {error}); expected the folder that "
+    raise UserError(f"{root}: no complete packed data there ({path}: {error}); expected the folder that "
                     "scripts/prepare_data.py wrote, which goes on when it is started again") from error
 
 
@@ -51,14 +51,14 @@ def load(root: str) -> list[Sequence]:
   """The sequences as they were packed; their frames can be cropped around the target, not read whole.
 
   Raises:
-    DataError: no packed data there, or incomplete.
+    UserError: no packed data there, or incomplete.
   """
   from input_pipeline.records import builder
 
   index = read_index(root)
   source = builder.raw_records(root)
   if len(source) != len(index["boxes"]):
-    raise DataError(f"{root}: holds {len(source)} frames, its index {len(index['boxes'])}; delete the folder and pack "
+    raise UserError(f"{root}: holds {len(source)} frames, its index {len(index['boxes'])}; delete the folder and pack "
                     "again")
   sequences, start = [], 0
   # Not in what was packed before there were any.
@@ -89,7 +89,7 @@ class PackedCrops:
     return len(self.rectangles)
 
   def __getitem__(self, t):
-    raise DataError(f"{self._where}: packed data hold the surroundings of the target, not whole frames; use the "
+    raise UserError(f"{self._where}: packed data hold the surroundings of the target, not whole frames; use the "
                     "original data here")
 
   def encoded(self, t: int) -> Encoded:
@@ -102,6 +102,6 @@ class PackedCrops:
     stored = self.encoded(t)
     image = cv2.imdecode(np.frombuffer(stored.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None or image.shape != tuple(self.rectangles[t, :1:-1]):
-      raise DataError(f"{self._where}: record {self._start + t} is not the image that its index says; delete the "
+      raise UserError(f"{self._where}: record {self._start + t} is not the image that its index says; delete the "
                       "folder and pack again")
     return Cutout(image, stored.x, stored.y, stored.mean)

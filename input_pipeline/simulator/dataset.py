@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.datasets import load
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ImageFiles
 from input_pipeline.sequences import Sequence, from_labels
 from input_pipeline.simulator.backgrounds import without_target
@@ -46,15 +46,15 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
     The path of a picture of twelve of the frames.
 
   Raises:
-    DataError: nothing to simulate, a folder made with other parameters, or one that cannot be written to; camera
+    UserError: nothing to simulate, a folder made with other parameters, or one that cannot be written to; camera
       jumps in a replay; a data set that cannot be read or has a sequence without a visible target.
   """
   folder = pathlib.Path(folder)
   if num_sequences < 1 or seed < 0:
-    raise DataError(f"cannot simulate {num_sequences} sequences with seed {seed}, expected at least one and "
+    raise UserError(f"cannot simulate {num_sequences} sequences with seed {seed}, expected at least one and "
                     "a seed >= 0")
   if camera_jumps and replay:
-    raise DataError("replayed trajectories cannot have camera jumps of the simulator's, expected one of the two")
+    raise UserError("replayed trajectories cannot have camera jumps of the simulator's, expected one of the two")
   for source in filter(None, (replay, backgrounds)):
     _load_once(*map(str, source))  # What cannot be read is said before anything is written.
   sizes = [list(size) for size in sizes or [(width, height)]]
@@ -101,7 +101,7 @@ _load_once = functools.lru_cache(2)(load)  # Once in every process.
 def _trajectory(sequence, num_frames, size):
   """Boxes of a sequence from its first visible frame on, at most `num_frames`, in pixels of frames of another size."""
   if not sequence.visible.any():
-    raise DataError(f"{sequence.name}: the target is never visible, there is no trajectory to replay")
+    raise UserError(f"{sequence.name}: the target is never visible, there is no trajectory to replay")
   start = int(np.argmax(sequence.visible))
   return sequence.boxes[start:start + num_frames] * np.tile(np.divide(size, sequence.size), 2)
 
@@ -114,14 +114,14 @@ def _claim(folder, parameters):
     if path.exists():
       found = json.loads(path.read_text())
       if found != parameters:
-        raise DataError(f"{path}: this folder was simulated with {found}, not with {parameters}; "
+        raise UserError(f"{path}: this folder was simulated with {found}, not with {parameters}; "
                         "give another --out or remove it")
     else:
       write_whole(path, json.dumps(parameters))
   except OSError as error:
-    raise DataError(f"{folder}: cannot be written to ({error.strerror or error})") from error
+    raise UserError(f"{folder}: cannot be written to ({error.strerror or error})") from error
   except json.JSONDecodeError as error:
-    raise DataError(f"{path}: not valid JSON, expected what an earlier simulation wrote there") from error
+    raise UserError(f"{path}: not valid JSON, expected what an earlier simulation wrote there") from error
 
 
 def _read(folder, index) -> Sequence:
@@ -150,7 +150,7 @@ def write_beside(folder, num_sequences: int, format: str, root) -> pathlib.Path:
     The path of the picture, half as large as the contact sheet's scale.
 
   Raises:
-    DataError: a data set that cannot be read, a picture that cannot be written.
+    UserError: a data set that cannot be read, a picture that cannot be written.
   """
   folder = pathlib.Path(folder)
   others = load(format, root)
@@ -170,5 +170,5 @@ def _write_picture(path, picture):
   try:
     path.write_bytes(coded.tobytes())
   except OSError as error:
-    raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
   return path

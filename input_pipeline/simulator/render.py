@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator import attributes, motion, raster
@@ -46,10 +46,10 @@ def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: i
     look-alikes.
 
   Raises:
-    DataError: a frame or sequence too small, a trajectory of another length or without the target in its first frame.
+    UserError: a frame or sequence too small, a trajectory of another length or without the target in its first frame.
   """
   if num_frames < 1 or min(width, height) < _MIN_SIDE:
-    raise DataError(f"cannot simulate {num_frames} frames of {width}x{height}, expected at least one frame of "
+    raise UserError(f"cannot simulate {num_frames} frames of {width}x{height}, expected at least one frame of "
                     f"{_MIN_SIDE}x{_MIN_SIDE} pixels")
   rng = stream(seed, index, "motion")
   if trajectory is None:
@@ -86,10 +86,10 @@ def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: i
 def _checked(trajectory, num_frames, width, height):
   trajectory = np.asarray(trajectory, np.float64)
   if trajectory.shape != (num_frames, 4) or not np.isfinite(trajectory).all():
-    raise DataError(f"the trajectory has the shape {trajectory.shape}, expected ({num_frames}, 4) finite numbers")
+    raise UserError(f"the trajectory has the shape {trajectory.shape}, expected ({num_frames}, 4) finite numbers")
   x, y, w, h = trajectory[0]
   if w <= 0 or h <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
-    raise DataError(f"the trajectory's first box {trajectory[0].tolist()} shows no target in a frame of "
+    raise UserError(f"the trajectory's first box {trajectory[0].tolist()} shows no target in a frame of "
                     f"{width}x{height} pixels")
   return trajectory
 

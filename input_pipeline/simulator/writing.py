@@ -6,7 +6,7 @@ import pathlib
 
 import cv2
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 
 LABEL_FILE = "IR_label.json"
@@ -26,7 +26,7 @@ def write_sequence(sequence: Sequence, folder) -> pathlib.Path:
     The sequence's folder.
 
   Raises:
-    DataError: the folder cannot be written to or the disk is full.
+    UserError: the folder cannot be written to or the disk is full.
   """
   target = pathlib.Path(folder) / sequence.name
   rows = [[round(float(v), 3) for v in box] if seen else [] for box, seen in zip(sequence.boxes, sequence.visible)]
@@ -40,7 +40,7 @@ def write_sequence(sequence: Sequence, folder) -> pathlib.Path:
       (target / f"{t:06d}.jpg").write_bytes(coded.tobytes())
     write_whole(target / LABEL_FILE, json.dumps(label))
   except OSError as error:
-    raise DataError(f"{target}: the simulated sequence cannot be written ({error.strerror or error})") from error
+    raise UserError(f"{target}: the simulated sequence cannot be written ({error.strerror or error})") from error
   return target
 
 

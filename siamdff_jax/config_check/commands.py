@@ -5,10 +5,10 @@ from typing import Any
 
 import ml_collections
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.config_check import experiment
-from siamdff_jax.config_check.rules import is_group, problem, problems, text, whole
 from siamdff_jax.names import did_you_mean
+from siamdff_jax.rules import is_group, problem, problems, text, whole
 
 _EXPERIMENT = "--config.experiment"
 _SWEEP = {"seed": whole(0, experiment.LARGEST_SEED)}
@@ -25,7 +25,7 @@ def check_sweep(config: ml_collections.ConfigDict, space: Sequence[Any], with_va
     with_values: `sweeps.space.apply`.
 
   Raises:
-    DataError: what makes no sense, in one sentence.
+    UserError: what makes no sense, in one sentence.
   """
   found = _others(config, _SWEEP, ("experiment", "space")) + experiment.single(config.experiment, _EXPERIMENT)
   found = found or experiment.together(config.experiment, _EXPERIMENT)
@@ -34,18 +34,18 @@ def check_sweep(config: ml_collections.ConfigDict, space: Sequence[Any], with_va
     found = [f"search space: {p.path}: {one}" for p in space for value in (p.values or (p.low, p.high))
              for one in experiment.single(with_values(config.experiment, {p.path: value}), _EXPERIMENT)]
   if found:
-    raise DataError("; ".join(found))
+    raise UserError("; ".join(found))
 
 
 def check_ablation(config: ml_collections.ConfigDict):
   """Checks an ablation's config; its variants' own experiments are checked by `check_variant`.
 
   Raises:
-    DataError: what makes no sense, in one sentence.
+    UserError: what makes no sense, in one sentence.
   """
   for name in ("experiment", "variants", "trainings"):
     if name not in config:
-      raise DataError(f"the config has no `{name}`, expected an ablation's config like configs/ablation.py")
+      raise UserError(f"the config has no `{name}`, expected an ablation's config like configs/ablation.py")
   found = _others(config, _ABLATION, ("experiment", "variants"))
   found += experiment.single(config.experiment, _EXPERIMENT)
   names = []
@@ -68,15 +68,15 @@ def check_ablation(config: ml_collections.ConfigDict):
     found.append(problem("--config.trainings", config.trainings,
                          f"seeds from {config.experiment.seed} on to be at most {experiment.LARGEST_SEED}"))
   if found:
-    raise DataError("; ".join(found))
+    raise UserError("; ".join(found))
 
 
 def check_variant(name: str, config: ml_collections.ConfigDict):
   """Checks the experiment of an ablation's variant; the sentence names the variant."""
   try:
     experiment.check(config, _EXPERIMENT)
-  except DataError as error:
-    raise DataError(f"variant {name!r}: {error}") from error
+  except UserError as error:
+    raise UserError(f"variant {name!r}: {error}") from error
 
 
 def _others(config, table: dict, groups: Sequence[str]) -> list[str]:

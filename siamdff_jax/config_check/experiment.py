@@ -4,10 +4,14 @@ together."""
 import ml_collections
 
 from input_pipeline import datasets, sampling
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import distillation, losses
-from siamdff_jax.config_check import network, tracker
-from siamdff_jax.config_check.rules import (
+from siamdff_jax.config_check import network
+from siamdff_jax.evaluation.protocols import PROTOCOLS
+from siamdff_jax.feeding.feeds import KINDS as FEEDS
+from siamdff_jax.feeding.sources import PACKED
+from siamdff_jax.names import did_you_mean
+from siamdff_jax.rules import (
   Each,
   number,
   one_of,
@@ -19,10 +23,7 @@ from siamdff_jax.config_check.rules import (
   text,
   whole,
 )
-from siamdff_jax.evaluation.protocols import PROTOCOLS
-from siamdff_jax.feeding.feeds import KINDS as FEEDS
-from siamdff_jax.names import did_you_mean
-from siamdff_jax.training.sources import PACKED
+from siamdff_jax.tracking import setting_rules as tracker
 
 LARGEST_SEED = 2**32 - 1  # JAX's keys drop the bits above.
 _SOURCE = {"format": one_of((PACKED, *datasets.FORMATS)), "root": text(), "weight": number(0, 1e9)}
@@ -105,12 +106,12 @@ def check(config: ml_collections.ConfigDict, place: str = "--config"):
     place: what the command's flags call it.
 
   Raises:
-    DataError: names that are unknown or missing, and values that make no sense; all of them in one sentence.
+    UserError: names that are unknown or missing, and values that make no sense; all of them in one sentence.
   """
   if "experiment" in config:
-    raise DataError("this config is a sweep's or an ablation's, expected an experiment's like configs/quickstart.py")
+    raise UserError("this config is a sweep's or an ablation's, expected an experiment's like configs/quickstart.py")
   if found := single(config, place) or together(config, place):
-    raise DataError("; ".join(found))
+    raise UserError("; ".join(found))
 
 
 def single(config: ml_collections.ConfigDict, place: str = "--config", partial: bool = False) -> list[str]:

@@ -2,9 +2,9 @@
 
 import ml_collections
 
-from siamdff_jax.config_check.rules import Rule, number, one_of, place_of, problem, several, switch, whole
 from siamdff_jax.models.backbone import feature_side
 from siamdff_jax.models.layers import NORMS
+from siamdff_jax.rules import Rule, number, one_of, place_of, problem, several, switch, whole
 
 _LEVELS = 4  # Stages of a backbone.
 _RESNET = {

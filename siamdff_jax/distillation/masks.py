@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from input_pipeline.geometry import covered
 from siamdff_jax.models.backbone import STRIDE
 
 
@@ -29,7 +30,7 @@ def _cover(box_ltrb: jax.Array, side: int) -> jax.Array:
   """Sides [B, 4] in pixels from the crop's centre -> share of each cell inside, [B, side, side]."""
   left = STRIDE * (jnp.arange(side, dtype=jnp.float32) - side / 2)  # [side]
   low, high = box_ltrb[:, :2, None], box_ltrb[:, 2:, None]  # [B, 2, 1]
-  share = jnp.clip(jnp.minimum(left + STRIDE, high) - jnp.maximum(left, low), 0) / STRIDE  # [B, (x, y), side]
+  share = covered(left, left + STRIDE, low, high) / STRIDE  # [B, (x, y), side]
   return share[:, 1, :, None] * share[:, 0, None, :]
 
 

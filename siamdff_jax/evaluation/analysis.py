@@ -13,8 +13,8 @@ import numpy as np
 
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import metrics, statistics
-from siamdff_jax.evaluation.results import Result
 from siamdff_jax.evaluation.statistics import Estimate
+from siamdff_jax.results import Result
 
 # Upper bounds of the bins; the last bin has none. Size: sqrt(w h) in pixels. Speed: motion of the centre from one frame
 # to the next, in target sizes.

@@ -8,9 +8,10 @@ from collections.abc import Sequence as Ordered
 from tqdm import tqdm
 
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation import comparison, pairing, report, results
+from siamdff_jax import files, results
+from siamdff_jax.evaluation import comparison, pairing, report
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.usable import Usable
 
@@ -34,7 +35,7 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     clips: of how many of the worst sequences to show clips; the page shows `report.WORST` of them.
 
   Raises:
-    DataError: an entry of another form, one folder twice, or anything wrong with the results; and when everything is
+    UserError: an entry of another form, one folder twice, or anything wrong with the results; and when everything is
       written, that sequences were left out.
   """
   folders = {}
@@ -42,9 +43,9 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     name, _, folder = entry.partition("=")
     of_one = folders.setdefault(name, [])
     if not name or not folder or os.path.realpath(folder) in map(os.path.realpath, of_one) or "/" in name:
-      raise DataError(f"--results: {entry!r}, expected NAME=FOLDER, and another folder for another run of NAME")
+      raise UserError(f"--results: {entry!r}, expected NAME=FOLDER, and another folder for another run of NAME")
     of_one.append(folder)
-  results.make_folder(out)
+  files.make_folder(out)
   usable = Usable(format, root, frames=False)
   sequences = usable.sequences
   trackers = {name: pairing.read(of_one, sequences, format, box_form, origin)
@@ -64,7 +65,7 @@ def write(protocol: str, sequences: Ordered[Sequence], trackers: Mapping[str, Or
     try:
       with_frames = datasets.load(format, root, only=[name])
       drawn |= report.make_clips(compared, with_frames, {tracker: runs[0] for tracker, runs in trackers.items()})
-    except DataError as error:
+    except UserError as error:
       failed[name] = error
   if failed:
     log.warning("no clips in the report of %s: %s", ", ".join(failed), next(iter(failed.values())))

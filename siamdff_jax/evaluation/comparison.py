@@ -11,8 +11,8 @@ from siamdff_jax.evaluation import analysis, pairing, protocols, statistics
 from siamdff_jax.evaluation.analysis import Failures, Group, Presence, Recovery
 from siamdff_jax.evaluation.pairing import OverRuns, Unit
 from siamdff_jax.evaluation.protocols import PROTOCOLS, Scores
-from siamdff_jax.evaluation.results import Result
 from siamdff_jax.evaluation.statistics import Difference, Estimate
+from siamdff_jax.results import Result
 
 __all__ = ["Comparison", "Difference", "Estimate", "Failures", "Group", "Presence", "Recovery", "compare"]
 
@@ -93,7 +93,7 @@ def compare(protocol: str, sequences: Ordered[Sequence],
     left_out: what is wrong with further sequences of the data, by name.
 
   Raises:
-    DataError: see `Protocol.evaluate`.
+    UserError: see `Protocol.evaluate`.
   """
   scores = {name: protocols.evaluate_runs(protocol, sequences, runs) for name, runs in trackers.items()}
   names = [s.name for s in sequences]

@@ -9,16 +9,16 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
+from siamdff_jax.checkpoints import store as trained
 from siamdff_jax.evaluation import compare, pairing, protocols, report, running
 from siamdff_jax.evaluation.usable import Usable
-from siamdff_jax.models.load import load_tracker
+from siamdff_jax.parallel import distributed
 from siamdff_jax.tracking import video
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
+from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.runner import Runner
 from siamdff_jax.tracking.settings import with_settings
-from siamdff_jax.training import checkpoints as trained
-from siamdff_jax.training import distributed
 
 ALL_BASELINES = "opencv"
 
@@ -46,7 +46,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
     redo: replace results in `out` that are of another tracker, kind of run or data; else they are an error.
 
   Raises:
-    DataError: anything the user gave that does not work; and when everything is written, that sequences were left out.
+    UserError: anything the user gave that does not work; and when everything is written, that sequences were left out.
   """
   protocol = protocol or ("vot" if run == "reset" else protocols.of_format(format))
   trackers = named(checkpoints, baselines)
@@ -61,7 +61,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
   if distributed.is_lead():
     folders = {name: os.path.join(out, name) for name in trackers}
     if share[1] > 1:
-      usable.leave_out({missing: DataError(f"{missing}: broken in another process, which says how")
+      usable.leave_out({missing: UserError(f"{missing}: broken in another process, which says how")
                         for folder in folders.values()
                         for missing in running.untracked(usable.sequences, folder, run=run)})
     _compare(protocol, usable, folders, out, clips=clips, videos=videos, format=format, root=root)
@@ -90,20 +90,20 @@ def named(checkpoints: Ordered[str], baselines: Ordered[str]) -> dict[str, str]:
   """{tracker's name: checkpoint or baseline}, in the order given.
 
   Raises:
-    DataError: an unknown baseline, two of one name, another form, or nothing at all.
+    UserError: an unknown baseline, two of one name, another form, or nothing at all.
   """
   wanted = [name for entry in baselines for name in (BASELINES if entry == ALL_BASELINES else [entry])]
   unknown = [name for name in wanted if name not in BASELINES]
   if unknown:
-    raise DataError(f"--baselines: {unknown[0]!r}, expected {ALL_BASELINES} or some of {', '.join(BASELINES)}")
+    raise UserError(f"--baselines: {unknown[0]!r}, expected {ALL_BASELINES} or some of {', '.join(BASELINES)}")
   trackers = {}
   for entry in [*checkpoints, *wanted]:
     name, source = _name_and_source(entry)
     if name in trackers:
-      raise DataError(f"two trackers are called {name}, name them: --checkpoint NAME={source}")
+      raise UserError(f"two trackers are called {name}, name them: --checkpoint NAME={source}")
     trackers[name] = source
   if not trackers:
-    raise DataError("no tracker to evaluate, expected --checkpoint or --baselines")
+    raise UserError("no tracker to evaluate, expected --checkpoint or --baselines")
   return trackers
 
 
@@ -111,18 +111,18 @@ def trainings(checkpoints: Ordered[str]) -> dict[str, list[str]]:
   """{name: checkpoints}, in the order given: NAME=CHECKPOINT again is another training of what is called NAME.
 
   Raises:
-    DataError: two of one name that do not say it, one checkpoint twice, another form, or nothing at all.
+    UserError: two of one name that do not say it, one checkpoint twice, another form, or nothing at all.
   """
   found = {}
   for entry in checkpoints:
     name, source = _name_and_source(entry)
     of_one = found.setdefault(name, [])
     if (of_one and "=" not in entry) or source in of_one:
-      raise DataError(f"--checkpoint {entry!r}: there is one called {name} already; another training of the same is "
+      raise UserError(f"--checkpoint {entry!r}: there is one called {name} already; another training of the same is "
                       "NAME=CHECKPOINT with another checkpoint")
     of_one.append(source)
   if not found:
-    raise DataError("no network to look at, expected --checkpoint")
+    raise UserError("no network to look at, expected --checkpoint")
   return found
 
 
@@ -131,7 +131,7 @@ def _name_and_source(entry: str) -> tuple[str, str]:
   if not equals:
     name, source = os.path.basename(os.path.normpath(entry)), entry
   if not name or name != os.path.basename(name) or not source:
-    raise DataError(f"--checkpoint {entry!r}, expected CHECKPOINT or NAME=CHECKPOINT")
+    raise UserError(f"--checkpoint {entry!r}, expected CHECKPOINT or NAME=CHECKPOINT")
   return name, source
 
 
@@ -157,7 +157,7 @@ def seed(source: str) -> int | None:
   """Of the training of a checkpoint; None of what has none, as baselines."""
   try:
     return trained.load_config(source).get("seed")
-  except DataError:
+  except UserError:
     return None
 
 

@@ -7,28 +7,16 @@ absent target means, is for the protocols to say (`siamdff_jax/evaluation/protoc
 
 import numpy as np
 
+from input_pipeline.geometry import iou_xywh
+
 SUCCESS_THRESHOLDS = np.arange(21) * 0.05  # IoU 0, 0.05 .. 1.
 PRECISION_THRESHOLDS = np.arange(51.0)  # Centre errors 0 .. 50 px.
 NORMALIZED_THRESHOLDS = np.arange(51) * 0.01  # Centre errors 0 .. 0.5 of the target's size.
 
 
 def iou(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-  """Intersection over union of xywh boxes, without the +1 of some old toolkits.
-
-  Args:
-    predicted: float [T, 4].
-    truth: float [T, 4].
-
-  Returns:
-    float64 [T] in 0..1: 0 where both areas are zero or a size is negative, NaN where a box is NaN.
-  """
-  predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-  low = np.maximum(predicted[:, :2], truth[:, :2])
-  high = np.minimum(predicted[:, :2] + predicted[:, 2:], truth[:, :2] + truth[:, 2:])
-  intersection = np.maximum(high - low, 0).prod(axis=1)
-  union = predicted[:, 2:].prod(axis=1) + truth[:, 2:].prod(axis=1) - intersection
-  overlap = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-  return np.where(np.isnan(union), np.nan, np.clip(overlap, 0, 1))
+  """`geometry.iou_xywh` in float64: [T, 4], [T, 4] -> [T]."""
+  return iou_xywh(np.asarray(predicted, np.float64), np.asarray(truth, np.float64))
 
 
 def centers(boxes: np.ndarray) -> np.ndarray:

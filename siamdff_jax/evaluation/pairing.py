@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation import results, statistics
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax import results
+from siamdff_jax.evaluation import statistics
 from siamdff_jax.evaluation.statistics import Estimate
+from siamdff_jax.results import Result
 
 
 class Unit(NamedTuple):

@@ -18,9 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.datasets import contents
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.evaluation import results, starts
+from siamdff_jax import files, results
+from siamdff_jax.evaluation import starts
 
 # How a tracker is run: once per sequence from its first box (OPE); from twelve moved first boxes (SRE); or started anew
 # from the truth after each failure (VOT).
@@ -55,7 +56,7 @@ def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int |
     seed: of the tracker's training, kept so that `pairing` knows it.
 
   Raises:
-    DataError: an unwritable folder, or one with results of another tracker or kind of run.
+    UserError: an unwritable folder, or one with results of another tracker or kind of run.
   """
   about, wanted = _read_about(out), {"tracker": tracker, "run": run}
   try:
@@ -63,7 +64,7 @@ def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int |
     for key, value in wanted.items():
       if about and about.get(key) != value:
         if not redo:
-          raise DataError(f"{os.path.join(out, _ABOUT)}: the results there are of another {key} ({about.get(key)}, "
+          raise UserError(f"{os.path.join(out, _ABOUT)}: the results there are of another {key} ({about.get(key)}, "
                           f"here {value}); choose another --out, or --redo to replace them")
         about = None
         for folder in (_RESULTS, VIDEOS):
@@ -71,7 +72,7 @@ def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int |
         with contextlib.suppress(FileNotFoundError):
           os.unlink(os.path.join(out, METRICS))
   except OSError as error:
-    raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+    raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
   _write_about(out, (about or wanted) | ({} if seed is None else {"seed": seed}))
 
 
@@ -99,7 +100,7 @@ def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: s
 
   Raises:
     BrokenStreams: by the names of sequences, what kept some from being tracked to their ends; all others are written.
-    DataError: an absent first frame, an unwritable folder, or one with results on other data.
+    UserError: an absent first frame, an unwritable folder, or one with results on other data.
   """
   from siamdff_jax.tracking.reading import BrokenStreams  # Here, so that scoring result files needs no JAX.
 
@@ -109,7 +110,7 @@ def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: s
     for path in sorted({os.path.dirname(task.path) for task in tasks}):
       os.makedirs(path, exist_ok=True)
   except OSError as error:
-    raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
   longest_first = sorted(tasks, key=lambda task: (-len(task.stream.frames), task.stream.name))
   mine = [task for task in longest_first[share[0]::share[1]] if task.sequence not in without]
   made_of, broken = _made_of(mine, digest)
@@ -149,7 +150,7 @@ def _tasks(sequences, run, folder) -> list[_Task]:
   streams = []
   for s in sequences:
     if not s.visible[0]:
-      raise DataError(f"{s.name}: the target is absent in the first frame, expected a box to start from")
+      raise UserError(f"{s.name}: the target is absent in the first frame, expected a box to start from")
     box, truth = np.asarray(s.boxes[0], np.float64), np.asarray(s.boxes, np.float64)
     if run == "sre":
       streams += [(Stream(f"{s.name}/{s.name}_{i:03d}", s.frames, starts.moved(box, start), size=s.size), s.name)
@@ -159,14 +160,14 @@ def _tasks(sequences, run, folder) -> list[_Task]:
   return [_Task(stream, name, os.path.join(folder, f"{stream.name}.json")) for stream, name in streams]
 
 
-def _made_of(tasks, digest) -> tuple[dict[str, dict[str, str]], dict[str, DataError]]:
+def _made_of(tasks, digest) -> tuple[dict[str, dict[str, str]], dict[str, UserError]]:
   """What results depend on besides the first box, and what keeps frames from being read; both by sequence."""
   made_of, errors = {}, {}
   of_each = {task.sequence: task.stream for task in tasks}
   for name, stream in tqdm(of_each.items(), desc="hashing frames", unit="seq", delay=3, leave=False):
     try:
       found = {"frames": digest(name) if digest else contents.digest(stream.frames)}
-    except DataError as error:
+    except UserError as error:
       errors[name] = error
       continue
     if stream.truth is not None:
@@ -184,7 +185,7 @@ def _not_done(tasks, made_of, folder, redo) -> list[_Task]:
       continue
     try:
       known = _is_of_same(task, made_of[task.sequence])
-    except DataError:
+    except UserError:
       if not redo:
         raise
       known = False
@@ -202,16 +203,16 @@ def _not_done(tasks, made_of, folder, redo) -> list[_Task]:
 
 
 def _is_of_same(task, made_of) -> bool:
-  """Whether a result says that it was made of these data; DataError where it was made of others."""
+  """Whether a result says that it was made of these data; UserError where it was made of others."""
   path, stream = task.path, task.stream
   found, before = results.read(path), results.read_made_of(path)
   again = "remove the file (evaluate.py --redo does) to track it again, or choose another --out"
   if len(found) != len(stream.frames) or not np.allclose(found.boxes[0], stream.box):
-    raise DataError(f"{path}: is of other data ({len(found)} frames from the box {found.boxes[0].tolist()}, here "
+    raise UserError(f"{path}: is of other data ({len(found)} frames from the box {found.boxes[0].tolist()}, here "
                     f"{len(stream.frames)} from {stream.box.tolist()}); {again}")
   for key, value in made_of.items():
     if before.get(key, value) != value:
-      raise DataError(f"{path}: was made of other {'labels' if key == 'truth' else key} than {task.sequence} has now; "
+      raise UserError(f"{path}: was made of other {'labels' if key == 'truth' else key} than {task.sequence} has now; "
                       f"{again}")
   return before.keys() >= made_of.keys()
 
@@ -224,11 +225,11 @@ def _read_about(out: str) -> dict | None:
   except FileNotFoundError:
     return None
   except (OSError, ValueError) as error:
-    raise DataError(f"{path}: cannot be read ({error}), remove the folder to start again") from error
+    raise UserError(f"{path}: cannot be read ({error}), remove the folder to start again") from error
   if not isinstance(about, dict):
-    raise DataError(f"{path}: expected a JSON object, remove the folder to start again")
+    raise UserError(f"{path}: expected a JSON object, remove the folder to start again")
   return about
 
 
 def _write_about(out: str, about: Mapping):
-  results.write_atomically(os.path.join(out, _ABOUT), json.dumps(about, indent=2).encode() + b"\n")
+  files.write_atomically(os.path.join(out, _ABOUT), json.dumps(about, indent=2).encode() + b"\n")

@@ -10,7 +10,7 @@ import numpy as np
 
 from input_pipeline import datasets
 from input_pipeline.datasets import contents
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import running
 from siamdff_jax.evaluation.comparison import missing_note
@@ -32,7 +32,7 @@ class Usable:
     loaded, errors = datasets.load_readable(format, root, part, frames=frames)
     for sequence in loaded:
       if frames and not sequence.visible[0]:
-        errors[sequence.name] = DataError(
+        errors[sequence.name] = UserError(
             f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
     self.loaded = [sequence for sequence in loaded if sequence.name not in errors]
     self.total, self.left_out = len(self.loaded) + len(errors), {}
@@ -58,14 +58,14 @@ class Usable:
       self._digests[name] = contents.digest(next(s.frames for s in self.loaded if s.name == name))
     return self._digests[name]
 
-  def leave_out(self, errors: Mapping[str, DataError]):
+  def leave_out(self, errors: Mapping[str, UserError]):
     """Takes sequences out and says why.
 
     Args:
       errors: by name; each names its file or sequence.
 
     Raises:
-      DataError: none is left.
+      UserError: none is left.
     """
     new = {name: error for name, error in sorted(errors.items()) if name not in self.left_out}
     self.left_out |= {name: str(error) for name, error in new.items()}
@@ -74,7 +74,7 @@ class Usable:
     for error in new.values():
       log.warning("left out: %s", error)
     if not self.sequences:
-      raise DataError(f"{self._root}: none of the {self.total} sequences can be evaluated, for the reasons above")
+      raise UserError(f"{self._root}: none of the {self.total} sequences can be evaluated, for the reasons above")
 
   def track(self, tracker: running.RunsStreams, sequences: Ordered[Sequence], out: str, **options):
     """`running.track` of what is still in; what breaks is left out. `options`: its further arguments.
@@ -90,17 +90,17 @@ class Usable:
       self.leave_out(error.errors)
 
   def finish(self):
-    """Raises DataError where sequences were left out; for the end, when everything is written."""
+    """Raises UserError where sequences were left out; for the end, when everything is written."""
     if self.left_out:
-      raise DataError(f"{missing_note(self.left_out, self.total)}; what is wrong with each is said above")
+      raise UserError(f"{missing_note(self.left_out, self.total)}; what is wrong with each is said above")
 
 
 def frames_of(sequence: Sequence) -> Iterator[np.ndarray]:
-  """All frames of a sequence, uint8 [H, W]; raises DataError where one cannot be read or has another size."""
+  """All frames of a sequence, uint8 [H, W]; raises UserError where one cannot be read or has another size."""
   shape = shape_of(sequence)
   for t, frame in enumerate(sequence.frames):
     if frame.shape != shape:
-      raise DataError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
+      raise UserError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
                       f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
     yield frame
 

@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from collections.abc import Sequence as Ordered
 
-from input_pipeline.errors import DataError
-from siamdff_jax.evaluation.results import write_atomically
+from input_pipeline.errors import UserError
 from siamdff_jax.export.passes import NAMES, Passes
+from siamdff_jax.files import write_atomically
 
 MANIFEST = "manifest.json"
 _AGAIN = "export it again"
@@ -36,7 +36,7 @@ def writing(folder: str, passes: Passes, format: str, places: dict[str, str], **
     more: what else the manifest is to say.
 
   Raises:
-    DataError: the folder cannot be written, or holds an export in another format.
+    UserError: the folder cannot be written, or holds an export in another format.
   """
   try:
     os.makedirs(folder, exist_ok=True)
@@ -52,7 +52,7 @@ def writing(folder: str, passes: Passes, format: str, places: dict[str, str], **
         os.makedirs(os.path.dirname(os.path.join(folder, path)), exist_ok=True)
         os.replace(os.path.join(part, path), os.path.join(folder, path))
   except OSError as error:
-    raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
   text = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2)
   write_atomically(os.path.join(folder, MANIFEST), text.encode())
 
@@ -67,22 +67,22 @@ def checked(folder: str, format: str, opened: Ordered[str], passes: Passes | Non
     passes: the live ones, whose inputs and outputs it must have.
 
   Raises:
-    DataError: naming the file that is missing or damaged; another format; other inputs or outputs; or an export of a
+    UserError: naming the file that is missing or damaged; another format; other inputs or outputs; or an export of a
       version that did not write hashes.
   """
   path = os.path.join(folder, MANIFEST)
   manifest = _read(path)
   if manifest.get("format") != format:
-    raise DataError(f"{path}: of an export as {manifest.get('format')}, expected {format}")
+    raise UserError(f"{path}: of an export as {manifest.get('format')}, expected {format}")
   if "files" not in manifest:
-    raise DataError(f"{path}: without the SHA-256 of its files, as earlier versions wrote it, so that damage would not "
+    raise UserError(f"{path}: without the SHA-256 of its files, as earlier versions wrote it, so that damage would not "
                     f"be seen; {_AGAIN}")
   wanted = manifest.pop("sha256", None)
   if wanted != _digest(manifest):
-    raise DataError(f"{path}: damaged, its content is not that of its SHA-256; {_AGAIN}")
+    raise UserError(f"{path}: damaged, its content is not that of its SHA-256; {_AGAIN}")
   for name in opened:
     if name not in manifest["files"]:
-      raise DataError(f"{path}: does not name {name}; {_AGAIN}")
+      raise UserError(f"{path}: does not name {name}; {_AGAIN}")
   for name, about in manifest["files"].items():
     _require_whole(os.path.join(folder, name), about)
   if passes:
@@ -93,7 +93,7 @@ def checked(folder: str, format: str, opened: Ordered[str], passes: Passes | Non
 def _refuse_other_format(folder, format):
   path = os.path.join(folder, MANIFEST)
   if os.path.exists(path) and (other := _read(path).get("format")) != format:
-    raise DataError(f"{path}: is not of an export as {format} but of one as {other}; choose another --out")
+    raise UserError(f"{path}: is not of an export as {format} but of one as {other}; choose another --out")
 
 
 def _read(path) -> dict:
@@ -101,11 +101,11 @@ def _read(path) -> dict:
     with open(path, encoding="utf-8") as file:
       manifest = json.load(file)
   except OSError as error:
-    raise DataError(f"{path}: cannot be read ({error.strerror or error}), expected that of an export") from error
+    raise UserError(f"{path}: cannot be read ({error.strerror or error}), expected that of an export") from error
   except ValueError as error:
-    raise DataError(f"{path}: damaged, it is not JSON ({error}); remove the folder and {_AGAIN}") from error
+    raise UserError(f"{path}: damaged, it is not JSON ({error}); remove the folder and {_AGAIN}") from error
   if not isinstance(manifest, dict):
-    raise DataError(f"{path}: not of an export, expected a JSON object")
+    raise UserError(f"{path}: not of an export, expected a JSON object")
   return manifest
 
 
@@ -113,13 +113,13 @@ def _require_whole(path, about):
   try:
     found = _about(path)
   except FileNotFoundError as error:
-    raise DataError(f"{path}: missing, {MANIFEST} names it; {_AGAIN}") from error
+    raise UserError(f"{path}: missing, {MANIFEST} names it; {_AGAIN}") from error
   except OSError as error:
-    raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
   if found["bytes"] != about["bytes"]:
-    raise DataError(f"{path}: damaged, it has {found['bytes']} bytes and {MANIFEST} says {about['bytes']}; {_AGAIN}")
+    raise UserError(f"{path}: damaged, it has {found['bytes']} bytes and {MANIFEST} says {about['bytes']}; {_AGAIN}")
   if found["sha256"] != about["sha256"]:
-    raise DataError(f"{path}: damaged, its SHA-256 is not that in {MANIFEST}; {_AGAIN}")
+    raise UserError(f"{path}: damaged, its SHA-256 is not that in {MANIFEST}; {_AGAIN}")
 
 
 def _require_same_passes(path, theirs, ours):
@@ -127,7 +127,7 @@ def _require_same_passes(path, theirs, ours):
     for side in ("inputs", "outputs"):
       for their, our in zip(theirs[name][side], ours[name][side], strict=True):
         if their != our:
-          raise DataError(f"{path}: of another network or search side: {our['name']} has the shape {their['shape']}, "
+          raise UserError(f"{path}: of another network or search side: {our['name']} has the shape {their['shape']}, "
                           f"here {our['shape']}")
 
 

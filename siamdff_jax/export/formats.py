@@ -4,10 +4,12 @@ from collections.abc import Sequence as Ordered
 
 import ml_collections
 
-from input_pipeline.errors import DataError
-from siamdff_jax.export import onnx, passes, safetensors, savedmodel, stablehlo
-from siamdff_jax.models.load import load_model, load_tracker
-from siamdff_jax.training import checkpoints
+from input_pipeline.errors import UserError
+from siamdff_jax.checkpoints import safetensors
+from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.export import onnx, passes, savedmodel, stablehlo
+from siamdff_jax.models.load import load_model
+from siamdff_jax.tracking.load import load_tracker
 
 FORMATS = ("safetensors", "stablehlo", "savedmodel", "tflite", "onnx")
 _WEIGHT_TOLERANCE = {"float32": 0.0, "float16": 0.02}
@@ -29,11 +31,11 @@ def export(checkpoint: str, kind: str, out: str, dtype: str | None = None, notes
     The largest difference by output (see `passes.max_differences`), and how large it may be.
 
   Raises:
-    DataError: the checkpoint, a setting or `out` is at fault, `dtype` or `notes` are given to a format that takes none,
+    UserError: the checkpoint, a setting or `out` is at fault, `dtype` or `notes` are given to a format that takes none,
       or the format's packages are not installed.
   """
   if kind != "safetensors" and (dtype or notes):
-    raise DataError(f"--dtype and --note are for --format=safetensors; {kind} holds float32 and no notes")
+    raise UserError(f"--dtype and --note are for --format=safetensors; {kind} holds float32 and no notes")
   live = passes.from_checkpoint(checkpoint, settings)
   if kind == "safetensors":
     config, dtype = without_paths(checkpoints.load_config(checkpoint)), dtype or "float16"
@@ -54,7 +56,7 @@ def export(checkpoint: str, kind: str, out: str, dtype: str | None = None, notes
   if kind == "onnx":
     onnx.export(live, out)
     return passes.max_differences(live, onnx.load(live, out), batch=2), onnx.TOLERANCE
-  raise DataError(f"--format={kind}: expected one of {', '.join(FORMATS)}")
+  raise UserError(f"--format={kind}: expected one of {', '.join(FORMATS)}")
 
 
 def without_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

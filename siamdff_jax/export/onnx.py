@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.export import folder as folders
 from siamdff_jax.export.passes import NAMES, Pass, Passes
 
@@ -20,7 +20,7 @@ def export(passes: Passes, folder: str):
   """Writes template.onnx and search.onnx (any batch size; large weights in a file beside it) and manifest.json.
 
   Raises:
-    DataError: jax2onnx is not installed; see `folders.writing`.
+    UserError: jax2onnx is not installed; see `folders.writing`.
   """
   _require("jax2onnx")
   for noisy in ("jax2onnx", "onnx_ir"):
@@ -39,7 +39,7 @@ def load(passes: Passes, folder: str) -> dict[str, Pass]:
   """The exported passes in ONNX Runtime on the CPU.
 
   Raises:
-    DataError: onnxruntime is not installed; see `folders.checked`.
+    UserError: onnxruntime is not installed; see `folders.checked`.
   """
   onnxruntime = _require("onnxruntime")
   folders.checked(folder, _FORMAT, _FILES.values(), passes)
@@ -51,7 +51,7 @@ def load(passes: Passes, folder: str) -> dict[str, Pass]:
     try:
       session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's kinds of error share no other base.
-      raise DataError(f"{path}: ONNX Runtime cannot load it ({error})") from error
+      raise UserError(f"{path}: ONNX Runtime cannot load it ({error})") from error
     inputs, outputs = list(passes.inputs[name]), list(passes.outputs[name])
     return lambda *arrays: session.run(outputs, dict(zip(inputs, arrays)))
 
@@ -62,7 +62,7 @@ def _require(package: str):
   try:
     return __import__(package)
   except ImportError as error:
-    raise DataError(f"ONNX export needs {package}, an extra: install it with "
+    raise UserError(f"ONNX export needs {package}, an extra: install it with "
                     "`pip install --no-deps -r requirements-export.txt`") from error
 
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.models.backbone import LEVELS, STRIDE
-from siamdff_jax.models.load import load_tracker
+from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
 
@@ -48,12 +48,12 @@ def from_checkpoint(checkpoint: str, settings: Ordered[str] = ()) -> Passes:
   """The passes of a checkpoint (see `checkpoints.find`), its tracker with other settings (see `with_settings`).
 
   Raises:
-    DataError: no such checkpoint, a network that cannot track, no such setting, or a process that does not run on the
+    UserError: no such checkpoint, a network that cannot track, no such setting, or a process that does not run on the
       CPU.
   """
   # The form of the depthwise operations is the backend's, and what is exported is run and compared on the CPU.
   if jax.default_backend() != "cpu":
-    raise DataError("exports are made on the CPU: set the environment variable JAX_PLATFORMS=cpu")
+    raise UserError("exports are made on the CPU: set the environment variable JAX_PLATFORMS=cpu")
   tracker, variables = load_tracker(checkpoint)
   return from_tracker(with_settings(tracker, settings), variables)
 
@@ -137,7 +137,7 @@ def max_differences(passes: Passes, exported: dict[str, Pass], batch: int = 1, s
     exported search pass sees the exported template pass's output.
 
   Raises:
-    DataError: an output of another shape, or one that is not finite, also where the live one is not.
+    UserError: an output of another shape, or one that is not finite, also where the live one is not.
   """
   inputs = random_inputs(passes, batch, seed)
   run = {"live": {name: jax.jit(f) for name, f in passes.functions.items()}, "exported": exported}
@@ -150,8 +150,8 @@ def max_differences(passes: Passes, exported: dict[str, Pass], batch: int = 1, s
   for name, live in results["live"].items():
     other = results["exported"][name]
     if not np.isfinite(live).all():
-      raise DataError(f"the network's {name} is not finite on noise, there is nothing to compare the export with")
+      raise UserError(f"the network's {name} is not finite on noise, there is nothing to compare the export with")
     if other.shape != live.shape or not np.isfinite(other).all():
-      raise DataError(f"the exported model's {name} has shape {other.shape} and must be finite, {live.shape} expected")
+      raise UserError(f"the exported model's {name} has shape {other.shape} and must be finite, {live.shape} expected")
     differences[name] = float(np.abs(other - live).max() / max(1.0, np.abs(live).max()))
   return differences

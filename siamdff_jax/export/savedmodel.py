@@ -2,7 +2,7 @@
 
 import os
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.export import folder as folders
 from siamdff_jax.export.passes import NAMES, Pass, Passes
 
@@ -16,7 +16,7 @@ def export_savedmodel(passes: Passes, folder: str):
   """Writes a SavedModel with the signatures "template" and "search" (any batch size), and manifest.json.
 
   Raises:
-    DataError: see `folders.writing`.
+    UserError: see `folders.writing`.
   """
   import tensorflow as tf
 
@@ -27,18 +27,18 @@ def export_savedmodel(passes: Passes, folder: str):
       tf.saved_model.save(module, part, signatures={
           name: function.get_concrete_function() for name, function in module.passes.items()})
     except tf.errors.OpError as error:
-      raise DataError(f"{folder}: cannot be written ({error.message})") from error
+      raise UserError(f"{folder}: cannot be written ({error.message})") from error
 
 
 def load_savedmodel(passes: Passes, folder: str) -> dict[str, Pass]:
-  """The exported passes; raises DataError when there is no whole SavedModel, see `folders.checked`."""
+  """The exported passes; raises UserError when there is no whole SavedModel, see `folders.checked`."""
   import tensorflow as tf
 
   folders.checked(folder, _SAVEDMODEL, ["saved_model.pb"], passes)
   try:
     loaded = tf.saved_model.load(folder)
   except (OSError, ValueError, tf.errors.OpError) as error:
-    raise DataError(f"{folder}: not a readable SavedModel ({error})") from error
+    raise UserError(f"{folder}: not a readable SavedModel ({error})") from error
 
   def bind(name):
     signature, names = loaded.signatures[name], list(passes.inputs[name])
@@ -56,7 +56,7 @@ def export_tflite(passes: Passes, folder: str):
   """Writes template.tflite and search.tflite (batch 1, built-in operations only) and manifest.json.
 
   Raises:
-    DataError: see `folders.writing`.
+    UserError: see `folders.writing`.
   """
   import tensorflow as tf
 
@@ -70,7 +70,7 @@ def export_tflite(passes: Passes, folder: str):
 
 
 def load_tflite(passes: Passes, folder: str) -> dict[str, Pass]:
-  """The exported passes; raises DataError when a file is missing or damaged, see `folders.checked`."""
+  """The exported passes; raises UserError when a file is missing or damaged, see `folders.checked`."""
   import tensorflow as tf
 
   folders.checked(folder, _TFLITE, _TFLITE_FILES.values(), passes)
@@ -82,7 +82,7 @@ def load_tflite(passes: Passes, folder: str) -> dict[str, Pass]:
       interpreter = tf.lite.Interpreter(path)
       signature, names = interpreter.get_signature_runner(), list(passes.inputs[name])
     except (ValueError, RuntimeError) as error:
-      raise DataError(f"{path}: not a readable TFLite file ({error})") from error
+      raise UserError(f"{path}: not a readable TFLite file ({error})") from error
 
     def run(*arrays):
       out = signature(**dict(zip(names, arrays)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.export import folder as folders
 from siamdff_jax.export.passes import NAMES, Pass, Passes
 
@@ -23,7 +23,7 @@ def export(passes: Passes, folder: str):
   """Writes template.stablehlo, search.stablehlo and manifest.json.
 
   Raises:
-    DataError: see `folders.writing`.
+    UserError: see `folders.writing`.
   """
   with folders.writing(folder, passes, _FORMAT, _FILES, platforms=PLATFORMS) as part:
     for name in NAMES:
@@ -38,7 +38,7 @@ def load(folder: str) -> dict[str, Pass]:
   """The exported passes, arrays in and out in the manifest's order.
 
   Raises:
-    DataError: see `folders.checked`.
+    UserError: see `folders.checked`.
   """
   folders.checked(folder, _FORMAT, _FILES.values())
   loaded = {}
@@ -48,7 +48,7 @@ def load(folder: str) -> dict[str, Pass]:
       with open(path, "rb") as file:
         loaded[name] = jax.jit(jax_export.deserialize(bytearray(file.read())).call)
     except OSError as error:
-      raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+      raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # The deserialiser documents none; a damaged file makes it raise many kinds.
-      raise DataError(f"{path}: not a program written by jax.export ({type(error).__name__})") from error
+      raise UserError(f"{path}: not a program written by jax.export ({type(error).__name__})") from error
   return loaded

@@ -10,11 +10,11 @@ import ml_collections
 import numpy as np
 
 from input_pipeline import pipeline, sampling
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sampling import PairSampler
 from siamdff_jax.feeding import resident
 from siamdff_jax.feeding.augment import augment
-from siamdff_jax.training.parallel import Layout
+from siamdff_jax.parallel.layouts import Layout
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +42,16 @@ def make(config: ml_collections.ConfigDict, sampler: PairSampler, layout: Layout
   """The feed named by `config.data.feed`, from step `start_step` on.
 
   Raises:
-    DataError: an unknown feed, more examples than a stream has, or data that cannot be shared as asked.
+    UserError: an unknown feed, more examples than a stream has, or data that cannot be shared as asked.
   """
   if config.train.steps * config.train.batch_size > sampling.MAX_EXAMPLES:
-    raise DataError(f"{config.train.steps} steps of {config.train.batch_size} pairs are more than the "
+    raise UserError(f"{config.train.steps} steps of {config.train.batch_size} pairs are more than the "
                     f"{sampling.MAX_EXAMPLES} of one stream; start a second run with another --config.seed")
   if config.data.feed == "host":
     return HostFeed(config, layout, batches(sampler, config, start_step))
   if config.data.feed == "device":
     return ResidentFeed(config, sampler, layout)
-  raise DataError(f"data.feed is {config.data.feed!r}, expected one of {KINDS}")
+  raise UserError(f"data.feed is {config.data.feed!r}, expected one of {KINDS}")
 
 
 def batches(sampler: PairSampler, config: ml_collections.ConfigDict, start_step: int) -> Iterator[dict]:
@@ -80,7 +80,7 @@ class ResidentFeed:
   def __init__(self, config, sampler: PairSampler, layout: Layout):
     devices, shards = layout.devices, config.data.resident_shards
     if devices % shards:
-      raise DataError(f"data.resident_shards is {shards}, expected a divisor of the {devices} devices")
+      raise UserError(f"data.resident_shards is {shards}, expected a divisor of the {devices} devices")
     where = resident.places(sampler, shards)
     log.info("%d frames in device memory: %.2f GiB per device, one copy per %d of the %d devices",
              len(sampler.tables.boxes), where.size * resident.UNIT / 2**30, shards, devices)

@@ -18,7 +18,7 @@ from jax import lax
 from tqdm import tqdm
 
 from input_pipeline import pipeline, sampling
-from siamdff_jax.training.parallel import AXIS
+from siamdff_jax.parallel.layouts import AXIS
 
 UNIT = 128  # Bytes. The width of a TPU's lanes; rows of small cutouts waste half of it on average.
 

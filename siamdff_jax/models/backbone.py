@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.models import depthwise
 from siamdff_jax.models.layers import ConvNorm, DepthwiseConv, Norm, max_pool
 
@@ -22,9 +22,9 @@ LEVELS = (2, 3, 4)
 
 
 def feature_side(side: int) -> int:
-  """The side of the feature map of a crop with `side` pixels; raises DataError for sides that do not fit the grid."""
+  """The side of the feature map of a crop with `side` pixels; raises UserError for sides that do not fit the grid."""
   if side % STRIDE != STRIDE - 1:
-    raise DataError(f"crop side {side} does not fit the stride-8 grid, expected 8 n + 7 (63, 127, 191, 255, 383)")
+    raise UserError(f"crop side {side} does not fit the stride-8 grid, expected 8 n + 7 (63, 127, 191, 255, 383)")
   return side // STRIDE
 
 

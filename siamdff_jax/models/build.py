@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import ml_collections
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.models.backbone import Lite, ResNet, feature_side
 from siamdff_jax.models.siamdff import SiamDFF
 
@@ -16,7 +16,7 @@ def build(config: ml_collections.ConfigDict, axis_name: str | None = None) -> Si
     axis_name: the mapped axis that batch statistics are averaged over, or None.
 
   Raises:
-    DataError: a crop side off the stride-8 grid, or an unknown backbone.
+    UserError: a crop side off the stride-8 grid, or an unknown backbone.
   """
   for side in (config.template_side, config.search_side):
     feature_side(side)
@@ -29,6 +29,6 @@ def build(config: ml_collections.ConfigDict, axis_name: str | None = None) -> Si
   elif kind == "lite":
     backbone = Lite(tuple(tuple(s) for s in options["stages"]), **common)
   else:
-    raise DataError(f"model.backbone.kind is {kind!r}, expected 'resnet' or 'lite'")
+    raise UserError(f"model.backbone.kind is {kind!r}, expected 'resnet' or 'lite'")
   own = {k: v for k, v in config.items() if k not in ("backbone", "norm", "dtype")}
   return SiamDFF(backbone=backbone, **own, **common)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from input_pipeline.geometry import covered
 from siamdff_jax.models.backbone import STRIDE
 
 
@@ -25,7 +26,7 @@ def box_mask(box_wh: jax.Array, side: int) -> jax.Array:
   """
   left = STRIDE * (jnp.arange(side) - side / 2)  # Left edges of the cells, relative to the centre.
   half = box_wh[:, :, None] / 2  # [B, 2, 1]
-  cover = jnp.clip(jnp.minimum(left + STRIDE, half) - jnp.maximum(left, -half), 0) / STRIDE  # [B, 2, side]
+  cover = covered(left, left + STRIDE, -half, half) / STRIDE  # [B, 2, side]
   return (cover[:, 1, :, None] * cover[:, 0, None, :])[..., None]
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.models import depthwise
 
 NORMS = ("batch", "frozen_batch", "group")
@@ -71,7 +71,7 @@ class Norm(nn.Module):
       groups = max(g for g in range(1, 33) if (x.shape[-1] % g == 0 and x.shape[-1] // g >= 4) or g == 1)
       return nn.GroupNorm(num_groups=groups, dtype=self.dtype)(x)
     if self.kind not in NORMS:
-      raise DataError(f"norm is {self.kind!r}, expected one of {NORMS}")
+      raise UserError(f"norm is {self.kind!r}, expected one of {NORMS}")
     use_running = not train or self.kind == "frozen_batch"
     # `axis_name` exists only inside a mapped training step; initialisation and inference run without it.
     axis_name = None if use_running or self.is_initializing() else self.axis_name

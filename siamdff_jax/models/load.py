@@ -1,20 +1,15 @@
 """A trained network from its checkpoint."""
 
 import functools
-import logging
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from input_pipeline.errors import DataError
-from siamdff_jax.config_check import tracker as settings
+from siamdff_jax.checkpoints import store as checkpoints
 from siamdff_jax.models.build import build
 from siamdff_jax.models.siamdff import SiamDFF
-from siamdff_jax.training import checkpoints
-
-log = logging.getLogger(__name__)
 
 
 @functools.cache  # Tracing takes seconds, and equal networks are asked for again and again.
@@ -34,27 +29,8 @@ def load_model(checkpoint: str, config: ml_collections.ConfigDict | None = None)
     config: another config than the checkpoint's own; it must give the same arrays.
 
   Raises:
-    DataError: no checkpoint there, or one that does not fit the config.
+    UserError: no checkpoint there, or one that does not fit the config.
   """
   config = config or checkpoints.load_config(checkpoint)
   model = build(config.model)
   return model, checkpoints.load_variables(checkpoint, abstract_variables(model))
-
-
-def load_tracker(checkpoint: str):
-  """(Tracker, variables) of a checkpoint, with the post-processing that its config asks for.
-
-  Settings that only another version of the project knows are left out, and named in a warning.
-  """
-  from siamdff_jax.tracking.tracker import Tracker
-
-  config = checkpoints.load_config(checkpoint)
-  model, variables = load_model(checkpoint, config)
-  known, foreign = settings.known(config.tracker)
-  if foreign:
-    log.warning("%s: its tracker was configured by another version of the project, left out: %s", checkpoint,
-                ", ".join(foreign))
-  try:
-    return Tracker(model, known), variables
-  except DataError as error:
-    raise DataError(f"{checkpoint}: {error}") from error

@@ -8,10 +8,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
+from siamdff_jax.feeding import sources
+from siamdff_jax.parallel import distributed
 from siamdff_jax.sweeps import results
 from siamdff_jax.sweeps.space import Parameter, apply
-from siamdff_jax.training import distributed, sources
 from siamdff_jax.training.loop import train
 from siamdff_jax.training.workdir_lock import Busy, WorkdirLock
 
@@ -39,7 +40,7 @@ def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: 
     The table to print.
 
   Raises:
-    DataError: Optuna is not installed; data at fault; another sweep in `workdir`; every trial failed.
+    UserError: Optuna is not installed; data at fault; another sweep in `workdir`; every trial failed.
   """
   optuna = _optuna()
   results.check_experiment(experiment)
@@ -72,7 +73,7 @@ def _optuna():
   try:
     import optuna
   except ImportError as error:
-    raise DataError("--engine=optuna needs the extra 'sweep', which is not installed: run "
+    raise UserError("--engine=optuna needs the extra 'sweep', which is not installed: run "
                     "`python -m pip install -r requirements-sweep.txt`") from error
   optuna.logging.set_verbosity(optuna.logging.WARNING)
   return optuna

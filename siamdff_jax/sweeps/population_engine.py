@@ -12,15 +12,17 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import distillation
-from siamdff_jax.feeding import feeds
+from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.feeding import feeds, sources
 from siamdff_jax.feeding.augment import augment
 from siamdff_jax.models.build import build
+from siamdff_jax.parallel import distributed
 from siamdff_jax.sweeps import results
 from siamdff_jax.sweeps.population import PARAMETERS, Population, member
 from siamdff_jax.sweeps.space import Parameter, apply, grid, sample
-from siamdff_jax.training import checkpoints, distributed, loop, same_run, sources
+from siamdff_jax.training import loop, same_run
 from siamdff_jax.training.logging import METRICS_FILE
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state
@@ -49,15 +51,15 @@ def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: 
     The table to print.
 
   Raises:
-    DataError: a parameter that members of one program cannot differ in; data at fault; every member failed.
+    UserError: a parameter that members of one program cannot differ in; data at fault; every member failed.
   """
   results.check_experiment(experiment)
   for p in space:
     if p.path not in PARAMETERS:
-      raise DataError(f"search space: {p.path} cannot differ within a population, only {', '.join(PARAMETERS)} can; "
+      raise UserError(f"search space: {p.path} cannot differ within a population, only {', '.join(PARAMETERS)} can; "
                       f"use --engine=optuna")
   if jax.process_count() > 1:
-    raise DataError("a population runs on one host; give every host its own --workdir and seed, or use --engine=optuna")
+    raise UserError("a population runs on one host; give every host its own --workdir and seed, or use --engine=optuna")
   results.claim(workdir, "population", space, experiment, seed)
   if all(p.kind == "choice" for p in space):
     values = grid(space)[:trials]
@@ -75,14 +77,14 @@ def _groups(workdir: str, todo: list[int], width: int) -> list[list[int]]:
   """Which members are trained side by side, at most `width`; those that were are so again, from their last checkpoint.
 
   Raises:
-    DataError: more members were trained side by side than there are devices now.
+    UserError: more members were trained side by side than there are devices now.
   """
   groups = []
   for folder in sorted(glob.glob(os.path.join(glob.escape(workdir), _COMMON.format("*", "*")))):
     first, last = (int(number) for number in os.path.basename(folder).split("_")[1:])
     numbers = [number for number in todo if first <= number <= last]
     if len(numbers) > width:
-      raise DataError(f"{folder}: {len(numbers)} members were being trained side by side, here are {width} devices; go "
+      raise UserError(f"{folder}: {len(numbers)} members were being trained side by side, here are {width} devices; go "
                       "on with as many devices, or remove the folder to train these members from the beginning")
     groups += [numbers] * bool(numbers)
   left = [number for number in todo if not any(number in group for group in groups)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.sweeps.space import Parameter, apply
 from siamdff_jax.training import same_run
 from siamdff_jax.training.logging import METRICS_FILE
@@ -50,14 +50,14 @@ def best_iou(folder: str) -> float:
   """The objective: the best validation IoU of a training, which is that of the checkpoint it keeps as its best."""
   values = [line[OBJECTIVE] for line in metrics(folder) if OBJECTIVE in line]
   if not values:
-    raise DataError(f"{os.path.join(folder, METRICS_FILE)}: no {OBJECTIVE} in it, expected one per checkpoint")
+    raise UserError(f"{os.path.join(folder, METRICS_FILE)}: no {OBJECTIVE} in it, expected one per checkpoint")
   return max(values)
 
 
 def check_experiment(experiment: ml_collections.ConfigDict):
-  """Raises a DataError when the experiment has nothing to measure trials on."""
+  """Raises a UserError when the experiment has nothing to measure trials on."""
   if not experiment.data.validation:
-    raise DataError("the sweep's experiment has no validation data, set config.experiment.data.validation as "
+    raise UserError("the sweep's experiment has no validation data, set config.experiment.data.validation as "
                     "configs/sweep_quickstart.py does: trials are compared on it")
 
 
@@ -65,7 +65,7 @@ def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_
   """Makes `workdir` that of this sweep. Places of data may differ between hosts; all else must stay as it was.
 
   Raises:
-    DataError: the folder holds another sweep, or cannot be written.
+    UserError: the folder holds another sweep, or cannot be written.
   """
   what = json.loads(experiment.to_json_best_effort())
   for name in ("train", "validation"):
@@ -83,12 +83,12 @@ def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_
     with open(path) as file:
       theirs = json.load(file)
   except (OSError, ValueError) as error:
-    raise DataError(f"{path}: cannot be written or read ({error})") from error
+    raise UserError(f"{path}: cannot be written or read ({error})") from error
   changed = [name for name, value in mine.items() if name != "experiment" and theirs.get(name) != value]
   changes = same_run.differences(theirs.get("experiment", {}), mine["experiment"], free=())
   if changed or changes:
     what = changed[0] if changed else f"experiment ({same_run.listed(changes, 'experiment.')})"
-    raise DataError(f"{path}: this sweep was started with another {what}; give the new one another --workdir")
+    raise UserError(f"{path}: this sweep was started with another {what}; give the new one another --workdir")
 
 
 @contextlib.contextmanager
@@ -96,13 +96,13 @@ def lock(path: str):
   """Holds the file lock `path`; waits while another process has it.
 
   Raises:
-    DataError: the file system has no locks.
+    UserError: the file system has no locks.
   """
   with open(path, "w") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-      raise DataError(f"{path}: cannot be locked ({error.strerror or error}), expected a --workdir on a file system "
+      raise UserError(f"{path}: cannot be locked ({error.strerror or error}), expected a --workdir on a file system "
                       "with locks: the workers of a sweep take turns by it") from error
     yield
 
@@ -114,7 +114,7 @@ def write(workdir: str, trials: Sequence[Trial], experiment: ml_collections.Conf
     The table and the best as text, to be printed.
 
   Raises:
-    DataError: trials ended and every one of them failed.
+    UserError: trials ended and every one of them failed.
   """
   trials = sorted(trials, key=lambda t: t.number)
   paths = sorted({path for t in trials for path in t.values})
@@ -128,7 +128,7 @@ def write(workdir: str, trials: Sequence[Trial], experiment: ml_collections.Conf
   if not complete:
     failed = [t for t in trials if t.state == "failed"]
     if failed:
-      raise DataError(f"{table}: none of the {len(trials)} trials succeeded; trial {failed[0].number}: "
+      raise UserError(f"{table}: none of the {len(trials)} trials succeeded; trial {failed[0].number}: "
                       f"{failed[0].reason}")
     return f"no trial is complete yet; see {table}"
   best = complete[0]

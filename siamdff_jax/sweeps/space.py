@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 _FIELDS = {"log_uniform": {"low", "high"}, "uniform": {"low", "high"}, "integer": {"low", "high"}, "choice": {"values"}}
 
@@ -36,24 +36,24 @@ def parse(entries: Sequence[dict], experiment: ml_collections.ConfigDict) -> lis
   """Checks a config's list of {"parameter", "kind", "low", "high" | "values"} against the experiment it varies.
 
   Raises:
-    DataError: an unknown parameter, kind or field, bounds in the wrong order, or values of another type than the
+    UserError: an unknown parameter, kind or field, bounds in the wrong order, or values of another type than the
       config's; the sentence names the parameter.
   """
   if not entries:
-    raise DataError("the sweep's config has an empty `space`, expected at least one parameter to vary")
+    raise UserError("the sweep's config has an empty `space`, expected at least one parameter to vary")
   space = [_parameter(dict(entry), experiment) for entry in entries]
   paths = [p.path for p in space]
   for path in paths:
     if paths.count(path) > 1:
-      raise DataError(f"search space: {path} is there twice")
+      raise UserError(f"search space: {path} is there twice")
   return space
 
 
 def _parameter(entry: dict, experiment) -> Parameter:
   path, kind = entry.pop("parameter", None), entry.pop("kind", None)
   if not isinstance(path, str):
-    raise DataError("search space: an entry has no `parameter`, expected a path like 'optimizer.learning_rate'")
-  fail = lambda what: DataError(f"search space: {path}: {what}")
+    raise UserError("search space: an entry has no `parameter`, expected a path like 'optimizer.learning_rate'")
+  fail = lambda what: UserError(f"search space: {path}: {what}")
   current = _current(experiment, path)
   if kind not in _FIELDS:
     raise fail(f"kind is {kind!r}, expected one of {', '.join(_FIELDS)}")
@@ -88,10 +88,10 @@ def _current(experiment, path: str) -> Any:
   value = experiment
   for name in path.split("."):
     if not isinstance(value, ml_collections.ConfigDict) or name not in value:
-      raise DataError(f"search space: {path} is not in the experiment's config ({name!r} is unknown there)")
+      raise UserError(f"search space: {path} is not in the experiment's config ({name!r} is unknown there)")
     value = value[name]
   if isinstance(value, ml_collections.ConfigDict):
-    raise DataError(f"search space: {path} is a group, expected one of its values: {', '.join(sorted(value))}")
+    raise UserError(f"search space: {path} is a group, expected one of its values: {', '.join(sorted(value))}")
   return value
 
 

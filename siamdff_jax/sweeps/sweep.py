@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.config_check.commands import check_sweep
 from siamdff_jax.sweeps import optuna_engine, population_engine, space
 
@@ -21,11 +21,11 @@ def sweep(config: ml_collections.ConfigDict, workdir: str, trials: int, engine: 
     The table of trials, to be printed.
 
   Raises:
-    DataError: the config is not a sweep's, or see the engines.
+    UserError: the config is not a sweep's, or see the engines.
   """
   for name in ("experiment", "space", "seed"):
     if name not in config:
-      raise DataError(f"the config has no `{name}`, expected a sweep's config like configs/sweep_quickstart.py")
+      raise UserError(f"the config has no `{name}`, expected a sweep's config like configs/sweep_quickstart.py")
   parameters = space.parse(config.space, config.experiment)
   check_sweep(config, parameters, space.apply)
   if engine == "optuna":

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline.errors import DataError
-from siamdff_jax.evaluation import metrics
-from siamdff_jax.evaluation.results import Result
+from input_pipeline.errors import UserError
+from input_pipeline.geometry import iou_xywh
+from siamdff_jax.results import Result
 from siamdff_jax.tracking.lockstep import RESET_AFTER
 from siamdff_jax.tracking.reading import BrokenStreams, Notes, Stream, check_stream, frames_to_track
 
@@ -94,7 +94,7 @@ class BaselineRunner:
     """
     try:
       shape = check_stream(stream, self._reset)
-    except DataError as error:
+    except UserError as error:
       return None, Notes(error, unreadable=len(stream.frames))
     notes = Notes()
     boxes, starts, update, due = [], [], None, 0
@@ -105,7 +105,7 @@ class BaselineRunner:
       if update is not None:
         found, answer = update(_colours(frame)) if shows else (False, None)
         box = answer if found else box
-        if self._reset and visible and not metrics.iou([box], [truth])[0] > 0:
+        if self._reset and visible and not iou_xywh(np.asarray(box, np.float64), np.asarray(truth, np.float64)) > 0:
           update, due = None, t + RESET_AFTER
       elif shows and t >= due and visible:
         update, box = self._started(_colours(frame), truth, stream.name), truth

@@ -1,4 +1,4 @@
-"""Crops on the device, with the geometry of `input_pipeline.crops` (a test holds the two equal).
+"""Crops on the device, as `input_pipeline.crops` makes them on the host (a test holds the two equal).
 
 Bilinear resampling: the two rows under every row of the crop are gathered, columns are a matrix product, which runs
 well on every backend. A frame may lie in the top left of a larger canvas, so that frames of different sizes go through
@@ -10,13 +10,6 @@ import jax
 import jax.numpy as jnp
 
 _WEIGHT_STEPS = 2.0**15  # Per frame pixel; float32 coordinates of a frame 512 pixels wide are no finer.
-
-
-def template_window(center_wh: jax.Array) -> jax.Array:
-  """[4] centre and size of a box -> [3] centre and side of the template window, frame pixels."""
-  w, h = center_wh[2], center_wh[3]
-  p = (w + h) / 2
-  return jnp.stack([center_wh[0], center_wh[1], jnp.sqrt((w + p) * (h + p))])
 
 
 def crop(frame: jax.Array, window: jax.Array, out_side: int, size: jax.Array | None = None) -> jax.Array:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline.geometry import covered
+
 SIDE = 64  # Of the small images.
 _FINE, _COARSE = 0.6, 2.0  # Deviations, in cells, of the Gaussians between which structure is compared,
 _LEAST_OVERLAP = 0.3  # share of the frame that both must show,
@@ -96,7 +98,7 @@ def _area_weights(length, canvas, steps) -> jax.Array:
   """[SIDE, canvas]: the share of each pixel in each of SIDE equal parts of `length` pixels, multiples of 1 / steps."""
   edges = jnp.arange(SIDE + 1) * (length / SIDE)
   pixel = jnp.arange(canvas)
-  cover = jnp.clip(jnp.minimum(pixel + 1, edges[1:, None]) - jnp.maximum(pixel, edges[:-1, None]), 0)
+  cover = covered(pixel, pixel + 1, edges[:-1, None], edges[1:, None])
   return jnp.round(cover * (SIDE / length) * steps) / steps
 
 

@@ -11,18 +11,18 @@ from collections.abc import Iterable
 import imageio_ffmpeg
 import numpy as np
 
-from input_pipeline.errors import DataError
-from siamdff_jax.evaluation.results.result import replacing
+from input_pipeline.errors import UserError
+from siamdff_jax.files import replacing
 
 _QUALITY = 10  # x264's constant rate factor: hardly to be told from the source (our choice).
 
 
 def find_encoder() -> str:
-  """The path of ffmpeg; raises DataError where there is none."""
+  """The path of ffmpeg; raises UserError where there is none."""
   try:
     return imageio_ffmpeg.get_ffmpeg_exe()
   except RuntimeError as error:
-    raise DataError("no ffmpeg to write videos with, expected the one of the package imageio-ffmpeg") from error
+    raise UserError("no ffmpeg to write videos with, expected the one of the package imageio-ffmpeg") from error
 
 
 def encode(path: str, images: Iterable[np.ndarray], rate: float):
@@ -36,7 +36,7 @@ def encode(path: str, images: Iterable[np.ndarray], rate: float):
     rate: frames per second.
 
   Raises:
-    DataError: the file cannot be written; there is none then, or the one that was there before.
+    UserError: the file cannot be written; there is none then, or the one that was there before.
   """
   try:
     with replacing(path) as temporary:
@@ -44,7 +44,7 @@ def encode(path: str, images: Iterable[np.ndarray], rate: float):
       if decoded != count:
         raise OSError(f"of {count} frames {decoded} can be decoded again")
   except OSError as error:
-    raise DataError(f"{path}: the video cannot be written ({error.strerror or error})") from error
+    raise UserError(f"{path}: the video cannot be written ({error.strerror or error})") from error
 
 
 def _run(path, images, rate) -> int:

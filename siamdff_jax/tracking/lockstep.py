@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from siamdff_jax import boxes
+from input_pipeline.geometry import iou_xywh
 from siamdff_jax.tracking.tracker import Output, Tracker, TrackerState
 
 # Of a lane in one frame: what it is to do (`Inputs.phase`), what it did (`Answer.event`).
@@ -108,17 +108,13 @@ def advance(tracker: Tracker, variables, lanes: Lanes, inputs: Inputs, *, reset:
     track = _started(tracker, variables, track, now, starts)
     wait = lanes.wait
     if reset:
-      hit = output.present & (boxes.iou(_ltrb(output.box), _ltrb(now.box)) > 0)
+      hit = output.present & (iou_xywh(output.box, now.box) > 0)
       failed = visible & (tracks & ~hit | blank)
       wait = jnp.where(starts, 0, jnp.where(failed, RESET_AFTER, jnp.where(wait > 1, wait - 1, wait)))
     event = jnp.select([starts, tracks, blank], [START, TRACK, BLANK], IDLE).astype(jnp.int8)
     return Lanes(track, wait), Answer(output, event)
 
   return jax.lax.scan(frame, lanes, inputs)
-
-
-def _ltrb(xywh):
-  return jnp.concatenate([xywh[..., :2], xywh[..., :2] + xywh[..., 2:]], -1)
 
 
 def _batched(tracker, variables, track, now, tracks):

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.tracking import encoding
 
 _BYTES = 256  # Of one frame in boxes.json, at most.
@@ -39,7 +39,7 @@ def prepared(folder: str, count: int) -> Iterator[Places]:
   """Makes the folder, and holds the space for boxes of `count` frames; removes it again where nothing was written.
 
   Raises:
-    DataError: the folder cannot be made or written, is full, or there is no encoder.
+    UserError: the folder cannot be made or written, is full, or there is no encoder.
   """
   encoding.find_encoder()
   made = not os.path.isdir(folder)
@@ -57,7 +57,7 @@ def prepared(folder: str, count: int) -> Iterator[Places]:
       os.posix_fallocate(reserve.fileno(), 0, _BYTES * count)
       os.fsync(reserve.fileno())
     except OSError as error:
-      raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+      raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
     yield places
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from input_pipeline.geometry import covered
+
 _PARTS = 5  # Per side of a pattern,
 _PARTS_INSIDE = 3  # of which so many cover the box.
 _GRID = (128, 160)  # Rows and columns of the points that are compared.
@@ -44,7 +46,7 @@ def pattern(image: jax.Array, box: jax.Array) -> jax.Array:
 
   def weights(centre, length):  # [5, S]: the share of each pixel in each part.
     edges = centre + _edges(length)
-    cover = jnp.clip(jnp.minimum(pixel + 1, edges[1:, None]) - jnp.maximum(pixel, edges[:-1, None]), 0)
+    cover = covered(pixel, pixel + 1, edges[:-1, None], edges[1:, None])
     cover = cover + 1e-6  # A part outside of the crop has its mean.
     return cover / cover.sum(1, keepdims=True)
 

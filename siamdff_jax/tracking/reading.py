@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import crops
+from input_pipeline import geometry
 from input_pipeline.datasets.loading import is_outside
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import FrameSource
 from siamdff_jax.tracking.lockstep import BLANK, IDLE, START, TRACK, Inputs
 
@@ -41,7 +41,7 @@ class Stream(NamedTuple):
   size: tuple[int, int] | None = None
 
 
-class BrokenStreams(DataError):
+class BrokenStreams(UserError):
   """Some streams broke while they were tracked; all others have been given to the caller.
 
   Attributes:
@@ -49,7 +49,7 @@ class BrokenStreams(DataError):
     partial: by stream name, what was found before the break.
   """
 
-  def __init__(self, errors: Mapping[str, DataError], partial: Mapping):
+  def __init__(self, errors: Mapping[str, UserError], partial: Mapping):
     first, more = next(iter(errors.values())), len(errors) - 1
     super().__init__(f"{first}, and {more} more" if more else str(first))
     self.errors, self.partial = dict(errors), dict(partial)
@@ -76,16 +76,16 @@ class Notes:
     nothing_to_follow: whether the first frame has one grey level only around the target.
   """
 
-  error: DataError | None = None
+  error: UserError | None = None
   unreadable: int = 0
   uniform: int = 0
   nothing_to_follow: bool = False
 
-  def broken(self, count: int) -> DataError | None:
+  def broken(self, count: int) -> UserError | None:
     """The error of a stream with `count` announced frames; None where all of them could be read."""
     if self.error is None or self.unreadable == count:
       return self.error
-    return DataError(f"{self.error}; of {count} announced frames {count - self.unreadable} could be read")
+    return UserError(f"{self.error}; of {count} announced frames {count - self.unreadable} could be read")
 
   def incomplete(self, count: int) -> dict | None:
     """What is missing in the result, see `Result`; None where nothing is."""
@@ -104,20 +104,20 @@ class Notes:
 
 
 def check_box(box: np.ndarray, frame_shape: tuple[int, int], where: str):
-  """Raises DataError unless the box has a size and shares a pixel with the frame [H, W]."""
+  """Raises UserError unless the box has a size and shares a pixel with the frame [H, W]."""
   height, width = frame_shape
   x, y, w, h = (float(v) for v in box)
   if not (np.isfinite([x, y, w, h]).all() and w > 0 and h > 0):
-    raise DataError(f"{where}: the box {[x, y, w, h]} has no size, expected x,y,w,h with w,h > 0")
+    raise UserError(f"{where}: the box {[x, y, w, h]} has no size, expected x,y,w,h with w,h > 0")
   if is_outside([[x, y, w, h]], (width, height))[0]:
-    raise DataError(f"{where}: the box {[x, y, w, h]} lies outside the frame of {width}x{height} pixels")
+    raise UserError(f"{where}: the box {[x, y, w, h]} lies outside the frame of {width}x{height} pixels")
 
 
 def check_stream(stream: Stream, reset: bool) -> tuple[int, int]:
   """(rows, columns) of a stream's frames.
 
   Raises:
-    DataError: a first frame that cannot be read, or a box that `check_box` refuses.
+    UserError: a first frame that cannot be read, or a box that `check_box` refuses.
     ValueError: a reset-based run without the truth.
   """
   if reset and (stream.truth is None or len(stream.truth) != len(stream.frames)):
@@ -128,14 +128,14 @@ def check_stream(stream: Stream, reset: bool) -> tuple[int, int]:
 
 
 def check_streams(streams: Iterable[Stream],
-                  reset: bool) -> tuple[list[Stream], list[tuple[int, int]], dict[str, DataError]]:
+                  reset: bool) -> tuple[list[Stream], list[tuple[int, int]], dict[str, UserError]]:
   """The streams that can be started, the longest first, (rows, columns) of each, and by name why others cannot."""
   started, shapes, errors = [], [], {}
   for stream in sorted(streams, key=lambda s: (-len(s.frames), s.name)):
     try:
       shapes.append(check_stream(stream, reset))
       started.append(stream)
-    except DataError as error:
+    except UserError as error:
       errors[stream.name] = error
   return started, shapes, errors
 
@@ -180,7 +180,7 @@ def frames_to_track(stream: Stream, shape: tuple[int, int], notes: Notes,
   """
   blind = 0  # Frames before this one show nothing, whatever is in them.
   for t, frame in enumerate(_announced(stream, shape)):
-    if isinstance(frame, DataError):
+    if isinstance(frame, UserError):
       notes.error = notes.error or frame
       notes.unreadable += 1
       if t == 0:  # There is nothing to start from, so that the others need not be read.
@@ -198,33 +198,33 @@ def frames_to_track(stream: Stream, shape: tuple[int, int], notes: Notes,
     yield frame, t == 0 or not (uniform or t < blind)
 
 
-def _announced(stream: Stream, shape: tuple[int, int]) -> Iterator[np.ndarray | DataError]:
+def _announced(stream: Stream, shape: tuple[int, int]) -> Iterator[np.ndarray | UserError]:
   """All announced frames, or the errors that they give."""
   count, found = len(stream.frames), 0
   for frame in itertools.islice(_readable(stream.frames), count):
-    if not isinstance(frame, DataError) and frame.shape != shape:
-      frame = DataError(f"{stream.name}: frame {found} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
+    if not isinstance(frame, UserError) and frame.shape != shape:
+      frame = UserError(f"{stream.name}: frame {found} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
                         f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
     yield frame
     found += 1
-  missing = DataError(f"{stream.name}: the frames end after {found}, {count} were expected")
+  missing = UserError(f"{stream.name}: the frames end after {found}, {count} were expected")
   yield from itertools.repeat(missing, count - found)
 
 
-def _readable(frames) -> Iterator[np.ndarray | DataError]:
+def _readable(frames) -> Iterator[np.ndarray | UserError]:
   """`FrameSource.readable`; any other sequence of frames is read up to its first error."""
   if hasattr(frames, "readable"):
     yield from frames.readable()
     return
   try:
     yield from frames
-  except DataError as error:
+  except UserError as error:
     yield error
 
 
 def _surroundings(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
   """The pixels that the template of a box is made of; at least one, as the box shares one with the frame."""
-  x, y, side = crops.template_window(np.asarray(box, np.float64))
+  x, y, side = geometry.template_window(np.asarray(box, np.float64))
   first = [int(np.floor(centre - side / 2)) - 1 for centre in (y, x)]
   last = [int(np.ceil(centre + side / 2)) + 2 for centre in (y, x)]
   rows, columns = (slice(min(max(a, 0), length - 1), max(b, 1)) for a, b, length in zip(first, last, frame.shape))

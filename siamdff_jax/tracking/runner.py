@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.results import Result
 from siamdff_jax.tracking import lockstep
 from siamdff_jax.tracking.reading import BrokenStreams, Notes, Segment, Stream, canvas, check_streams, read_chunks
 from siamdff_jax.tracking.tracker import Tracker

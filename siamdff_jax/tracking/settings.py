@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from input_pipeline.errors import DataError
-from siamdff_jax.config_check import tracker as known
-from siamdff_jax.config_check.rules import literal, problems
+from input_pipeline.errors import UserError
 from siamdff_jax.names import did_you_mean
+from siamdff_jax.rules import literal, problems
+from siamdff_jax.tracking import setting_rules as known
 from siamdff_jax.tracking.tracker import Tracker
 
 
@@ -17,25 +17,25 @@ def with_settings(tracker: Tracker, settings: Sequence[str]) -> Tracker:
     settings: "NAME=VALUE" each, with names of `tracker.default_config()` (nested ones with dots).
 
   Raises:
-    DataError: a name that does not exist or is there twice, or a value that makes no sense.
+    UserError: a name that does not exist or is there twice, or a value that makes no sense.
   """
   rules, given, found = known.flat(), {}, []
   for setting in settings:
     name, equals, text = setting.partition("=")
     if not equals:
-      raise DataError(f"--tracker {setting!r}, expected NAME=VALUE, for example --tracker tiles=8")
+      raise UserError(f"--tracker {setting!r}, expected NAME=VALUE, for example --tracker tiles=8")
     if name not in rules:
-      raise DataError(f"--tracker {setting}: no such setting, expected one of {', '.join(sorted(rules))}"
+      raise UserError(f"--tracker {setting}: no such setting, expected one of {', '.join(sorted(rules))}"
                       f"{did_you_mean(name, rules)}")
     if name in given:
-      raise DataError(f"--tracker {name} is given twice, as {given[name]!r} and {text}; expected once")
+      raise UserError(f"--tracker {name} is given twice, as {given[name]!r} and {text}; expected once")
     given[name] = literal(text)
     found += problems(given[name], rules[name], f"--tracker {name}")
   if found:
-    raise DataError("; ".join(found))
+    raise UserError("; ".join(found))
   config = tracker.config.as_configdict()
   try:
     config.update_from_flattened_dict(given)
     return Tracker(tracker.model, config)
   except (TypeError, ValueError) as error:
-    raise DataError(f"--tracker: {error}") from error
+    raise UserError(f"--tracker: {error}") from error

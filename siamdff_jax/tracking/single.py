@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from input_pipeline import datasets
 from input_pipeline.datasets import grammar
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.frames import ChangedFrames
 from input_pipeline.units import is_normalised
-from siamdff_jax.evaluation import results
-from siamdff_jax.evaluation.results import Result
-from siamdff_jax.models.load import load_tracker
+from siamdff_jax import results
+from siamdff_jax.results import Result
 from siamdff_jax.tracking import outputs, video
+from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.reading import BrokenStreams, Stream, check_box, frame_shape
 from siamdff_jax.tracking.runner import Runner
 from siamdff_jax.tracking.settings import with_settings
@@ -38,7 +38,7 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
     settings: of the tracker, see `settings.with_settings`.
 
   Raises:
-    DataError: anything the user gave that does not work; and when all is written, that frames could not be read.
+    UserError: anything the user gave that does not work; and when all is written, that frames could not be read.
   """
   start = _parse(box)
   stream = Stream(os.path.basename(os.path.abspath(source)), datasets.open_frames(source), start)
@@ -53,7 +53,7 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
     video_note = _write_video(places, result, stream)
   print(f"{_summary(result, runner)}; boxes in {places.boxes}, {video_note}")
   if broken:
-    raise DataError(f"{broken}; the boxes of these are in {places.boxes}, which is marked as incomplete")
+    raise UserError(f"{broken}; the boxes of these are in {places.boxes}, which is marked as incomplete")
 
 
 class _Watched(ChangedFrames):
@@ -77,9 +77,9 @@ def _parse(box) -> np.ndarray:
   except (TypeError, ValueError):
     start = np.zeros(0)
   if start.shape != (4,) or not np.isfinite(start).all():
-    raise DataError(f"{where}: expected four numbers x,y,w,h in pixels")
+    raise UserError(f"{where}: expected four numbers x,y,w,h in pixels")
   if is_normalised(start):
-    raise DataError(f"{where}: looks like normalised coordinates (0..1), expected x,y,w,h in pixels")
+    raise UserError(f"{where}: looks like normalised coordinates (0..1), expected x,y,w,h in pixels")
   return start
 
 
@@ -88,14 +88,14 @@ def _check_start(start, shape, where):
   check_box(start, shape, where)
   (x, y, w, h), (height, width) = start, shape
   if w > width or h > height:
-    raise DataError(f"{where}: the box {start.tolist()} is larger than the frame of {width}x{height} pixels, expected "
+    raise UserError(f"{where}: the box {start.tolist()} is larger than the frame of {width}x{height} pixels, expected "
                     "x,y,w,h")
   if (x + w > width or y + h > height) and x < w <= width and y < h <= height:
     _log.warning("%s: the box %s, taken as x,y,w,h, sticks out of the frame of %dx%d pixels; if it is x1,y1,x2,y2, "
                  "then --box=%g,%g,%g,%g is right", where, start.tolist(), width, height, x, y, w - x, h - y)
 
 
-def _track(runner, stream, places) -> tuple[Result, DataError | None]:
+def _track(runner, stream, places) -> tuple[Result, UserError | None]:
   """The result, whose boxes are written then, and what is wrong with the input.
 
   What is known is written too when the process ends before; a signal does not interrupt that, as it comes only once.
@@ -133,8 +133,8 @@ def _write_video(places, result, stream) -> str:
   try:
     with tqdm(stream.frames.readable(), desc="video", unit="frame", total=count, mininterval=1) as frames:
       video.write(places.video, frames, result, times)
-  except DataError as error:
-    raise DataError(f"{error}; the boxes are in {places.boxes}") from error
+  except UserError as error:
+    raise UserError(f"{error}; the boxes are in {places.boxes}") from error
   pace = f"{video.schedule(times, count)[0]:.4g} frames/s"
   return f"video in {places.video} at {pace}{'' if times is not None else ', as the input does not say its own'}"
 

@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from input_pipeline.errors import DataError
-from siamdff_jax import boxes, targets
-from siamdff_jax.config_check.tracker import check_tracker
+from input_pipeline import geometry
+from input_pipeline.errors import UserError
+from siamdff_jax import targets
 from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.tracking import egomotion, motion, peaks, proposals, sizes
-from siamdff_jax.tracking.crops import crop, template_window
+from siamdff_jax.tracking.crops import crop
+from siamdff_jax.tracking.setting_rules import check_tracker
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -149,11 +150,11 @@ class Tracker:
     """`config`: values that differ from `default_config()`.
 
     Raises:
-      DataError: a privileged network, which needs the answer as an input; settings that are unknown or make no sense; a
+      UserError: a privileged network, which needs the answer as an input; settings that are unknown or make no sense; a
         `search_side` that the network cannot see.
     """
     if model.prior_channel:
-      raise DataError("a network with prior_channel sees the target's box as an input and cannot track")
+      raise UserError("a network with prior_channel sees the target's box as an input and cannot track")
     check_tracker(config or {}, model.search_side)
     options = default_config()
     options.update(config or {})
@@ -169,7 +170,7 @@ class Tracker:
   def init(self, variables, frame: jax.Array, box: jax.Array, size: jax.Array | None = None) -> TrackerState:
     """Starts on a frame [H, W]; box [4] xywh in pixels."""
     config, size = self.config, jnp.asarray(frame.shape if size is None else size, jnp.int32)
-    center_wh = boxes.xywh_to_center_wh(jnp.asarray(box, jnp.float32))
+    center_wh = geometry.xywh_to_center_wh(jnp.asarray(box, jnp.float32))
     image, wh, encoded = self._encoded(variables, frame, center_wh, size)
     appearance = None
     if config.tiles:
@@ -184,7 +185,8 @@ class Tracker:
 
   def _encoded(self, variables, frame, center_wh, size) -> tuple[jax.Array, jax.Array, dict]:
     """The template crop [S, S] about a box, the box's size in it [2], and what the network makes of both."""
-    window, side = template_window(center_wh), self.model.template_side
+    side = self.model.template_side
+    window = jnp.concatenate([center_wh[:2], geometry.template_side(center_wh[2:])[None]])
     image = crop(frame, window, side, size)
     wh = center_wh[2:] * side / window[2]
     encoded = self.model.apply(variables, image[None, :, :, None] / 255, wh[None], method="encode_template")
@@ -277,7 +279,7 @@ class Tracker:
 
   def _side(self, center_wh) -> jax.Array:
     """[] of the search window about a target [4], frame pixels."""
-    return template_window(center_wh)[2] * self.search_side / self.model.template_side
+    return geometry.template_side(center_wh[2:]) * self.search_side / self.model.template_side
 
   def search_window(self, state, frame_size) -> jax.Array:
     """[3]: about the last place, or about the one to be confirmed. Without tiles it grows while the target is lost,
@@ -326,7 +328,7 @@ class Tracker:
 
     sure = (state.absent_for == 0) & present & (presence >= config.sure_above)
     center_wh = jnp.where(present, proposal, state.center_wh)
-    output = Output(boxes.center_wh_to_xywh(center_wh), presence * pick(look.cell_score), present)
+    output = Output(geometry.center_wh_to_xywh(center_wh), presence * pick(look.cell_score), present)
     state = state.replace(
         center_wh=center_wh, size=jax.tree.map(lambda new, old: jnp.where(present, new, old), next_size, state.size),
         absent_for=jnp.where(present, 0, state.absent_for + 1), age=state.age + 1,
@@ -344,7 +346,7 @@ class Tracker:
     frame is a share of that.
     """
     apart = jnp.abs(places - state.candidate).max(-1)
-    before = jnp.where(apart <= template_window(state.center_wh)[2] / 2, state.evidence, 0.0)
+    before = jnp.where(apart <= _size(state.center_wh), state.evidence, 0.0)
     return jnp.maximum(before + log_odds - self.config.found_share * jnp.maximum(state.level, 0.0), 0.0)
 
   def _expected(self, state, look) -> jax.Array:
@@ -398,7 +400,7 @@ def _hann(side: int) -> np.ndarray:
 def _change_penalty(size: jax.Array, last: jax.Array, k: float) -> jax.Array:
   """exp(-(r s - 1) k) of SiamRPN: r the change of aspect, s of the padded size, both >= 1. size [..., 2], last [2]."""
   aspect = (last[0] / last[1]) / (size[..., 0] / size[..., 1])
-  return jnp.exp(-(_change(aspect) * _change(_padded_size(size) / _padded_size(last)) - 1) * k)
+  return jnp.exp(-(_change(aspect) * _change(geometry.template_side(size) / geometry.template_side(last)) - 1) * k)
 
 
 def _change(ratio: jax.Array) -> jax.Array:
@@ -408,10 +410,4 @@ def _change(ratio: jax.Array) -> jax.Array:
 
 def _size(center_wh: jax.Array) -> jax.Array:
   """[4] -> []: the side of a square target, for others half of the template window's."""
-  return _padded_size(center_wh[2:]) / 2
-
-
-def _padded_size(wh: jax.Array) -> jax.Array:
-  """[..., 2] -> [...]: the side of the template window of a box, see `crops.template_window`."""
-  padding = wh.sum(-1) / 2
-  return jnp.sqrt((wh[..., 0] + padding) * (wh[..., 1] + padding))
+  return geometry.template_side(center_wh[2:]) / 2

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 
-from input_pipeline.errors import DataError
-from siamdff_jax.evaluation.results import Result, write_atomically
+from input_pipeline.errors import UserError
+from siamdff_jax.files import write_atomically
+from siamdff_jax.results import Result
 from siamdff_jax.tracking import encoding
 
 RATE = 30.0  # Frames per second of frames without times.
@@ -67,7 +68,7 @@ def _inset(image, clean, centre, side):
   cv2.rectangle(image, (0, image.shape[0] - size), (size, image.shape[0] - 1), (200, 200, 200), 1)
 
 
-def write(path: str, frames: Iterable[np.ndarray | DataError], result: Result, times: np.ndarray | None = None,
+def write(path: str, frames: Iterable[np.ndarray | UserError], result: Result, times: np.ndarray | None = None,
           truth: np.ndarray | None = None):
   """Writes an H.264 mp4 that plays in a browser, at the pace of the source: whole or not at all.
 
@@ -79,7 +80,7 @@ def write(path: str, frames: Iterable[np.ndarray | DataError], result: Result, t
     truth: [T, 4] xywh, or None.
 
   Raises:
-    DataError: the file cannot be written.
+    UserError: the file cannot be written.
   """
   rate, repeats = schedule(times, len(result))
   encoding.encode(path, _repeated(_annotated(frames, result, truth), repeats), rate)
@@ -111,10 +112,10 @@ def _annotated(frames, result, truth) -> Iterator[np.ndarray]:
   first = image = None
   for t, frame in enumerate(frames):
     if first is None:
-      if isinstance(frame, DataError):
+      if isinstance(frame, UserError):
         raise frame
       first = frame
-    if isinstance(frame, DataError) or frame.shape != first.shape:
+    if isinstance(frame, UserError) or frame.shape != first.shape:
       image = np.zeros_like(image)
       write_text(image, f"{t}  not readable", _ABSENT)
     else:

@@ -7,11 +7,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import protocols
-from siamdff_jax.evaluation.results import Result
 from siamdff_jax.models.build import build
+from siamdff_jax.results import Result
 from siamdff_jax.tracking.runner import Runner, Stream
 from siamdff_jax.tracking.tracker import Tracker
 from siamdff_jax.training.state import TrainState
@@ -24,7 +24,7 @@ class Evaluation:
     config: the whole config; `config.evaluation.root` must be set.
 
   Raises:
-    DataError: data at fault, an unknown protocol or metric, or a network that cannot track.
+    UserError: data at fault, an unknown protocol or metric, or a network that cannot track.
   """
 
   def __init__(self, config: ml_collections.ConfigDict):
@@ -32,13 +32,13 @@ class Evaluation:
     self._sequences = datasets.load_matching(self._config.format, self._config.root, self._config.only)
     for sequence in self._sequences:
       if not sequence.visible[0]:
-        raise DataError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
+        raise UserError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
     self._protocol = self._config.protocol or protocols.of_format(self._config.format)
     self._score({s.name: Result(s.boxes) for s in self._sequences})  # A wrong name is to be known before the training.
     try:
       tracker = Tracker(build(config.model), config.tracker)
-    except ValueError as error:
-      raise DataError(f"config.evaluation.root is set, but {error}") from error
+    except UserError as error:
+      raise UserError(f"config.evaluation.root is set, but {error}") from error
     self._runner = Runner(tracker, None, streams=self._config.streams, progress=False)
 
   @property
@@ -58,7 +58,7 @@ class Evaluation:
     overall = protocols.evaluate(self._protocol, self._sequences, results).metrics["overall"]
     metric = self._config.metric or protocols.PROTOCOLS[self._protocol].official[0]
     if metric not in overall:
-      raise DataError(f"config.evaluation.metric is {metric!r}, expected one of {', '.join(overall)}")
+      raise UserError(f"config.evaluation.metric is {metric!r}, expected one of {', '.join(overall)}")
     return overall[metric]
 
 

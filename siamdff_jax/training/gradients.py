@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 
 def axis_size(axis_name: str | None) -> int:
@@ -24,12 +24,12 @@ def accumulated(grad_fn: Callable, rounds: int, axis_name: str | None, state, ba
   """Means over `rounds` equal parts of the batch, one after the other; running statistics go from part to part.
 
   Raises:
-    DataError: the parts are not equal.
+    UserError: the parts are not equal.
   """
   mean = (lambda tree: lax.pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
   size = len(batch["present"])
   if size % rounds:
-    raise DataError(f"--config.train.accumulate={rounds} does not divide the {size} pairs of a device's batch")
+    raise UserError(f"--config.train.accumulate={rounds} does not divide the {size} pairs of a device's batch")
   if rounds == 1:
     grads, (metrics, batch_stats) = grad_fn(state.params, state.batch_stats, batch, *rest)
     return mean(grads), mean(metrics), mean(batch_stats)

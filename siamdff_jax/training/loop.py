@@ -10,13 +10,15 @@ import jax
 import ml_collections
 from etils import epath
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import distillation
+from siamdff_jax.checkpoints import store as checkpoints
 from siamdff_jax.config_check.experiment import check
-from siamdff_jax.export import torch_weights
-from siamdff_jax.feeding import feeds
+from siamdff_jax.feeding import feeds, sources
 from siamdff_jax.models.build import build
-from siamdff_jax.training import checkpoints, distributed, parallel, same_run, sources, throughput, warm_start
+from siamdff_jax.parallel import distributed
+from siamdff_jax.parallel import layouts as parallel
+from siamdff_jax.training import same_run, throughput, torch_weights, warm_start
 from siamdff_jax.training.evaluation import Evaluation
 from siamdff_jax.training.logging import RunLog
 from siamdff_jax.training.saving import Saving
@@ -42,7 +44,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, allow_changes: bool =
     The last state; of a training that is finished already, the one that was saved last.
 
   Raises:
-    DataError: config, data, teacher or checkpoint at fault, another training in `workdir`, a checkpoint of something
+    UserError: config, data, teacher or checkpoint at fault, another training in `workdir`, a checkpoint of something
       else, or too many non-finite steps in a row.
     KeyboardInterrupt: after Ctrl-C; the state is saved.
   """
@@ -196,13 +198,13 @@ def load_teacher(config):
   if config.distiller.kind == "none":
     return None, None
   if not config.teacher.checkpoint:
-    raise DataError("config.distiller.kind is set but config.teacher.checkpoint is empty: train a teacher first and "
+    raise UserError("config.distiller.kind is set but config.teacher.checkpoint is empty: train a teacher first and "
                     "name its workdir, or set --config.distiller.kind=none")
   teacher_config = checkpoints.load_config(config.teacher.checkpoint)
   for side in ("template_side", "search_side"):
     theirs, ours = teacher_config.model[side], config.model[side]
     if theirs != ours:
-      raise DataError(f"{config.teacher.checkpoint}: the teacher's {side} is {theirs}, the student's {ours}; they must "
+      raise UserError(f"{config.teacher.checkpoint}: the teacher's {side} is {theirs}, the student's {ours}; they must "
                       f"be equal, set --config.model.{side}={theirs}")
   from siamdff_jax.models.load import load_model
 
@@ -220,4 +222,4 @@ def write_config(config, workdir):
     partial.write_text(config.to_json_best_effort(indent=2))
     partial.replace(whole)
   except OSError as error:
-    raise DataError(f"{workdir}: cannot be written ({error.strerror or error})") from error
+    raise UserError(f"{workdir}: cannot be written ({error.strerror or error})") from error

@@ -12,8 +12,8 @@ import numpy as np
 from etils import epath
 
 from configs import base
-from input_pipeline.errors import DataError
-from siamdff_jax.training import checkpoints
+from input_pipeline.errors import UserError
+from siamdff_jax.checkpoints import store as checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def require(workdir: str, config: ml_collections.ConfigDict, inputs: Mapping[str
     allow_changes: says the differences and goes on.
 
   Raises:
-    DataError: something differs; the sentence lists it.
+    UserError: something differs; the sentence lists it.
   """
   found = checkpoints.newest_origin(workdir)
   if found is None:
@@ -115,7 +115,7 @@ def require(workdir: str, config: ml_collections.ConfigDict, inputs: Mapping[str
     return
   text = "; ".join(([listed(changes)] if changes else []) + contents)
   if not allow_changes:
-    raise DataError(f"{workdir}: was trained up to step {step} with something else: {text}; choose another --workdir, "
+    raise UserError(f"{workdir}: was trained up to step {step} with something else: {text}; choose another --workdir, "
                     "or go on from there with the new values by scripts/train.py --allow_changes")
   log.warning("%s: other values than those of its checkpoint of step %d: %s", workdir, step, text)
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import jax
 import ml_collections
 
-from input_pipeline.errors import DataError
-from siamdff_jax.training.checkpoints import Checkpoints
+from input_pipeline.errors import UserError
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.training.state import TrainState
 from siamdff_jax.training.workdir_lock import WorkdirLock
 
@@ -70,10 +70,10 @@ class Saving:
                   "there is no earlier checkpoint" if safe is None else f"the same command goes on from step {safe}")
 
   def stop_if_broken(self, step: int, bad_steps: int):
-    """Raises a DataError after too many non-finite steps in a row, or any at the end, with what to do about it."""
+    """Raises a UserError after too many non-finite steps in a row, or any at the end, with what to do about it."""
     if bad_steps < (1 if step == self._config.train.steps else self._config.train.max_bad_steps):
       return
-    with contextlib.suppress(DataError):  # That a save failed has been said.
+    with contextlib.suppress(UserError):  # That a save failed has been said.
       self._saved.wait()
     folder, safe, lower = self._saved.folder, self._saved.last_step, "a lower --config.optimizer.learning_rate"
     if safe is None and bad_steps == step:
@@ -85,5 +85,5 @@ class Saving:
       advice = f"the checkpoint of step {safe} is from before, go on from it with {lower} and --allow_changes"
       if safe + bad_steps == step:
         advice += f" (no step since was finite: if that goes on, move {folder / str(safe)} away, to start before it)"
-    raise DataError(f"{folder.parent}: the gradient was not finite for {bad_steps} steps in a row up to step {step}; "
+    raise UserError(f"{folder.parent}: the gradient was not finite for {bad_steps} steps in a row up to step {step}; "
                     f"{advice}")

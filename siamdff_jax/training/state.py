@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 
 
 @flax.struct.dataclass
@@ -59,7 +59,7 @@ def optimizer(config: ml_collections.ConfigDict, steps: int, learning_rate: opta
       decay = optax.add_decayed_weights(weight_decay, mask=is_kernel)
       rule = optax.chain(decay, optax.sgd(learning_rate, momentum=0.9))
     else:
-      raise DataError(f"optimizer.kind is {config.kind!r}, expected 'adamw' or 'sgd'")
+      raise UserError(f"optimizer.kind is {config.kind!r}, expected 'adamw' or 'sgd'")
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule, _scale_backbone(config))
 
   # Hyper-parameters live in the state: a sweep changes them without a new trace.

@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 from jax import lax
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax import losses
 from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.training.gradients import accumulated, axis_size, by_virtual_shard
@@ -93,12 +93,12 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
     they would be compiled in.
 
   Raises:
-    DataError: accumulation together with virtual shards.
+    UserError: accumulation together with virtual shards.
     ValueError: virtual shards with a model whose batch statistics are averaged over devices.
   """
   shards, rounds = config.train.virtual_shards, config.train.accumulate
   if shards and rounds > 1:
-    raise DataError(f"--config.train.accumulate={rounds} cannot be combined with --config.train.virtual_shards={shards}"
+    raise UserError(f"--config.train.accumulate={rounds} cannot be combined with --config.train.virtual_shards={shards}"
                     ", which takes the batch in parts already; set one of them only")
   if shards and model.axis_name:
     raise ValueError("with virtual shards the model must be built with Layout.norm_axis, which is None")

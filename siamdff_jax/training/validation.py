@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import pipeline
-from siamdff_jax import boxes, losses, targets
+from input_pipeline import geometry, pipeline
+from siamdff_jax import losses, targets
 from siamdff_jax.training.step import network_inputs
 
 _VALIDATION_STREAM = 1  # Added to the seed: a stream of pairs apart from the training's.
@@ -39,7 +39,7 @@ def peak_iou(out: dict, batch: dict, search_side: int) -> jax.Array:
   best = score.reshape(score.shape[0], -1).argmax(-1)
   predicted = targets.boxes_from_ltrb(out["ltrb"], search_side).reshape(score.shape[0], -1, 4)
   predicted = jnp.take_along_axis(predicted, best[:, None, None], 1)[:, 0]
-  overlap = boxes.iou(predicted, batch["search_box_ltrb"]) * batch["present"]
+  overlap = geometry.iou(predicted, batch["search_box_ltrb"]) * batch["present"]
   return overlap.sum() / jnp.maximum(batch["present"].sum(), 1)
 
 

@@ -5,7 +5,7 @@ import logging
 import jax.numpy as jnp
 from flax import traverse_util
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.models.load import load_model
 from siamdff_jax.training.state import TrainState
 
@@ -23,7 +23,7 @@ def start_from(state: TrainState, checkpoint: str) -> TrainState:
     checkpoint: a training workdir, a .safetensors file or the name of a shipped model.
 
   Raises:
-    DataError: no checkpoint there, or one with arrays of other shapes.
+    UserError: no checkpoint there, or one with arrays of other shapes.
   """
   _, found = load_model(checkpoint)
   return state.replace(
@@ -38,7 +38,7 @@ def _merged(own: dict, found: dict, checkpoint: str) -> dict:
   differ = [f"{name} is {found[name].shape} there and {own[name].shape} here" for name in common
             if found[name].shape != own[name].shape]
   if differ or (own and not common):
-    raise DataError(f"{checkpoint}: training cannot start from it, it is another network than config.model's: "
+    raise UserError(f"{checkpoint}: training cannot start from it, it is another network than config.model's: "
                     + (differ[0] if differ else "no array has the same name"))
   for where, names in (("only here, freshly initialised", own.keys() - found.keys()),
                        ("only there, left out", found.keys() - own.keys())):

@@ -19,8 +19,9 @@ from typing import Any
 
 from etils import epath
 
-from input_pipeline.errors import DataError
-from siamdff_jax.training import distributed, faults
+from input_pipeline.errors import UserError
+from siamdff_jax.checkpoints import faults
+from siamdff_jax.parallel import distributed
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _BEAT, _LEASE = 10.0, 60.0
 _FIRST_BEAT = 2.0  # Sooner: where there are no kernel locks, two may have started at the same moment.
 
 
-class Busy(DataError):
+class Busy(UserError):
   """Another process writes there."""
 
 
@@ -47,7 +48,7 @@ class WorkdirLock:
 
   Raises:
     Busy: another process has it; the sentence names host, process and since when.
-    DataError: the folder cannot be made or written.
+    UserError: the folder cannot be made or written.
   """
 
   def __init__(self, folder: str, name: str = "training", what: str = "a training is writing there already",
@@ -66,11 +67,11 @@ class WorkdirLock:
     if distributed.is_lead():
       try:
         self._acquire()
-      except DataError as error:
+      except UserError as error:
         failure = error
     if faults.on_any_process(failure is not None):
       self._release()
-      raise failure or DataError(f"{self._folder}: process 0 could not lock it, see its message")
+      raise failure or UserError(f"{self._folder}: process 0 could not lock it, see its message")
     return self
 
   def __exit__(self, *_):
@@ -95,7 +96,7 @@ class WorkdirLock:
         self._wait_until_silent(found)
       self._write()
     except OSError as error:
-      raise DataError(f"{self._folder}: cannot be written ({error.strerror or error})") from error
+      raise UserError(f"{self._folder}: cannot be written ({error.strerror or error})") from error
     self._thread = threading.Thread(target=self._keep, name="workdir lock", daemon=True)
     self._thread.start()
 

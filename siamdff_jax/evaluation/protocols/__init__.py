@@ -13,11 +13,11 @@ from collections.abc import Sequence as Ordered
 
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation.protocols import antiuav, antiuav410, challenge, got10k, lasot, otb, plain, vot
 from siamdff_jax.evaluation.protocols.base import Protocol, Scores
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.results import Result
 
 PROTOCOLS: dict[str, Protocol] = {
     "antiuav": antiuav.PROTOCOL,
@@ -41,7 +41,7 @@ def of_format(format: str) -> str:
 def evaluate(protocol: str, sequences: Ordered[Sequence], results: Mapping[str, Result]) -> Scores:
   """Scores results with the protocol of that name; see `Protocol.evaluate`."""
   if protocol not in PROTOCOLS:
-    raise DataError(f"no protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    raise UserError(f"no protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
   return PROTOCOLS[protocol].evaluate(sequences, results)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence as Ordered
 
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import metrics
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.results import Result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,25 +62,25 @@ class Protocol:
       The scores. `overall` does not depend on the order of the sequences, to the last bit.
 
     Raises:
-      DataError: no sequences, two of the same name, a missing result, one of another length, one with restarts where
+      UserError: no sequences, two of the same name, a missing result, one of another length, one with restarts where
         the protocol knows none, or a target that is absent in the first frame.
     """
     if not sequences:
-      raise DataError("no sequences to score, expected at least one")
+      raise UserError("no sequences to score, expected at least one")
     by_sequence, curves, weights = {}, {}, {}
     for sequence in sequences:
       name = sequence.name
       if name in by_sequence:
-        raise DataError(f"two sequences are named {name}, expected unique names")
+        raise UserError(f"two sequences are named {name}, expected unique names")
       if name not in results:
-        raise DataError(f"no result for the sequence {name}, expected one for each of {len(sequences)} sequences")
+        raise UserError(f"no result for the sequence {name}, expected one for each of {len(sequences)} sequences")
       if len(results[name]) != len(sequence):
-        raise DataError(f"the result for {name} has {len(results[name])} boxes, expected {len(sequence)}, "
+        raise UserError(f"the result for {name} has {len(results[name])} boxes, expected {len(sequence)}, "
                         "one for each labelled frame")
       if not sequence.visible[0]:
-        raise DataError(f"the target of {name} is absent in the first frame, expected a box to start a tracker with")
+        raise UserError(f"the target of {name} is absent in the first frame, expected a box to start a tracker with")
       if len(results[name].starts) > 1 and not self.reset_based:
-        raise DataError(f"the tracker was started {len(results[name].starts)} times on {name}: a reset-based run, "
+        raise UserError(f"the tracker was started {len(results[name].starts)} times on {name}: a reset-based run, "
                         "which only the protocol vot can score")
       weights[name] = float(self.weight(sequence))
       numbers, curves[name] = self.score_sequence(sequence, results[name])

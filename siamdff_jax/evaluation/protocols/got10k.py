@@ -9,7 +9,7 @@ ours, pooled alike.
 
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
 
@@ -23,13 +23,13 @@ def _counted(sequence) -> np.ndarray:
 def _weight(sequence) -> float:
   count = int(_counted(sequence).sum())
   if not count:
-    raise DataError(f"{sequence.name}: no frame after the first shows the target, expected at least one to score")
+    raise UserError(f"{sequence.name}: no frame after the first shows the target, expected at least one to score")
   return count
 
 
 def _score(sequence, result) -> base.SequenceScores:
   if sequence.size is None:
-    raise DataError(f"{sequence.name}: the size of its frames is not known, expected frames or a resolution in "
+    raise UserError(f"{sequence.name}: the size of its frames is not known, expected frames or a resolution in "
                     "meta_info.ini; boxes are clipped to the image here")
   counted = _counted(sequence)
   truth = _clipped(sequence.boxes[1:], sequence.size)[counted]

@@ -9,7 +9,7 @@ Where no frame is left for the accuracy it is 0 (our choice).
 
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import UserError
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
 
@@ -24,7 +24,7 @@ def _score(sequence, result) -> base.SequenceScores:
     failed = start + 1 + np.flatnonzero(missed[start + 1:stop])
     if len(failed):
       if result.present[failed[0] + 1:stop].any():
-        raise DataError(f"{sequence.name}: the tracker goes on after its failure in frame {failed[0]}, expected a "
+        raise UserError(f"{sequence.name}: the tracker goes on after its failure in frame {failed[0]}, expected a "
                         "reset-based run (scripts/evaluate.py --run reset)")
       failures += 1
     accurate[start + BURN_IN:failed[0] if len(failed) else stop] = True

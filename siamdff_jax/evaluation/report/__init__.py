@@ -14,7 +14,7 @@ from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.evaluation.report.clips import WORST, Clip, make_clips, worst_sequences
 from siamdff_jax.evaluation.report.tables import format_parts, format_summary, format_table, metrics, write_metrics
-from siamdff_jax.evaluation.results import make_folder, write_atomically
+from siamdff_jax.files import make_folder, write_atomically
 
 __all__ = ["WORST", "Clip", "format_parts", "format_summary", "format_table", "make_clips", "metrics",
            "worst_sequences", "write", "write_metrics"]
@@ -30,7 +30,7 @@ def write(comparison: Comparison, out, data: str = "", clips: Mapping[str, Clip]
     clips: by sequence name, see `make_clips`; a sequence without one shows its chart only.
 
   Raises:
-    DataError: the folder cannot be written.
+    UserError: the folder cannot be written.
   """
   from siamdff_jax.evaluation.report import charts, page  # Here: the chart library takes a second to import.
 

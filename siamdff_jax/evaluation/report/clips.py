@@ -11,7 +11,7 @@ import numpy as np
 from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.report.styles import TRUTH_COLOUR, styles
-from siamdff_jax.evaluation.results import Result
+from siamdff_jax.results import Result
 from siamdff_jax.tracking import video
 
 WORST = 6  # Sequences that a report shows in full.
@@ -66,7 +66,7 @@ def make_clips(comparison: Comparison, sequences: Ordered[Sequence],
     By sequence name.
 
   Raises:
-    DataError: frames that cannot be read.
+    UserError: frames that cannot be read.
   """
   looks, clips = styles(comparison), {}
   for sequence in sequences:
