@@ -38,6 +38,11 @@ def template_side(wh: Array) -> Array:
   return wh.__array_namespace__().sqrt((w + p) * (h + p))
 
 
+def extent(wh: Array) -> Array:
+  """Sizes [..., 2] -> the side of a square target, of others half of the template window's; [...], the same pixels."""
+  return template_side(wh) / 2
+
+
 def template_window(xywh: Array) -> Array:
   """[..., 4] -> template windows [..., 3] (centre x, centre y, side), in the same pixels."""
   return _joined(xywh[..., :2] + xywh[..., 2:] / 2, template_side(xywh[..., 2:])[..., None])

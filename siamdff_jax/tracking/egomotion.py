@@ -22,17 +22,17 @@ _SURE = 0.7  # and one that is hardly ever wrong (all: our choice, on simulated 
 _PADDED = 2 * SIDE
 
 
-def thumbnail(frame: jax.Array, size: jax.Array) -> jax.Array:
+def thumbnail(frame: jax.Array, shape: jax.Array) -> jax.Array:
   """A frame as SIDE x SIDE area means.
 
   Args:
     frame: uint8 [H, W] grey levels.
-    size: int32 [2], rows and columns of the frame where it is the top left part of a larger canvas.
+    shape: int32 [2], rows and columns of the frame where it is the top left part of a larger canvas.
 
   Returns:
     float32 [SIDE, SIDE] grey levels.
   """
-  rows, columns = _area_weights(size[0], frame.shape[0], 2.0**15), _area_weights(size[1], frame.shape[1], 2.0**8)
+  rows, columns = _area_weights(shape[0], frame.shape[0], 2.0**15), _area_weights(shape[1], frame.shape[1], 2.0**8)
   levels = jnp.matmul(rows, frame.astype(jnp.float32), precision="highest")  # [SIDE, W]
   levels = jnp.round(levels * 2.0**8) / 2.0**8  # Weights and levels of so few bits add up exactly in any order.
   return jnp.matmul(levels, columns.T, precision="highest") / columns.sum(1)

@@ -10,7 +10,8 @@ truth, or is "absent". Nothing is tracked in the next frames; RESET_AFTER frames
 frame from there on in which the target is visible, the lane starts anew from the truth.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ class Inputs(NamedTuple):
 
 
 class Lanes(NamedTuple):
-  """The state, leading axis [L].
+  """The state of all lanes, leading axis [L].
 
   Attributes:
     track: of the tracker.
@@ -58,7 +59,7 @@ class Lanes(NamedTuple):
 
 
 class Answer(NamedTuple):
-  """Leading axes [T, L].
+  """What the lanes say, leading axes [T, L].
 
   Attributes:
     output: of `Tracker.step`; means something only where event is TRACK.
@@ -80,14 +81,14 @@ def default_form() -> Form:
   return "loop" if jax.default_backend() == "cpu" else "batch"
 
 
-def empty(tracker: Tracker, variables, lanes: int) -> Lanes:
+def empty(tracker: Tracker, variables: Any, lanes: int) -> Lanes:
   """Lanes that have not started, numpy."""
   shapes = jax.eval_shape(tracker.init, variables, jax.ShapeDtypeStruct((1, 1), jnp.uint8),
                           jax.ShapeDtypeStruct((4,), jnp.float32))
   return Lanes(jax.tree.map(lambda x: np.zeros((lanes, *x.shape), x.dtype), shapes), np.zeros(lanes, np.int32))
 
 
-def advance(tracker: Tracker, variables, lanes: Lanes, inputs: Inputs, *, reset: bool = False,
+def advance(tracker: Tracker, variables: Any, lanes: Lanes, inputs: Inputs, *, reset: bool = False,
             form: Form = "loop") -> tuple[Lanes, Answer]:
   """T frames further (`lax.scan`).
 
@@ -99,7 +100,7 @@ def advance(tracker: Tracker, variables, lanes: Lanes, inputs: Inputs, *, reset:
   """
   step = _one_by_one if form == "loop" else _batched
 
-  def frame(lanes, now):
+  def frame(lanes: Lanes, now: Inputs) -> tuple[Lanes, Answer]:
     visible = (now.box[:, 2:] > 0).all(-1)
     again = (now.phase == TRACK) & (lanes.wait == 1) & visible
     tracks, blank = ((now.phase == phase) & (lanes.wait == 0) for phase in (TRACK, BLANK))
@@ -117,7 +118,8 @@ def advance(tracker: Tracker, variables, lanes: Lanes, inputs: Inputs, *, reset:
   return jax.lax.scan(frame, lanes, inputs)
 
 
-def _batched(tracker, variables, track, now, tracks):
+def _batched(tracker: Tracker, variables: Any, track: TrackerState, now: Inputs,
+             tracks: jax.Array) -> tuple[TrackerState, Output]:
   """All lanes as one batch. Lanes that do not track compute too, and keep the state that they had.
 
   Targets that may be elsewhere are looked for lane by lane: they are few, and what each looks at is a batch already.
@@ -126,38 +128,42 @@ def _batched(tracker, variables, track, now, tracks):
   track, jump = jax.vmap(tracker.moved_with_camera)(track, now.frame, now.size)
   stepped = jax.vmap(tracker.follow, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.size)
 
-  def search(lane):
+  def search(lane: jax.Array) -> tuple[TrackerState, Output]:
     state, jumped = jax.tree.map(lambda x: x[lane], (track, jump))
     return tracker.search(variables, state, now.frame[lane], now.size[lane], jumped)
 
-  if tracker.config.tiles:
+  if tracker.settings.look.tiles:
     stepped = _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_elsewhere)(track, jump))
   after, output = stepped
-  keep = lambda old, new: jnp.where(tracks.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+  def keep(old: jax.Array, new: jax.Array) -> jax.Array:
+    return jnp.where(tracks.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
   return jax.tree.map(keep, before, after), output
 
 
-def _one_by_one(tracker, variables, track, now, tracks):
+def _one_by_one(tracker: Tracker, variables: Any, track: TrackerState, now: Inputs,
+                tracks: jax.Array) -> tuple[TrackerState, Output]:
   """The lanes that track, one after the other."""
   nothing = Output(jnp.zeros(4), jnp.zeros(()), jnp.zeros((), bool))
 
-  def lane(x):
+  def lane(x: tuple[jax.Array, ...]) -> tuple[TrackerState, Output]:
     tracks, *arguments = x
     return jax.lax.cond(tracks, lambda *x: tracker.step(variables, *x), lambda *x: (x[0], nothing), *arguments)
 
   return jax.lax.map(lane, (tracks, track, now.frame, now.size))
 
 
-def _started(tracker, variables, track, now, starts):
+def _started(tracker: Tracker, variables: Any, track: TrackerState, now: Inputs, starts: jax.Array) -> TrackerState:
   """Lanes start one by one: most frames start none, and computing the template of all lanes would cost them all."""
   return _lane_by_lane(lambda lane: tracker.init(variables, now.frame[lane], now.box[lane], now.size[lane]), track,
                        starts)
 
 
-def _lane_by_lane(make, lanes, wanted):
+def _lane_by_lane(make: Callable[[jax.Array], Any], lanes: Any, wanted: jax.Array) -> Any:
   """`lanes` (a pytree, leading axis [L]) with `make(lane)` in the place of those that are `wanted` (bool [L])."""
 
-  def one(carry):
+  def one(carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
     lanes, wanted = carry
     lane = wanted.argmax()
     return jax.tree.map(lambda x, new: x.at[lane].set(new), lanes, make(lane)), wanted.at[lane].set(False)

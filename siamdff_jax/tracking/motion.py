@@ -8,21 +8,13 @@ target sizes, and hardly tells the target from a neighbour.
 import flax
 import jax
 import jax.numpy as jnp
-import ml_collections
-
-
-def default_config() -> ml_collections.ConfigDict:
-  """What `config.tracker.motion` may set (docs/decisions.md)."""
-  return ml_collections.ConfigDict(dict(
-      deviation=0.5,  # Of the Gaussian, in target sizes, at least; 0: the family's cosine window.
-      rate=0.3,  # How fast the velocity follows, per frame.
-  ))
 
 
 @flax.struct.dataclass
 class MotionState:
-  """Attributes:
+  """How the target moves.
 
+  Attributes:
     velocity: [2] of the centre, frame pixels per frame.
     wander: [] how far from the expected place the target has been lately, in target sizes.
   """
@@ -32,39 +24,40 @@ class MotionState:
 
 
 def init() -> MotionState:
+  """Of a target that has not moved yet."""
   return MotionState(jnp.zeros(2), jnp.zeros(()))
 
 
-def nearness(state: MotionState, centre: jax.Array, last: jax.Array, size: jax.Array,
-             config: ml_collections.ConfigDict) -> jax.Array:
+def nearness(state: MotionState, centre: jax.Array, last: jax.Array, extent: jax.Array, deviation: float) -> jax.Array:
   """How near places are to the expected one, 0..1: an unsteady target is given more room.
 
   Args:
     state: of the frame before.
     centre: [..., 2] places, frame pixels.
     last: [..., 2] the target's last place, frame pixels.
-    size: [] of the target, frame pixels.
-    config: as `default_config`.
+    extent: [] of the target (`geometry.extent`), frame pixels.
+    deviation: of the Gaussian, in target sizes, at least.
   """
   apart = jnp.linalg.norm(centre - last - state.velocity, axis=-1)
-  return jnp.exp(-0.5 * (apart / (jnp.maximum(config.deviation, 2 * state.wander) * size)) ** 2)
+  return jnp.exp(-0.5 * (apart / (jnp.maximum(deviation, 2 * state.wander) * extent)) ** 2)
 
 
-def update(state: MotionState, moved: jax.Array, size: jax.Array, seen: jax.Array,
-           config: ml_collections.ConfigDict) -> MotionState:
+def update(state: MotionState, moved: jax.Array, extent: jax.Array, seen: jax.Array, deviation: float,
+           rate: float) -> MotionState:
   """One frame further; starts anew where the target is not `seen` (bool []).
 
   Args:
     state: of the frame before.
     moved: [2] the target's way since then, frame pixels. It counts as at most `deviation` target sizes off the expected
       one: a jump of the camera is no velocity.
-    size: [] of the target, frame pixels.
+    extent: [] of the target (`geometry.extent`), frame pixels.
     seen: whether it was followed in both frames.
-    config: as `default_config`.
+    deviation: of `nearness`.
+    rate: how fast the velocity follows, per frame.
   """
-  surprise = (moved - state.velocity) / size
+  surprise = (moved - state.velocity) / extent
   off = jnp.linalg.norm(surprise)
-  counted = jnp.minimum(off, config.deviation)
-  velocity = state.velocity + config.rate * counted / jnp.maximum(off, 1e-6) * surprise * size
-  wander = state.wander + config.rate * (counted - state.wander)
+  counted = jnp.minimum(off, deviation)
+  velocity = state.velocity + rate * counted / jnp.maximum(off, 1e-6) * surprise * extent
+  wander = state.wander + rate * (counted - state.wander)
   return jax.tree.map(lambda new, start: jnp.where(seen, new, start), MotionState(velocity, wander), init())

@@ -8,7 +8,8 @@ not.
 
 import jax
 import jax.numpy as jnp
-import ml_collections
+
+from siamdff_jax.tracking.settings import BeliefSettings
 
 LEAST_SCORE = 1e-3  # Lower ones are all alike.
 _LARGEST = 5.0  # Larger ratios are all alike.
@@ -29,12 +30,12 @@ def ratio(score: jax.Array, centre: jax.Array, cell: jax.Array, size: jax.Array)
   return jnp.minimum(found, _LARGEST)
 
 
-def log_odds(logit: jax.Array, ratios: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
+def log_odds(logit: jax.Array, ratios: jax.Array, settings: BeliefSettings) -> jax.Array:
   """The log odds that windows show the target: a logistic regression, fitted by scripts/calibrate.py.
 
   Args:
     logit: [K] the network's.
     ratios: [K] see `ratio`.
-    config: of the tracker.
+    settings: of the belief.
   """
-  return config.presence_scale * logit + config.presence_bias + config.presence_ratio * ratios
+  return settings.presence_scale * logit + settings.presence_bias + settings.presence_ratio * ratios

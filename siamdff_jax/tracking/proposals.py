@@ -54,14 +54,14 @@ def pattern(image: jax.Array, box: jax.Array) -> jax.Array:
   return jnp.einsum("ph,hw,qw->pq", rows, image, columns, precision="highest")
 
 
-def propose(frame: jax.Array, size: jax.Array, appearance: Appearance, target: jax.Array, reach: jax.Array,
+def propose(frame: jax.Array, shape: jax.Array, appearance: Appearance, target: jax.Array, reach: jax.Array,
             separation: jax.Array, turn: jax.Array, count: int) -> jax.Array:
   """Centres of places to look at: those most like the target's first look, those most like its last, in turn, and in
   every second frame places all over, whatever they look like.
 
   Args:
     frame: uint8 [H, W] grey levels.
-    size: int32 [2], rows and columns of the frame where it is the top left part of a larger canvas.
+    shape: int32 [2], rows and columns of the frame where it is the top left part of a larger canvas.
     appearance: what to look for.
     target: [4] last known centre and size, frame pixels.
     reach: [] pixels: how far from that centre, along each axis, the target may be.
@@ -74,18 +74,18 @@ def propose(frame: jax.Array, size: jax.Array, appearance: Appearance, target: j
   """
   wanted = jnp.where(turn // 2 % 2 == 0, appearance.first, appearance.last)
   return jax.lax.cond(turn % 2 == 0,
-                      lambda: _most_alike(frame, size, wanted, target, reach, separation, turn, count),
-                      lambda: _all_over(size, target, reach, turn // 2, count))
+                      lambda: _most_alike(frame, shape, wanted, target, reach, separation, turn, count),
+                      lambda: _all_over(shape, target, reach, turn // 2, count))
 
 
-def _most_alike(frame, size, wanted, target, reach, separation, turn, count) -> jax.Array:
+def _most_alike(frame, shape, wanted, target, reach, separation, turn, count) -> jax.Array:
   """[K, 2]. The grid moves by half its spacing from time to time. Where there are fewer such places, the last known
   centre takes what is left.
   """
-  spacing = size.astype(jnp.float32) / jnp.array(_GRID)
+  spacing = shape.astype(jnp.float32) / jnp.array(_GRID)
   offset = jnp.stack([turn // 8 % 2, turn // 4 % 2]) / 2 + 0.25
   y, x = ((jnp.arange(n) + offset[i]) * spacing[i] for i, n in enumerate(_GRID))
-  score = _likeness(_patterns(frame, size, y, x, jnp.maximum(target[2:], _LEAST_SIDE)), wanted)
+  score = _likeness(_patterns(frame, shape, y, x, jnp.maximum(target[2:], _LEAST_SIDE)), wanted)
   within = (jnp.abs(y - target[1]) <= reach)[:, None] & (jnp.abs(x - target[0]) <= reach)
 
   def best(score, _):
@@ -98,14 +98,14 @@ def _most_alike(frame, size, wanted, target, reach, separation, turn, count) -> 
   return jax.lax.scan(best, jnp.where(within, score, -jnp.inf), None, length=count)[1]
 
 
-def _all_over(size, target, reach, turn, count) -> jax.Array:
+def _all_over(shape, target, reach, turn, count) -> jax.Array:
   """[K, 2] of the part of the frame within reach: the next points of a sequence that fills it evenly however many are
   taken, the additive recurrence of the plastic number (Roberts, "The Unreasonable Effectiveness of Quasirandom
   Sequences", 2018). In integers: it must not get coarse after thousands of frames.
   """
   index = (turn * count + jnp.arange(count)).astype(jnp.uint32)
   share = (index[:, None] * jnp.array(_RECURRENCE, jnp.uint32) >> 8).astype(jnp.float32) / 2**24
-  limit = size[::-1].astype(jnp.float32)
+  limit = shape[::-1].astype(jnp.float32)
   low, high = (jnp.clip(target[:2] + side * reach, 0, limit) for side in (-1, 1))
   return low + share * (high - low)
 
@@ -115,18 +115,18 @@ def _edges(length):
   return (jnp.arange(_PARTS + 1) - _PARTS / 2) * length / _PARTS_INSIDE
 
 
-def _patterns(frame, size, y, x, wh) -> jax.Array:
+def _patterns(frame, shape, y, x, wh) -> jax.Array:
   """Patterns [5, 5, rows, columns] about all points of a grid; parts outside of the frame have its mean level."""
   sums = integral_image(frame)
 
   def pixels(points, length, limit):  # [6, points]: the edges of parts are edges of pixels.
     return jnp.clip(jnp.round(points + _edges(length)[:, None]).astype(jnp.int32), 0, limit)
 
-  rows, columns = pixels(y, wh[1], size[0]), pixels(x, wh[0], size[1])
+  rows, columns = pixels(y, wh[1], shape[0]), pixels(x, wh[0], shape[1])
   bands = jnp.diff(sums[rows], axis=0)  # [5, rows, W + 1]
   parts = jnp.diff(bands[:, :, columns], axis=2).transpose(0, 2, 1, 3)  # [5, 5, rows, columns]
   area = jnp.diff(rows, axis=0)[:, None, :, None] * jnp.diff(columns, axis=0)[:, None]
-  mean = sums[size[0], size[1]].astype(jnp.float32) / (size[0] * size[1])
+  mean = sums[shape[0], shape[1]].astype(jnp.float32) / (shape[0] * shape[1])
   return jnp.where(area > 0, parts.astype(jnp.float32) / jnp.maximum(area, 1), mean)
 
 

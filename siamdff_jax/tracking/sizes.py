@@ -13,22 +13,15 @@ the window in it is taken out first; with it a size that is wrong would confirm 
 import flax
 import jax
 import jax.numpy as jnp
-import ml_collections
 
-
-def default_config() -> ml_collections.ConfigDict:
-  """What `config.tracker.size` may set (docs/decisions.md)."""
-  return ml_collections.ConfigDict(dict(
-      hold=0.2,  # Of the logarithms of width and height; 0: the mean of the predictions itself.
-      rate=0.3,  # How fast the mean of the predictions follows, per frame, at a score of 1.
-      window_share=0.1,  # Of the search window's logarithm in that of a predicted size.
-  ))
+from siamdff_jax.tracking.settings import MemorySettings
 
 
 @flax.struct.dataclass
 class SizeState:
-  """Attributes:
+  """How large the target is.
 
+  Attributes:
     first: [2] logarithms of the first box's width and height in frame pixels.
     log_wh: [2] the same of the size now.
     predicted: [2] the running mean of what the network says they are.
@@ -55,7 +48,7 @@ def init(wh: jax.Array) -> SizeState:
 
 
 def update(state: SizeState, predicted_wh: jax.Array, score: jax.Array, window_scale: jax.Array,
-           config: ml_collections.ConfigDict) -> SizeState:
+           settings: MemorySettings) -> SizeState:
   """One frame further.
 
   Args:
@@ -63,12 +56,12 @@ def update(state: SizeState, predicted_wh: jax.Array, score: jax.Array, window_s
     predicted_wh: [2] the network's size of the target, frame pixels.
     score: [] 0..1, how much the prediction counts.
     window_scale: [] how many times larger the search window was than that of a target of the size of `state`.
-    config: as `default_config`.
+    settings: of the memory.
   """
   predicted = jnp.log(predicted_wh)
   off_the_window = (predicted - state.log_wh).mean() - jnp.log(window_scale)
-  predicted += off_the_window * config.window_share / (1 - config.window_share)
-  mean = state.predicted + jnp.minimum(config.rate * score, 1) * (predicted - state.predicted)
+  predicted += off_the_window * settings.size_window_share / (1 - settings.size_window_share)
+  mean = state.predicted + jnp.minimum(settings.size_rate * score, 1) * (predicted - state.predicted)
   change = mean - state.first
-  believed = change**4 / (change**4 + config.hold**4) if config.hold else 1.0
+  believed = change**4 / (change**4 + settings.size_hold**4) if settings.size_hold else 1.0
   return state.replace(log_wh=state.first + believed * change, predicted=mean)
