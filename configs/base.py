@@ -4,6 +4,7 @@ import ml_collections
 
 from input_pipeline.errors import UserError
 from siamdff_jax.names import did_you_mean
+from siamdff_jax.tracking.settings import SHIPPED
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -79,10 +80,10 @@ def get_config() -> ml_collections.ConfigDict:
           log_every=20, checkpoint_every=500, validation_pairs=256,
           profile_steps=0,  # So many steps of this start are traced into WORKDIR/profile.
           init_checkpoint="",  # Weights to start from: a workdir, a .safetensors file or a shipped model's name.
-          init_backbone="",  # A PyTorch ResNet's state dict as .safetensors to start from; see export/torch_weights.py.
+          init_backbone="",  # A PyTorch ResNet's state dict as .safetensors to start from; training/torch_weights.py.
       ),
       layout=dict(kind="pmap", fsdp=False),  # "pmap" or "mesh"; fsdp shards parameters (mesh only).
-      tracker=dict(),
+      tracker=SHIPPED.to_dict(),  # In the groups look, belief and memory; docs/tracker.md says what each does.
   ))
 
 

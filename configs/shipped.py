@@ -43,8 +43,4 @@ def get_config(role: str = "lite") -> ml_collections.ConfigDict:
                              noise=0.35, stripes=0.2)
   config.optimizer.learning_rate = 2e-3
   config.train.update(steps=steps, batch_size=256, checkpoint_every=2000)
-  # A lost target is looked for in the whole frame; chosen on simulated sequences (docs/experiments.md).
-  config.tracker = dict(tiles=8, growth=1.5, lost_after=3, camera_compensation=True, jump_ratio=1.2,
-                        presence_scale=1.0, presence_ratio=2.0, presence_bias=-3.6, absent_below=0.03, sure_above=0.75,
-                        found_above=4.0, found_share=0.4, template_update=0.5, template_below=0.98)
   return config

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from spots import SIDE, H, Spots, W, scene
 
-from input_pipeline.frames import ArrayFrames
 from input_pipeline.errors import UserError
-from siamdff_jax.tracking import egomotion, proposals
+from input_pipeline.frames import ArrayFrames
+from siamdff_jax.tracking import belief, egomotion, proposals
+from siamdff_jax.tracking.look import Jump, Windows
 from siamdff_jax.tracking.runner import Runner, Stream
-from siamdff_jax.tracking.tracker import Jump, Tracker
+from siamdff_jax.tracking.settings import PLAIN
+from siamdff_jax.tracking.tracker import Tracker
 
 
 @functools.cache
 def compiled(settings):
   """(init, step) for settings ((name, value), ...)."""
-  tracker = Tracker(Spots(), dict(settings))
+  tracker = Tracker(Spots(), PLAIN.replace(**dict(settings)))
   return jax.jit(tracker.init), jax.jit(tracker.step)
 
 
@@ -86,9 +88,11 @@ def test_the_best_place_is_the_target(place):
 
 def test_proposals_stay_within_reach():
   frames = scene([[(180, 100)]])
-  near = lambda reach, turn=0: propose(frames[0], jnp.array([H, W]), looked_for(frames, 16),
-                                       jnp.array([50.0, 50.0, 16.0, 16.0]), jnp.float32(reach), jnp.float32(16),
-                                       jnp.int32(turn), 3)
+
+  def near(reach, turn=0):
+    return propose(frames[0], jnp.array([H, W]), looked_for(frames, 16), jnp.array([50.0, 50.0, 16.0, 16.0]),
+                   jnp.float32(reach), jnp.float32(16), jnp.int32(turn), 3)
+
   assert np.abs(np.asarray(near(40)) - 50).max() <= 40 and np.abs(np.asarray(near(40, turn=1)) - 50).max() <= 40
   assert np.abs(np.asarray(near(150)[0]) - [188, 108]).max() < 3
   np.testing.assert_array_equal(near(0.1), np.full((3, 2), 50))  # No point of the grid: the last place.
@@ -179,8 +183,13 @@ def test_correlations_are_those_of_what_both_show():
   world = ground(3)
   images = [np.array(thumbnail(x, jnp.array(x.shape))) for x in (view(world, 200, 200), view(world, 280, 170))]
   found, share = jax.jit(egomotion.correlations)(*images)
-  zeros_around = lambda x, deviation: cv2.GaussianBlur(x, (31, 31), deviation, borderType=cv2.BORDER_CONSTANT)
-  blurred = lambda x, deviation: zeros_around(x, deviation) / zeros_around(np.ones_like(x), deviation)
+
+  def zeros_around(x, deviation):
+    return cv2.GaussianBlur(x, (31, 31), deviation, borderType=cv2.BORDER_CONSTANT)
+
+  def blurred(x, deviation):
+    return zeros_around(x, deviation) / zeros_around(np.ones_like(x), deviation)
+
   one, two = (blurred(x, 0.6) - blurred(x, 2.0) for x in images)
   side = egomotion.SIDE
   for row, column in ((0, 0), (7, -16), (8, -16), (-20, 3), (30, 25)):
@@ -228,7 +237,7 @@ def test_a_target_far_away_is_found_again():
   assert present[:2].all() and not present[2:5].any() and present[-3:].all()
   assert max(off(box, far) for box in boxes[-3:]) < SIDE / 2
   np.testing.assert_allclose(boxes[-1, 2:], SIDE, rtol=0.05)
-  assert int(state.absent_for) == 0
+  assert int(state.belief.absent_for) == 0
   assert not follow(LOST | {"tiles": 0, "growth": 1.0}, frames, [*home, SIDE, SIDE])[1][2:].any()
 
 
@@ -275,7 +284,8 @@ def test_the_window_jumps_with_the_camera(tiles):
   """The whole view moves between two frames; the target is followed without a frame lost."""
   frames = over_ground(*[(BEFORE, [HERE])] * 3, *[(AFTER, [THERE])] * 2)
   boxes, present, _ = follow({"camera_compensation": True, "tiles": tiles}, frames, [*HERE, SIDE, SIDE])
-  assert present.all() and max(off(box, place) for box, place in zip(boxes, [HERE] * 2 + [THERE] * 2)) < SIDE / 2
+  assert present.all()
+  assert max(off(box, place) for box, place in zip(boxes, [HERE] * 2 + [THERE] * 2, strict=True)) < SIDE / 2
   assert not follow({"tiles": tiles}, frames, [*HERE, SIDE, SIDE])[1][2:].any()
 
 
@@ -285,21 +295,21 @@ def test_a_target_that_stays_where_the_background_jumps_is_not_left():
   np.testing.assert_allclose(moved(frames[2], frames[3]), np.subtract(BEFORE, AFTER), atol=2)
   boxes, present, state = follow({"camera_compensation": True, "tiles": 4}, frames, [*HERE, SIDE, SIDE])
   assert present.all() and max(off(box, HERE) for box in boxes) < SIDE / 2
-  np.testing.assert_allclose(state.motion.velocity, 0, atol=1)
+  np.testing.assert_allclose(state.memory.motion.velocity, 0, atol=1)
 
 
 @pytest.mark.parametrize("sure, place", [(True, THERE), (False, HERE)])
 def test_a_look_alike_in_the_old_place(sure, place):
   """Brighter than the target, which has moved with the background: it counts where the jump is not sure."""
   frame = over_ground((BEFORE, [HERE]))[0]
-  tracker, size = Tracker(Spots(), {"camera_compensation": True, "tiles": 4}), jnp.array(frame.shape)
+  tracker, shape = Tracker(Spots(), PLAIN.replace(camera_compensation=True, tiles=4)), jnp.array(frame.shape)
   state = jax.jit(tracker.init)({}, frame, jnp.array([*HERE, SIDE, SIDE], jnp.float32))
   frame = over_ground((AFTER, []))[0]
   for (x, y), level in ((HERE, 200), (THERE, 175)):
     frame[y:y + SIDE, x:x + SIDE] = level
   by = jnp.array(np.subtract(THERE, HERE), jnp.float32)
-  state = state.replace(center_wh=state.center_wh.at[:2].add(by))
-  _, out = jax.jit(tracker.search)({}, state, frame, size, Jump(by, jnp.array(sure)))
+  state = state.replace(belief=belief.moved(state.belief, by))
+  _, out = jax.jit(tracker.search)({}, state, frame, shape, Jump(by, jnp.array(sure)))
   assert out.present and off(out.box, place) < SIDE / 2
 
 
@@ -321,8 +331,9 @@ def test_a_target_in_none_of_both_places_may_be_anywhere():
 def test_a_hidden_target_moves_with_jumps_only():
   """A slow motion of the view may be the camera following it: 8 pixels are less than a quarter of the window."""
   frames = over_ground((BEFORE, [HERE]), (BEFORE, []), ((108, 200), []), ((208, 140), []))
-  places = [follow({"camera_compensation": True, "tiles": 4}, frames[:count], [*HERE, SIDE, SIDE])[2].center_wh[:2]
+  states = [follow({"camera_compensation": True, "tiles": 4}, frames[:count], [*HERE, SIDE, SIDE])[2]
             for count in (2, 3, 4)]
+  places = [state.belief.center_wh[:2] for state in states]
   np.testing.assert_allclose(places[1], places[0])
   np.testing.assert_allclose(places[2] - places[0], [-100, 60], atol=2)
 
@@ -337,32 +348,34 @@ def test_recent_looks():
   seen = []
   for frame in frames[1:]:
     state, out = step({}, state, frame)
-    fresh = float(init({}, frame, out.box).template["level"][0])
-    seen.append(float(state.recent_template["level"][0]))
+    fresh = float(init({}, frame, out.box).memory.template["level"][0])
+    seen.append(float(state.memory.recent_template["level"][0]))
     if out.present:
       np.testing.assert_allclose(seen[-1], fresh, rtol=1e-5)
-  assert seen[0] < start.template["level"][0] and seen[2:] == [seen[2]] * 4  # Absent frames change nothing.
-  np.testing.assert_array_equal(state.template["level"], start.template["level"])
+  assert seen[0] < start.memory.template["level"][0] and seen[2:] == [seen[2]] * 4  # Absent frames change nothing.
+  np.testing.assert_array_equal(state.memory.template["level"], start.memory.template["level"])
 
 
 def test_a_recent_look_helps_a_doubtful_target():
   """It takes its share of the template where presence was low, and none where it was high."""
   frame = scene([[(60, 60)]])[0]
-  tracker = Tracker(Spots(), {"template_update": 0.25, "template_below": 0.9})
+  tracker = Tracker(Spots(), PLAIN.replace(template_update=0.25, template_below=0.9))
   state = jax.jit(tracker.init)({}, frame, jnp.array([60.0, 60, SIDE, SIDE]))
-  state = state.replace(recent_template=state.template | {"wh": 3 * state.template["wh"]})
+  first = state.memory.template
+  state = state.replace(memory=state.memory.replace(recent_template=first | {"wh": 3 * first["wh"]}))
   size = jnp.array(frame.shape)
-  windows, look = tracker.search_window(state, size)[None], jax.jit(tracker.look)
+  windows, see = Windows(tracker.search_window(state, size)), jax.jit(tracker.see)
 
   def width(presence):  # The stand-in's boxes are as large as its template's.
-    return float(look({}, state.replace(presence=jnp.array(presence)), frame, size, windows).wh[0, 0, 0, 0])
+    doubtful = state.replace(belief=state.belief.replace(presence=jnp.array(presence)))
+    return float(see({}, doubtful, frame, size, windows).wh[0, 0, 0, 0])
 
   np.testing.assert_allclose([width(0.95), width(0.85)], [SIDE, 1.5 * SIDE], rtol=1e-4)
 
 
 def test_the_first_template_must_stay_the_larger_part():
   with pytest.raises(UserError, match="template_update=0.6: expected a finite number from 0 to 0.5"):
-    Tracker(Spots(), {"template_update": 0.6})
+    PLAIN.replace(template_update=0.6)
 
 
 def test_calibration_of_presence():
@@ -389,7 +402,7 @@ def test_loop_and_batch_agree():
     streams.append(Stream(f"s{i}", ArrayFrames(np.ascontiguousarray(frames)), np.array([20.0, 20, SIDE, SIDE])))
   config = LOST | {"camera_compensation": True, "template_update": 0.5, "template_below": 0.9,
                    "found_above": 10.0}
-  tracker, found = Tracker(Spots(), config), {}
+  tracker, found = Tracker(Spots(), PLAIN.replace(**config)), {}
   for form in ("loop", "batch"):
     runner = Runner(tracker, {}, streams=2, chunk=4, form=form, devices=jax.devices()[:1])
     found[form] = dict(runner.run(streams))

@@ -7,15 +7,16 @@ import pytest
 from spots import SIDE, Spots, scene
 
 from siamdff_jax.tracking import motion
+from siamdff_jax.tracking.settings import PLAIN
 from siamdff_jax.tracking.tracker import Tracker
 
-CONFIG = motion.default_config()
-CONFIG.update(deviation=0.5, rate=0.3)
+DEVIATION, RATE = 0.5, 0.3
 
 
 def after(ways, size=16.0):
   """The state after ways [T, 2] from frame to frame."""
-  state, step = motion.init(), jax.jit(lambda s, way: motion.update(s, way, jnp.float32(size), jnp.bool_(True), CONFIG))
+  state = motion.init()
+  step = jax.jit(lambda s, way: motion.update(s, way, jnp.float32(size), jnp.bool_(True), DEVIATION, RATE))
   for way in np.asarray(ways, np.float32):
     state = step(state, way)
   return state
@@ -40,21 +41,24 @@ def test_nearness_by_hand():
   """Deviation 0.5 sizes of 16 pixels; after much wandering (0.4 sizes) twice that."""
   state, last = motion.MotionState(jnp.array([4.0, 0.0]), jnp.float32(0.1)), jnp.array([50.0, 60.0])
   places = jnp.array([[54.0, 60.0], [54.0, 68.0], [38.0, 60.0]])
-  near = lambda state: motion.nearness(state, places, last, jnp.float32(16), CONFIG)
+  
+  def near(state):
+    return motion.nearness(state, places, last, jnp.float32(16), DEVIATION)
+
   np.testing.assert_allclose(near(state), np.exp([0, -0.5, -2]), rtol=1e-5)
   np.testing.assert_allclose(near(state.replace(wander=jnp.float32(0.4))), np.exp(np.array([0, -0.5, -2]) / 1.6**2),
                              rtol=1e-5)
 
 
 def test_a_target_out_of_sight_has_no_motion():
-  state = motion.update(after([[3, 0]] * 9), jnp.array([3.0, 0.0]), jnp.float32(16), jnp.bool_(False), CONFIG)
+  state = motion.update(after([[3, 0]] * 9), jnp.array([3.0, 0.0]), jnp.float32(16), jnp.bool_(False), DEVIATION, RATE)
   assert jax.tree.all(jax.tree.map(lambda x: not np.any(x), state))
 
 
 @pytest.mark.parametrize("way", [4, -4])
 def test_of_two_alike_the_one_ahead_is_followed(way):
   """After ten frames of even motion there are two, as far before as behind where the target was."""
-  x, tracker = 100, Tracker(Spots(), {})
+  x, tracker = 100, Tracker(Spots(), PLAIN)
   frames = scene([[(x + way * t, 70)] for t in range(-10, 1)] + [[(x - 12, 70), (x + 12, 70)]] * 2)
   state = tracker.init({}, frames[0], jnp.array([x - 10 * way, 70, SIDE, SIDE]))
   _, out = jax.jit(tracker.chunk)({}, state, frames[1:])

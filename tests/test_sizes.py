@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from siamdff_jax.tracking import sizes
+from siamdff_jax.tracking.settings import MemorySettings
 
-CONFIG = sizes.default_config()
-CONFIG.update(hold=0.3, rate=0.5, window_share=0.0)
+SETTINGS = MemorySettings(size_hold=0.3, size_rate=0.5, size_window_share=0.0)
 
 
-def run(first, predicted, scores=None, config=CONFIG, window_scale=1.0):
+def run(first, predicted, scores=None, window_scale=1.0):
   """States after each prediction [T, 2]."""
   state, states = sizes.init(jnp.asarray(first, jnp.float32)), []
-  step = jax.jit(lambda s, wh, score: sizes.update(s, wh, score, window_scale, config))
+  step = jax.jit(lambda s, wh, score: sizes.update(s, wh, score, window_scale, SETTINGS))
   for i, wh in enumerate(np.asarray(predicted, np.float32)):
     state = step(state, wh, 1.0 if scores is None else scores[i])
     states.append(state)
@@ -53,13 +53,13 @@ def test_a_target_that_comes_back_to_its_size_has_the_first_box_again():
 @pytest.mark.parametrize("window_scale", [0.7, 1.0, 1.5])
 def test_the_share_of_the_window_is_taken_out(window_scale):
   """A network whose log size is 0.3 of the window's and 0.7 of the truth's: the truth is found from any window."""
-  first, truth, config = 20.0, 50.0, CONFIG.copy_and_resolve_references()
-  config.update(window_share=0.3, hold=0.0, rate=1.0)
+  first, truth = 20.0, 50.0
+  settings = MemorySettings(size_window_share=0.3, size_hold=0.0, size_rate=1.0)
   state = sizes.init(jnp.array([first, first]))
   for _ in range(5):
     window = np.log(float(state.wh[0]) * window_scale)
     said = np.exp(0.3 * window + 0.7 * np.log(truth))
-    state = sizes.update(state, jnp.array([said, said]), 1.0, window_scale, config)
+    state = sizes.update(state, jnp.array([said, said]), 1.0, window_scale, settings)
     np.testing.assert_allclose(state.wh, [truth, truth], rtol=1e-4)
 
 

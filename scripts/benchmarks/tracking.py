@@ -19,6 +19,7 @@ from input_pipeline.frames import ArrayFrames, FrameSource, ImageFiles
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.models.build import build
 from siamdff_jax.models.summary import summarize
+from siamdff_jax.tracking import configured
 from siamdff_jax.tracking.runner import Runner, Stream
 from siamdff_jax.tracking.tracker import Tracker
 from siamdff_jax.training import throughput
@@ -102,7 +103,7 @@ def _random_tracker(case: Case) -> tuple[Tracker, dict]:
   image = lambda side: jnp.zeros((1, side, side, 1))
   variables = jax.jit(model.init)(jax.random.key(case.config.seed), image(model.template_side), jnp.full((1, 2), 16.0),
                                   image(model.search_side))
-  return Tracker(model, case.config.tracker), variables
+  return Tracker(model, configured.of_config(case.config.tracker)[0]), variables
 
 
 def _run(runner: Runner, source: FrameSource, box, count: int):

@@ -23,7 +23,7 @@ from siamdff_jax.rules import (
   text,
   whole,
 )
-from siamdff_jax.tracking import setting_rules as tracker
+from siamdff_jax.tracking import configured
 
 LARGEST_SEED = 2**32 - 1  # JAX's keys drop the bits above.
 _SOURCE = {"format": one_of((PACKED, *datasets.FORMATS)), "root": text(), "weight": number(0, 1e9)}
@@ -118,7 +118,7 @@ def single(config: ml_collections.ConfigDict, place: str = "--config", partial: 
   """What is wrong with names and values each by itself, a sentence each; `partial`: some may be missing."""
   found = problems({name: config[name] for name in config if name != "tracker"}, SECTIONS, place, partial)
   if "tracker" in config:
-    return found + tracker.tracker_problems(config["tracker"], None, f"{place}.tracker")
+    return found + configured.config_problems(config["tracker"], None, f"{place}.tracker")
   return found if partial else [*found, f"{place}.tracker: is missing, expected as in configs/base.py"]
 
 
@@ -126,7 +126,7 @@ def together(config: ml_collections.ConfigDict, place: str = "--config") -> list
   """What is wrong with values that are right by themselves, a sentence each."""
   return (network.together(config.model, f"{place}.model") + _distiller(config.distiller, f"{place}.distiller")
           + _weights(config, place) + _shares(config, place)
-          + tracker.tracker_problems(config.tracker, config.model.search_side, f"{place}.tracker"))
+          + configured.config_problems(config.tracker, config.model.search_side, f"{place}.tracker"))
 
 
 def _distiller(distiller, place: str) -> list[str]:

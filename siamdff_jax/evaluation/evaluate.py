@@ -18,7 +18,6 @@ from siamdff_jax.tracking import video
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
 from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.runner import Runner
-from siamdff_jax.tracking.settings import with_settings
 
 ALL_BASELINES = "opencv"
 
@@ -38,7 +37,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
     out: gets a folder for each tracker (`running.track`), with metrics.json, and the report (`compare.write`).
     protocol: a name of `protocols.PROTOCOLS`; empty: the format's own, or "vot" for reset-based runs.
     run: a name of `running.RUNS`.
-    settings: of the checkpoints' trackers, see `settings.with_settings`.
+    settings: of the checkpoints' trackers, see `configured.parse`.
     only: keep only the sequences whose name contains this.
     streams: sequences tracked in lockstep.
     clips: of how many of the worst sequences the report shows clips.
@@ -145,9 +144,8 @@ def runner(source: str, run: str = "ope", streams: int = 8,
   """
   if source in BASELINES:
     return BaselineRunner(source, reset=run == "reset"), f"OpenCV {cv2.__version__} {source}"
-  tracker, variables = load_tracker(source)
-  tracker = with_settings(tracker, settings)
-  digest = hashlib.sha256(repr((tracker.model, tracker.config.to_json(sort_keys=True))).encode())
+  tracker, variables = load_tracker(source, settings)
+  digest = hashlib.sha256(repr((tracker.model, tracker.settings)).encode())
   for leaf in jax.tree.leaves(variables):
     digest.update(np.ascontiguousarray(leaf).tobytes())
   return Runner(tracker, variables, streams=streams, reset=run == "reset"), digest.hexdigest()

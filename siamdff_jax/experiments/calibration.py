@@ -20,7 +20,6 @@ from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.experiments import windows
 from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.reading import canvas, on_canvas
-from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
 
 _FRAMES = 40  # Per sequence, evenly spaced.
@@ -172,7 +171,7 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   files.make_folder(out)
   usable, broken = Usable(format, root, only), {}
   tracker, variables = load_tracker(checkpoint)
-  pairs = collect(with_settings(tracker, [f"tiles={windows.PLACES}"]), variables, usable.sequences, broken)
+  pairs = collect(Tracker(tracker.model, tracker.settings.replace(tiles=windows.PLACES)), variables, usable.sequences, broken)
   usable.leave_out(broken)
   calibration = fit(pairs)
   tables = {name: reliability(probability(pairs, line), pairs)

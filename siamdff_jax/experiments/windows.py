@@ -27,11 +27,11 @@ from siamdff_jax.evaluation import evaluate, pairing, statistics
 from siamdff_jax.evaluation.comparison import missing_note
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
+from siamdff_jax.tracking import look as looking
 from siamdff_jax.tracking import peaks, proposals
 from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.reading import canvas, on_canvas
-from siamdff_jax.tracking.settings import with_settings
-from siamdff_jax.tracking.tracker import Look, Tracker, TrackerState
+from siamdff_jax.tracking.tracker import Tracker, TrackerState
 
 TABLE_FILE, SCORES_FILE = "windows.md", "windows.json"
 PLACES = 8  # Look-alikes to choose from.
@@ -87,8 +87,8 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
   for name, sources in networks.items():
     found[name] = []
     for source in sources:
-      tracker, variables = load_tracker(source)
-      tracker = with_settings(with_settings(tracker, settings), [f"tiles={PLACES}"])
+      tracker, variables = load_tracker(source, settings)
+      tracker = Tracker(tracker.model, tracker.settings.replace(tiles=PLACES))
       found[name].append(collect(tracker, variables, sequences, ways, frames, name, broken))
       usable.leave_out(broken)
   kept = [number for number, sequence in enumerate(sequences) if sequence.name not in broken]
@@ -177,7 +177,7 @@ def _shown(sequence, count, broken) -> dict[int, np.ndarray] | None:
 
 
 def look(tracker: Tracker, variables, state: TrackerState, frame, size, target, centre, truth
-         ) -> tuple[Look, jax.Array, jax.Array, jax.Array]:
+         ) -> tuple[looking.Seen, jax.Array, jax.Array, jax.Array]:
   """What the network sees in two windows at a target's scale: one with it, and one about the place that most looks
   like it among those whose window does not touch it.
 
@@ -193,17 +193,16 @@ def look(tracker: Tracker, variables, state: TrackerState, frame, size, target, 
     The look at both; of each [2] the best cell, as an index into n*n, and its ratio (see `peaks.ratio`); and whether
     there is a place without the target.
   """
-  state = state.replace(center_wh=target)
-  side = tracker.search_window(state, size)[2]
-  places = proposals.propose(frame, size, state.appearance, target, jnp.inf, side / 4, jnp.int32(0),
-                             tracker.config.tiles)
+  side = looking.side(target[2:], tracker.sides)
+  places = proposals.propose(frame, size, state.memory.appearance, target, jnp.inf, side / 4, jnp.int32(0),
+                             tracker.settings.look.tiles)
   free = (jnp.abs(places - truth[:2]) > (side + truth[2:]) / 2).any(-1)
   centres = jnp.stack([centre, places[free.argmax()]])
-  seen = tracker.look(variables, state, frame, size, jnp.concatenate([centres, jnp.full((2, 1), side)], 1))
+  seen = tracker.see(variables, state, frame, size, looking.Windows(*jnp.concatenate([centres, jnp.full((2, 1), side)], 1)))
   score = seen.cell_score.reshape(2, -1)
   best = score.argmax(1)
   ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(
-      score, seen.centre.reshape(2, -1, 2), best, geometry.template_side(target[2:]) / 2)
+      score, seen.centre.reshape(2, -1, 2), best, geometry.extent(target[2:]))
   return seen, best, ratios, free.any()
 
 
@@ -217,7 +216,7 @@ def _look(tracker, variables, state, frame, box, size, shift):
   seen, best, ratios, free = look(tracker, variables, state, frame, size, truth, truth[:2] + shift, truth)
   found = jnp.concatenate([x[0].reshape(-1, 2)[best[0]] for x in (seen.centre, seen.wh)])
   iou = geometry.iou(geometry.center_wh_to_ltrb(found), geometry.center_wh_to_ltrb(truth))
-  return iou, peaks.log_odds(seen.presence_logit, ratios, tracker.config), free
+  return iou, peaks.log_odds(seen.presence_logit, ratios, tracker.settings.belief), free
 
 
 def scored(sequences: Ordered[Windows]) -> Scores:

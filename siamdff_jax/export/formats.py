@@ -25,7 +25,7 @@ def export(checkpoint: str, kind: str, out: str, dtype: str | None = None, notes
     out: a .safetensors file, or a folder for the other formats.
     dtype: of the kernels in a .safetensors file, float16 where nothing is said; the other formats hold float32.
     notes: for a .safetensors file.
-    settings: of the tracker instead of the checkpoint's, see `settings.with_settings`.
+    settings: of the tracker instead of the checkpoint's, see `configured.parse`.
 
   Returns:
     The largest difference by output (see `passes.max_differences`), and how large it may be.

@@ -19,7 +19,6 @@ import numpy as np
 from input_pipeline.errors import UserError
 from siamdff_jax.models.backbone import LEVELS, STRIDE
 from siamdff_jax.tracking.load import load_tracker
-from siamdff_jax.tracking.settings import with_settings
 from siamdff_jax.tracking.tracker import Tracker
 
 ENCODED = tuple(f"feature{level}" for level in LEVELS) + ("intensity", "mask")
@@ -45,7 +44,7 @@ class Passes(NamedTuple):
 
 
 def from_checkpoint(checkpoint: str, settings: Ordered[str] = ()) -> Passes:
-  """The passes of a checkpoint (see `checkpoints.find`), its tracker with other settings (see `with_settings`).
+  """The passes of a checkpoint (see `checkpoints.find`), its tracker with other settings (see `configured.parse`).
 
   Raises:
     UserError: no such checkpoint, a network that cannot track, no such setting, or a process that does not run on the
@@ -54,8 +53,7 @@ def from_checkpoint(checkpoint: str, settings: Ordered[str] = ()) -> Passes:
   # The form of the depthwise operations is the backend's, and what is exported is run and compared on the CPU.
   if jax.default_backend() != "cpu":
     raise UserError("exports are made on the CPU: set the environment variable JAX_PLATFORMS=cpu")
-  tracker, variables = load_tracker(checkpoint)
-  return from_tracker(with_settings(tracker, settings), variables)
+  return from_tracker(*load_tracker(checkpoint, settings))
 
 
 def from_tracker(tracker: Tracker, variables: dict) -> Passes:
@@ -80,7 +78,7 @@ def from_tracker(tracker: Tracker, variables: dict) -> Passes:
   shape = lambda side: (side, side, 1)
   template_inputs = dict(zip(_TEMPLATE_INPUTS, (shape(model.template_side), (2,))))
   encoded = _output_shapes(template_pass, template_inputs, ENCODED)
-  search_inputs = encoded | {"search": shape(tracker.search_side)}
+  search_inputs = encoded | {"search": shape(tracker.sides.search)}
   inputs = {"template": template_inputs, "search": search_inputs}
   outputs = {"template": encoded, "search": _output_shapes(search_pass, search_inputs, OUTPUTS)}
   return Passes(functions, inputs, outputs, _manifest(tracker, inputs, outputs))
@@ -92,7 +90,7 @@ def _output_shapes(function, inputs, names):
 
 
 def _manifest(tracker, inputs, outputs):
-  model, side = tracker.model, tracker.search_side
+  model, side = tracker.model, tracker.sides.search
   describe = lambda arrays: [{"name": name, "shape": ["batch", *s], "dtype": "float32"} for name, s in arrays.items()]
   return {
       "passes": {name: {"inputs": describe(inputs[name]), "outputs": describe(outputs[name])} for name in NAMES},
@@ -110,7 +108,7 @@ def _manifest(tracker, inputs, outputs):
       "presence": "per image, with the settings in `tracker`: sigmoid(presence_scale * presence_logit + presence_bias "
                   "+ presence_ratio * r), r the log ratio of the best cell's score to the best one a target's size "
                   "away (siamdff_jax/tracking/peaks.py)",
-      "tracker": tracker.config.to_dict(),
+      "tracker": tracker.settings.to_dict(),
   }
 
 

@@ -1,10 +1,10 @@
 """Belief: where the target is, and whether it is there at all.
 
 Of all cells of all windows one is taken for the target's. While the target is followed that is the best cell by the
-Siamese family's rules: a score, a penalty on sudden changes of scale and aspect, a weight on the expected place. Whether
-it is the target is another question, answered per window by log odds of presence. Too many absent frames in a row, and
-the target counts as lost: the expected place no longer matters, and it is taken up again only where enough evidence has
-come together over frames. Absent is reported as absent.
+Siamese family's rules: a score, a penalty on sudden changes of scale and aspect, a weight on the expected place.
+Whether it is the target is another question, answered per window by log odds of presence. After some absent frames in a
+row the target counts as lost. Then the expected place no longer matters, and the target is taken up again only where
+enough evidence has come together over frames. Absent is reported as absent.
 """
 
 from typing import NamedTuple
@@ -23,8 +23,7 @@ _LEVEL_RATE = 0.1  # How fast `BeliefState.level` follows, per frame (our choice
 _FAR = 0.25  # From the expected place, as `motion.nearness` has it: 1.7 deviations.
 
 
-@flax.struct.dataclass
-class BeliefState:
+class BeliefState(flax.struct.PyTreeNode):
   """What is believed after a frame.
 
   Attributes:

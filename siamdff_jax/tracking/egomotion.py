@@ -6,8 +6,6 @@ before, is drawn to a sensor's fixed pattern when half of the scene is new. A mo
 correlates nowhere, as on a clear sky, counts as no motion.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +46,7 @@ def shift(before: jax.Array, after: jax.Array) -> tuple[jax.Array, jax.Array]:
   # By chance a correlation over few cells is higher than one over many, by the root of their number.
   score = jnp.where(share >= _LEAST_OVERLAP, correlation * jnp.sqrt(share), -1.0)
   row, column = jnp.divmod(score.argmax(), _PADDED)
-  near = jnp.roll(score, (1 - row, 1 - column), (0, 1))[:3, :3]  # The peak in the middle.
+  near = jnp.roll(score, jnp.stack([1 - row, 1 - column]), (0, 1))[:3, :3]  # The peak in the middle.
   found = jnp.stack([column + _vertex(near[1]), row + _vertex(near[:, 1])])
   highest = correlation[row, column]
   return jnp.where(highest > _CLEAR, (found + SIDE) % _PADDED - SIDE, 0.0), highest > _SURE
@@ -63,7 +61,10 @@ def correlations(before: jax.Array, after: jax.Array) -> tuple[jax.Array, jax.Ar
   images = [_band_pass(x) for x in (before, after)]
   one, two, one_squared, two_squared, everywhere = (
       jnp.fft.rfft2(x, (_PADDED, _PADDED)) for x in (*images, *(x**2 for x in images), jnp.ones((SIDE, SIDE))))
-  summed = lambda a, b: jnp.fft.irfft2(jnp.conj(a) * b, (_PADDED, _PADDED))  # The products, over what both show.
+
+  def summed(a: jax.Array, b: jax.Array) -> jax.Array:  # The products, over what both show.
+    return jnp.fft.irfft2(jnp.conj(a) * b, (_PADDED, _PADDED))
+
   cells = _overlap()
   of_one, of_two = summed(one, everywhere), summed(everywhere, two)
   covariance = summed(one, two) - of_one * of_two / cells
@@ -76,9 +77,12 @@ def correlations(before: jax.Array, after: jax.Array) -> tuple[jax.Array, jax.Ar
 
 def _band_pass(image: jax.Array) -> jax.Array:
   """[SIDE, SIDE] between two Gaussians, whose weights are spread over the cells that are there."""
-  fine, coarse = (functools.reduce(functools.partial(jnp.matmul, precision="highest"), (weights, image, weights.T))
-                  for weights in (_gaussian(_FINE), _gaussian(_COARSE)))
-  return fine - coarse
+
+  def blurred(deviation: float) -> jax.Array:
+    weights = _gaussian(deviation)
+    return jnp.matmul(jnp.matmul(weights, image, precision="highest"), weights.T, precision="highest")
+
+  return blurred(_FINE) - blurred(_COARSE)
 
 
 def _gaussian(deviation: float) -> np.ndarray:
@@ -94,7 +98,7 @@ def _overlap() -> np.ndarray:
   return np.maximum(np.outer(shown, shown), 1).astype(np.float32)
 
 
-def _area_weights(length, canvas, steps) -> jax.Array:
+def _area_weights(length: jax.Array, canvas: int, steps: float) -> jax.Array:
   """[SIDE, canvas]: the share of each pixel in each of SIDE equal parts of `length` pixels, multiples of 1 / steps."""
   edges = jnp.arange(SIDE + 1) * (length / SIDE)
   pixel = jnp.arange(canvas)
@@ -102,7 +106,7 @@ def _area_weights(length, canvas, steps) -> jax.Array:
   return jnp.round(cover * (SIDE / length) * steps) / steps
 
 
-def _vertex(values) -> jax.Array:
+def _vertex(values: jax.Array) -> jax.Array:
   """Where the parabola through three neighbouring values [3] is highest, from the middle one, -0.5 to 0.5."""
   bend = 2 * values[1] - values[0] - values[2]
   return jnp.clip((values[2] - values[0]) / 2 / jnp.maximum(bend, 1e-9), -0.5, 0.5)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline.geometry import iou_xywh
+from input_pipeline.geometry import Array, iou_xywh
 from siamdff_jax.tracking.tracker import Output, Tracker, TrackerState
 
 # Of a lane in one frame: what it is to do (`Inputs.phase`), what it did (`Answer.event`).
@@ -40,10 +40,10 @@ class Inputs(NamedTuple):
     phase: int8 [], IDLE, START, TRACK or BLANK.
   """
 
-  frame: np.ndarray
-  size: np.ndarray
-  box: np.ndarray
-  phase: np.ndarray
+  frame: Array
+  size: Array
+  box: Array
+  phase: Array
 
 
 class Lanes(NamedTuple):
@@ -55,7 +55,7 @@ class Lanes(NamedTuple):
   """
 
   track: TrackerState
-  wait: jax.Array
+  wait: Array
 
 
 class Answer(NamedTuple):

@@ -21,8 +21,7 @@ from siamdff_jax.tracking.crops import crop
 from siamdff_jax.tracking.settings import LookSettings
 
 
-@flax.struct.dataclass
-class LookState:
+class LookState(flax.struct.PyTreeNode):
   """What the next look needs of the last frame.
 
   Attributes:
@@ -115,7 +114,7 @@ def template(model: SiamDFF, variables: Any, frame: jax.Array, center_wh: jax.Ar
   window = jnp.concatenate([center_wh[:2], geometry.template_side(center_wh[2:])[None]])
   image = crop(frame, window, model.template_side, shape)
   wh = center_wh[2:] * model.template_side / window[2]
-  encoded = model.apply(variables, image[None, :, :, None] / 255, wh[None], method="encode_template")
+  encoded: Any = model.apply(variables, image[None, :, :, None] / 255, wh[None], method="encode_template")
   return image, wh, encoded | {"backbone": {}}  # Only distillers look at the backbone's levels.
 
 
@@ -135,7 +134,7 @@ def see(model: SiamDFF, variables: Any, template: dict[str, Any], frame: jax.Arr
   scale = (crop_side / windows[:, 2])[:, None, None, None]  # Crop pixels per frame pixel.
   images = jax.vmap(crop, (None, 0, None, None))(jnp.asarray(frame), windows, crop_side, shape)
   for_each = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), template)
-  out = model.apply(variables, for_each, images[..., None] / 255, method="track")
+  out: Any = model.apply(variables, for_each, images[..., None] / 255, method="track")
   box = targets.boxes_from_ltrb(out["ltrb"], crop_side)  # [K, n, n, 4] sides
   centre = (box[..., :2] + box[..., 2:]) / 2 - crop_side / 2
   return Seen(windows, images, out["presence_logit"],
@@ -144,7 +143,7 @@ def see(model: SiamDFF, variables: Any, template: dict[str, Any], frame: jax.Arr
 
 
 def camera_jump(state: LookState, frame: jax.Array, shape: jax.Array, place: jax.Array, reach: jax.Array,
-                settings: LookSettings) -> tuple[LookState, Jump]:
+                ) -> tuple[LookState, Jump]:
   """How the background has moved since the last frame, where that is far against the search window: a jump. Less is
   none: it may be the camera following the target, seen or hidden.
 
@@ -153,9 +152,8 @@ def camera_jump(state: LookState, frame: jax.Array, shape: jax.Array, place: jax
     frame, shape: as everywhere.
     place: [2] the target's last one, frame pixels; moved with the camera it stays within the frame.
     reach: [] side of the search window, frame pixels.
-    settings: of the look.
   """
-  if not settings.camera_compensation:
+  if state.thumbnail is None:
     return state, Jump(jnp.zeros(2), jnp.ones((), bool))
   thumbnail = egomotion.thumbnail(frame, shape)
   cells, sure = egomotion.shift(state.thumbnail, thumbnail)

@@ -18,8 +18,7 @@ from siamdff_jax.tracking.look import Seen
 from siamdff_jax.tracking.settings import Settings
 
 
-@flax.struct.dataclass
-class MemoryState:
+class MemoryState(flax.struct.PyTreeNode):
   """What is known of the target.
 
   Attributes:

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 
-@flax.struct.dataclass
-class MotionState:
+class MotionState(flax.struct.PyTreeNode):
   """How the target moves.
 
   Attributes:

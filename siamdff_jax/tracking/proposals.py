@@ -23,7 +23,9 @@ _UNROLLED = 16  # Rows per iteration of the loop that adds them up.
 
 
 class Appearance(NamedTuple):
-  """Attributes:
+  """What a target looks like, small.
+
+  Attributes:
 
     first, last: [5, 5] the target's pattern in the first frame, and in the last in which it was surely seen.
   """
@@ -44,7 +46,7 @@ def pattern(image: jax.Array, box: jax.Array) -> jax.Array:
   """
   pixel = jnp.arange(image.shape[0])
 
-  def weights(centre, length):  # [5, S]: the share of each pixel in each part.
+  def weights(centre: jax.Array, length: jax.Array) -> jax.Array:  # [5, S]: the share of each pixel in each part.
     edges = centre + _edges(length)
     cover = covered(pixel, pixel + 1, edges[:-1, None], edges[1:, None])
     cover = cover + 1e-6  # A part outside of the crop has its mean.
@@ -78,7 +80,8 @@ def propose(frame: jax.Array, shape: jax.Array, appearance: Appearance, target: 
                       lambda: _all_over(shape, target, reach, turn // 2, count))
 
 
-def _most_alike(frame, shape, wanted, target, reach, separation, turn, count) -> jax.Array:
+def _most_alike(frame: jax.Array, shape: jax.Array, wanted: jax.Array, target: jax.Array, reach: jax.Array,
+                separation: jax.Array, turn: jax.Array, count: int) -> jax.Array:
   """[K, 2]. The grid moves by half its spacing from time to time. Where there are fewer such places, the last known
   centre takes what is left.
   """
@@ -88,7 +91,7 @@ def _most_alike(frame, shape, wanted, target, reach, separation, turn, count) ->
   score = _likeness(_patterns(frame, shape, y, x, jnp.maximum(target[2:], _LEAST_SIDE)), wanted)
   within = (jnp.abs(y - target[1]) <= reach)[:, None] & (jnp.abs(x - target[0]) <= reach)
 
-  def best(score, _):
+  def best(score: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
     index = score.argmax()
     row, column = index // _GRID[1], index % _GRID[1]
     place = jnp.where(score.max() > -jnp.inf, jnp.stack([x[column], y[row]]), target[:2])
@@ -98,7 +101,7 @@ def _most_alike(frame, shape, wanted, target, reach, separation, turn, count) ->
   return jax.lax.scan(best, jnp.where(within, score, -jnp.inf), None, length=count)[1]
 
 
-def _all_over(shape, target, reach, turn, count) -> jax.Array:
+def _all_over(shape: jax.Array, target: jax.Array, reach: jax.Array, turn: jax.Array, count: int) -> jax.Array:
   """[K, 2] of the part of the frame within reach: the next points of a sequence that fills it evenly however many are
   taken, the additive recurrence of the plastic number (Roberts, "The Unreasonable Effectiveness of Quasirandom
   Sequences", 2018). In integers: it must not get coarse after thousands of frames.
@@ -110,16 +113,17 @@ def _all_over(shape, target, reach, turn, count) -> jax.Array:
   return low + share * (high - low)
 
 
-def _edges(length):
+def _edges(length: jax.Array) -> jax.Array:
   """[6] the edges of a pattern's parts, relative to the centre of a box side of this length."""
   return (jnp.arange(_PARTS + 1) - _PARTS / 2) * length / _PARTS_INSIDE
 
 
-def _patterns(frame, shape, y, x, wh) -> jax.Array:
+def _patterns(frame: jax.Array, shape: jax.Array, y: jax.Array, x: jax.Array,
+              wh: jax.Array) -> jax.Array:
   """Patterns [5, 5, rows, columns] about all points of a grid; parts outside of the frame have its mean level."""
   sums = integral_image(frame)
 
-  def pixels(points, length, limit):  # [6, points]: the edges of parts are edges of pixels.
+  def pixels(points: jax.Array, length: jax.Array, limit: jax.Array) -> jax.Array:  # [6, points]: the edges of parts are edges of pixels.
     return jnp.clip(jnp.round(points + _edges(length)[:, None]).astype(jnp.int32), 0, limit)
 
   rows, columns = pixels(y, wh[1], shape[0]), pixels(x, wh[0], shape[1])
@@ -133,14 +137,16 @@ def _patterns(frame, shape, y, x, wh) -> jax.Array:
 def integral_image(frame: jax.Array) -> jax.Array:
   """uint8 [H, W] -> uint32 [H + 1, W + 1], the sum of all pixels above and left; exact up to 16 million pixels."""
 
-  def running(rows):  # JAX's own cumsum takes ten times as long on a CPU.
-    add = lambda total, row: (total + row, total + row)
+  def add(total: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return total + row, total + row
+
+  def running(rows: jax.Array) -> jax.Array:  # JAX's own cumsum takes ten times as long on a CPU.
     return jax.lax.scan(add, jnp.zeros(rows.shape[1], jnp.uint32), rows, unroll=_UNROLLED)[1]
 
   return jnp.pad(running(running(frame.astype(jnp.uint32)).T).T, ((1, 0), (1, 0)))
 
 
-def _likeness(patterns, wanted) -> jax.Array:
+def _likeness(patterns: jax.Array, wanted: jax.Array) -> jax.Array:
   """[rows, columns]: the correlation coefficient, less where a pattern has less contrast than the wanted one."""
   wanted = wanted - wanted.mean()
   patterns = patterns - patterns.mean((0, 1))

@@ -19,7 +19,6 @@ from siamdff_jax.tracking import outputs, video
 from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.reading import BrokenStreams, Stream, check_box, frame_shape
 from siamdff_jax.tracking.runner import Runner
-from siamdff_jax.tracking.settings import with_settings
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
     source: a video file or a folder of images.
     box: four numbers as text, xywh in pixels of the first frame.
     out: the folder to write to.
-    settings: of the tracker, see `settings.with_settings`.
+    settings: of the tracker, see `configured.parse`.
 
   Raises:
     UserError: anything the user gave that does not work; and when all is written, that frames could not be read.
@@ -45,8 +44,8 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
   height, width = frame_shape(stream)
   _check_start(start, (height, width), stream.name)
   with outputs.prepared(out, len(stream.frames)) as places, outputs.stopped_by_signals() as check_stop:
-    tracker, variables = load_tracker(checkpoint)
-    runner = Runner(with_settings(tracker, settings), variables, streams=1, chunk=1)
+    tracker, variables = load_tracker(checkpoint, settings)
+    runner = Runner(tracker, variables, streams=1, chunk=1)
     frames = _Watched(stream.frames, check_stop)
     result, broken = _track(runner, stream._replace(size=(width, height), frames=frames), places)
     check_stop()

@@ -17,8 +17,7 @@ import jax.numpy as jnp
 from siamdff_jax.tracking.settings import MemorySettings
 
 
-@flax.struct.dataclass
-class SizeState:
+class SizeState(flax.struct.PyTreeNode):
   """How large the target is.
 
   Attributes:

@@ -19,8 +19,7 @@ from siamdff_jax.tracking.configured import side_problems
 from siamdff_jax.tracking.settings import SHIPPED, Settings
 
 
-@flax.struct.dataclass
-class TrackerState:
+class TrackerState(flax.struct.PyTreeNode):
   """What is carried on from one frame to the next, by the part that it belongs to."""
 
   look: look.LookState
@@ -94,9 +93,8 @@ class Tracker:
                         shape: jax.Array) -> tuple[TrackerState, look.Jump]:
     """The state with the target's place moved as the background has, where the camera has jumped."""
     center_wh = state.belief.center_wh
-    seen, jump = look.camera_jump(state.look, frame, shape, center_wh[:2], look.side(center_wh[2:], self.sides),
-                                  self.settings.look)
-    return state.replace(look=seen, belief=belief.moved(state.belief, jump.moved)), jump
+    next_look, jump = look.camera_jump(state.look, frame, shape, center_wh[:2], look.side(center_wh[2:], self.sides))
+    return state.replace(look=next_look, belief=belief.moved(state.belief, jump.moved)), jump
 
   def is_elsewhere(self, state: TrackerState, jump: look.Jump) -> jax.Array:
     """bool []: whether the target may be outside of the search window: it is lost, or the camera has jumped."""
@@ -106,7 +104,8 @@ class Tracker:
              shape: jax.Array) -> tuple[TrackerState, Output]:
     """One frame further after `moved_with_camera`, looking at the search window."""
     windows = look.Windows(self.search_window(state, shape))
-    state, output, sure = self._decided(variables, state, frame, shape, windows)
+    seen = self.see(variables, state, frame, shape, windows)
+    state, output, sure = self.decide(state, seen, windows, shape)
     remembered = memory.with_recent_look(
         state.memory, state.belief.center_wh[:2], sure,
         lambda center_wh: look.template(self.model, variables, frame, center_wh, shape)[2], self.settings)
@@ -118,10 +117,11 @@ class Tracker:
     is not sure, and at all tiles. Of a target that is not lost the tiles tell nothing; if it is in neither place after
     a jump, it is lost and may be anywhere.
     """
+    assert state.memory.appearance is not None, "only trackers with tiles search"
     window, lost_for = self.search_window(state, shape), belief.lost_for(state.belief, self.settings.belief)
     windows = look.all_windows(window, jump, frame, shape, state.memory.appearance, state.belief.center_wh, lost_for,
                                self.settings.look)
-    state, output, _ = self._decided(variables, state, frame, shape, windows)
+    state, output, _ = self.decide(state, self.see(variables, state, frame, shape, windows), windows, shape)
     anywhere = self.settings.belief.lost_after + look.frames_to_cover(window[2], shape, self.settings.look)
     least = jnp.where(jump.happened & ~output.present, anywhere, 0)
     absent_for = jnp.maximum(state.belief.absent_for, least)
@@ -134,17 +134,16 @@ class Tracker:
                               shape, self.sides, self.settings.look)
 
   def see(self, variables: Any, state: TrackerState, frame: jax.Array, shape: jax.Array,
-          windows: jax.Array) -> look.Seen:
-    """What the network sees in windows [K, 3] (centre and side, frame pixels) of a frame."""
+          windows: look.Windows) -> look.Seen:
+    """What the network sees in the windows of a frame."""
     template = memory.template(state.memory, state.belief.presence, self.settings)
-    return look.see(self.model, variables, template, frame, shape, windows, self.sides.search)
+    return look.see(self.model, variables, template, frame, shape, windows.stacked(), self.sides.search)
 
-  def _decided(self, variables: Any, state: TrackerState, frame: jax.Array, shape: jax.Array,
-               windows: look.Windows) -> tuple[TrackerState, Output, jax.Array]:
-    """The state after one of the windows shows the target, or the target is absent; and whether it is surely seen."""
+  def decide(self, state: TrackerState, seen: look.Seen, windows: look.Windows,
+             shape: jax.Array) -> tuple[TrackerState, Output, jax.Array]:
+    """The state after what was seen in the windows, but for a recent look; bool [] whether the target surely was."""
     before, known, settings = state.belief, state.memory, self.settings
     wh = before.center_wh[2:]
-    seen = self.see(variables, state, frame, shape, windows.stacked())
     nearness = belief.expected(known.motion, seen, wh, settings.belief)
     found = belief.best(before, seen, windows, nearness, settings.belief)
     scale = seen.windows[found.window, 2] / look.side(wh, self.sides)

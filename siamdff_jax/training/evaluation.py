@@ -12,6 +12,7 @@ from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import protocols
 from siamdff_jax.models.build import build
 from siamdff_jax.results import Result
+from siamdff_jax.tracking import configured
 from siamdff_jax.tracking.runner import Runner, Stream
 from siamdff_jax.tracking.tracker import Tracker
 from siamdff_jax.training.state import TrainState
@@ -36,7 +37,7 @@ class Evaluation:
     self._protocol = self._config.protocol or protocols.of_format(self._config.format)
     self._score({s.name: Result(s.boxes) for s in self._sequences})  # A wrong name is to be known before the training.
     try:
-      tracker = Tracker(build(config.model), config.tracker)
+      tracker = Tracker(build(config.model), configured.of_config(config.tracker)[0])
     except UserError as error:
       raise UserError(f"config.evaluation.root is set, but {error}") from error
     self._runner = Runner(tracker, None, streams=self._config.streams, progress=False)
