@@ -123,7 +123,8 @@ def _patterns(frame: jax.Array, shape: jax.Array, y: jax.Array, x: jax.Array,
   """Patterns [5, 5, rows, columns] about all points of a grid; parts outside of the frame have its mean level."""
   sums = integral_image(frame)
 
-  def pixels(points: jax.Array, length: jax.Array, limit: jax.Array) -> jax.Array:  # [6, points]: the edges of parts are edges of pixels.
+  def pixels(points: jax.Array, length: jax.Array, limit: jax.Array) -> jax.Array:
+    # [6, points]: the edges of parts are edges of pixels.
     return jnp.clip(jnp.round(points + _edges(length)[:, None]).astype(jnp.int32), 0, limit)
 
   rows, columns = pixels(y, wh[1], shape[0]), pixels(x, wh[0], shape[1])
