@@ -4,7 +4,7 @@ ratio), with a reliability plot.
 
   scripts/calibrate.py --checkpoint runs/student --format antiuav --root DATA/val --out runs/calibration
 
-Writes calibration.json, reliability.png and reliability.html. The numbers belong into `config.tracker` of the network's
+Writes calibration.json, reliability.png and reliability.html. The numbers belong into `config.tracker.belief` of the network's
 config; `scripts/evaluate.py --tracker presence_scale=... --tracker presence_ratio=...` and so on tries them.
 """
 

@@ -171,7 +171,8 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   files.make_folder(out)
   usable, broken = Usable(format, root, only), {}
   tracker, variables = load_tracker(checkpoint)
-  pairs = collect(Tracker(tracker.model, tracker.settings.replace(tiles=windows.PLACES)), variables, usable.sequences, broken)
+  tracker = Tracker(tracker.model, tracker.settings.replace(tiles=windows.PLACES))
+  pairs = collect(tracker, variables, usable.sequences, broken)
   usable.leave_out(broken)
   calibration = fit(pairs)
   tables = {name: reliability(probability(pairs, line), pairs)
