@@ -1,13 +1,14 @@
 """What a sequence is: frames, a box per frame, a visibility flag per frame, a name, attributes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from input_pipeline.errors import UserError
-from input_pipeline.frames import FrameSource
+from input_pipeline.frames import AnyPath, FrameSource
 
 
 class FrameShape(NamedTuple):
@@ -57,8 +58,9 @@ class Sequence:
     return len(self.boxes)
 
 
-def from_labels(name, frames, boxes, visible, where, attributes=(), shape=None, frame_labels=None,
-                lookalikes=()) -> Sequence:
+def from_labels(name: str, frames: FrameSource | None, boxes: ArrayLike, visible: ArrayLike | None, where: AnyPath,
+                attributes: Iterable[str] = (), shape: FrameShape | None = None,
+                frame_labels: Mapping[str, np.ndarray] | None = None, lookalikes: ArrayLike = ()) -> Sequence:
   """Checks and mends labels, the same way for every format.
 
   The rule (our choice, FIELD.md lists what occurs): a frame is visible when its flag says so *and* its box has
@@ -90,7 +92,7 @@ def from_labels(name, frames, boxes, visible, where, attributes=(), shape=None, 
   if bad.any():
     t = int(np.argmax(bad))
     raise UserError(f"{where}: frame {t} has the box {boxes[t].tolist()}, expected finite x,y,w,h with w,h >= 0")
-  positive = (boxes[:, 2:] > 0).all(axis=1)
+  positive = np.all(boxes[:, 2:] > 0, axis=1)
   if visible is None:
     flags = positive
   else:

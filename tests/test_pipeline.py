@@ -119,7 +119,8 @@ def test_examples_hold_what_their_labels_say(sampler):
       inside = (rows + 0.5 > box[1::-1] - 1).all(1) & (rows + 0.5 < box[:1:-1] + 1).all(1)
       assert len(rows) and inside.all()
     else:
-      assert not example["search_box_ltrb"].any() and (len(rows) == 0 or sampler(0, i).search[1] == 5)
+      _, t = sampler.locate(sampler.plan(0, [i])["search_frame"][0])
+      assert not example["search_box_ltrb"].any() and (len(rows) == 0 or t == 5)
   assert min(seen.values()) > 3
 
 
@@ -168,7 +169,7 @@ def test_image_files_are_read_as_they_are_stored(kind, tmp_path):
       cv2.imwrite(str(paths[-1]), frame)
     sequences.append(from_labels(str(n), ImageFiles(paths), [[x, y, 12 + 2 * n, 10]] * 4, None, "labels"))
   sampler = PairSampler([sequences], [1.0], small.config().data.pairs, **SIDES)
-  windows = [sampler(3, i).search_window for i in range(48)]
+  windows = sampler.plan(3, range(48))["search_window"]
   outside = [min(x - s / 2, y - s / 2, 200 - x - s / 2, 150 - y - s / 2) < 0 for x, y, s in windows]
   assert 5 < sum(outside) < 43
   assert_examples(sampler, take(sampler, 6))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,11 +11,12 @@ import tqdm
 from input_pipeline.datasets import plain, suspicions
 from input_pipeline.datasets.formats import reader
 from input_pipeline.datasets.labels import Labels, NoLabels
+from input_pipeline.datasets.layout import Reader
 from input_pipeline.datasets.loading import check_shape, find, is_outside, read_labels
 from input_pipeline.datasets.media import naming_troubles, open_media
 from input_pipeline.errors import UserError
-from input_pipeline.frames import ImageFiles
-from input_pipeline.sequences import FrameShape, from_labels
+from input_pipeline.frames import AnyPath, ImageFiles
+from input_pipeline.sequences import FrameShape, Sequence, from_labels
 
 _MARGIN = 1.0  # px a box may stick out of the frame unmentioned: rounding by annotation tools (our choice).
 _NAMED = 20  # How many unreadable frames of one sequence are named one by one.
@@ -85,7 +87,7 @@ class Report:
     return lines
 
 
-def check(format: str, root) -> Report:
+def check(format: str, root: AnyPath) -> Report:
   """Checks a whole data set; see `SequenceReport` for what is looked at.
 
   A box that shares no pixel with its frame is an error, one that sticks out by more than a pixel a warning, and so
@@ -113,7 +115,7 @@ def check(format: str, root) -> Report:
   return Report(reports, warnings)
 
 
-def _read_labels(source, path, report) -> Labels | None:
+def _read_labels(source: Reader, path: pathlib.Path, report: SequenceReport) -> Labels | None:
   """The labels, or None after noting why there are none."""
   try:
     labels = read_labels(source, path)
@@ -130,7 +132,7 @@ def _read_labels(source, path, report) -> Labels | None:
   return labels
 
 
-def _decode_all(source, path, report, progress) -> np.ndarray | None:
+def _decode_all(source: Reader, path: pathlib.Path, report: SequenceReport, progress: tqdm.tqdm) -> np.ndarray | None:
   """Decodes all frames; returns their widths and heights, int [T, 2] (0 where unreadable), or None without frames."""
   frame_wh, unreadable = [], []
   try:
@@ -166,14 +168,14 @@ def _wh(shape: FrameShape) -> tuple[int, int]:
   return shape.wh
 
 
-def _check_labels(labels, frame_wh, report):
+def _check_labels(labels: Labels, frame_wh: np.ndarray | None, report: SequenceReport) -> None:
   """Everything about the labels of one sequence; `frame_wh` as from `_decode_all`."""
   boxes = labels.boxes.astype(np.float64)
   if frame_wh is not None and len(frame_wh) != len(boxes):
     report.errors.append(f"{labels.where}: {len(boxes)} boxes for {len(frame_wh)} frames, expected one box per frame")
-  absent = np.isnan(boxes).all(axis=1)
-  broken = ~np.isfinite(boxes).all(axis=1) & ~absent
-  negative = (boxes[:, 2:] < 0).any(axis=1) & ~broken
+  absent = np.all(np.isnan(boxes), axis=1)
+  broken = ~np.all(np.isfinite(boxes), axis=1) & ~absent
+  negative = np.any(boxes[:, 2:] < 0, axis=1) & ~broken
   _note(report.errors, labels.where, "have NaN or infinite numbers", broken)
   _note(report.errors, labels.where, "have a negative width or height", negative)
   boxes[absent | broken | negative] = 0
@@ -192,7 +194,7 @@ def _check_labels(labels, frame_wh, report):
     _check_against_frames(sequence, frame_wh, labels.where, report)
 
 
-def _check_against_frames(sequence, frame_wh, where, report):
+def _check_against_frames(sequence: Sequence, frame_wh: np.ndarray, where: str, report: SequenceReport) -> None:
   count = min(len(sequence), len(frame_wh))
   boxes, frame_wh = sequence.boxes[:count].astype(np.float64), frame_wh[:count]
   visible = sequence.visible[:count] & (frame_wh > 0).all(axis=1)
@@ -208,7 +210,7 @@ def _check_against_frames(sequence, frame_wh, where, report):
       report.warnings.append(f"{where}: the boxes look like corners x1,y1,x2,y2, expected x,y,w,h")
 
 
-def _note(notes, where, what, flags, hint=""):
+def _note(notes: list[str], where: str, what: str, flags: np.ndarray, hint: str = "") -> None:
   """One line for all frames with a problem: how many, and the first."""
   if flags.any():
     notes.append(f"{where}: {int(flags.sum())} frames {what}, the first is frame {int(np.argmax(flags))}{hint}")

@@ -10,7 +10,9 @@ these files can be read too. The benchmark keeps the truth of its test split to 
 
 import collections
 import dataclasses
+import pathlib
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -26,13 +28,13 @@ _HIGHEST = {"absence": 1, "cover": 8, "cut_by_image": 1}  # By the names of the 
 _RESOLUTION = re.compile(r"\s*resolution\s*[:=]\s*(.*)")
 
 
-def is_sequence(path, frames):
+def is_sequence(path: pathlib.Path, frames: bool) -> bool:
   """A folder with groundtruth.txt or image files."""
   del frames
   return path.is_dir() and ((path / _TRUTH).is_file() or bool(media.images_in(path)))
 
 
-def find(root, frames):
+def find(root: pathlib.Path, frames: bool) -> list[layout.Found]:
   """The sequences below a root, see `layout.walk`, without those that a `list.txt` leaves out."""
   if is_sequence(root, frames):
     return [layout.found_at(root)]
@@ -42,7 +44,7 @@ def find(root, frames):
   return [one for folder, here in by_folder.items() for one in _listed(folder / _LIST, here)]
 
 
-def read_labels(path):
+def read_labels(path: pathlib.Path) -> labels.Labels:
   """Labels of the sequence in the folder `path`, x and y made 0-based."""
   if not (path / _TRUTH).is_file():
     raise labels.NoLabels(f"{path}: no labels, expected {_TRUTH}")
@@ -56,7 +58,7 @@ def read_labels(path):
                              frame_labels=further)
 
 
-def find_media(path):
+def find_media(path: pathlib.Path) -> list[pathlib.Path]:
   """The images of the folder."""
   images = media.images_in(path)
   if not images:
@@ -64,7 +66,7 @@ def find_media(path):
   return images
 
 
-def _listed(file, here):
+def _listed(file: pathlib.Path, here: list[layout.Found]) -> list[layout.Found]:
   """The sequences of one folder that its list names; all without a list."""
   if not file.is_file():
     return here
@@ -76,7 +78,7 @@ def _listed(file, here):
   return [one for one in here if layout.composed(one.name) in listed]
 
 
-def _visible(path, further):
+def _visible(path: pathlib.Path, further: Mapping[str, np.ndarray]) -> np.ndarray | None:
   """bool [T]; None when there are no labels on it."""
   flags = [further[name] != hidden for name, hidden in (("absence", 1), ("cover", 0)) if name in further]
   if len({len(flag) for flag in flags}) > 1:
@@ -85,7 +87,7 @@ def _visible(path, further):
   return np.logical_and.reduce(flags) if flags else None
 
 
-def _shape(path):
+def _shape(path: pathlib.Path) -> FrameShape | None:
   """The frames' shape from meta_info.ini; None when it is not there or does not say it."""
   file = path / "meta_info.ini"
   lines = labels.text_lines(file) if file.is_file() else []

@@ -42,4 +42,4 @@ def confined(reaches: Ordered[np.ndarray]) -> tuple[float, float] | None:
     The furthest of all; None where some reach further, or the sequences are few.
   """
   furthest = np.max(reaches, axis=0) if len(reaches) >= _FEWEST else np.ones(2)
-  return tuple(float(x) for x in furthest) if (furthest <= _CONFINED).all() else None
+  return (float(furthest[0]), float(furthest[1])) if (furthest <= _CONFINED).all() else None

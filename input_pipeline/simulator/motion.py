@@ -33,14 +33,6 @@ class Plan:
   gaps: tuple[Gap, ...]
   hidden: np.ndarray
 
-  @property
-  def planned_absent(self) -> np.ndarray:
-    """bool [T]: the frames of `gaps` and the hidden ones."""
-    absent = self.hidden.copy()
-    for gap in self.gaps:
-      absent[gap.start:gap.stop] = True
-    return absent
-
 
 def draw_plan(rng: np.random.Generator, num_frames: int, width: int, height: int, camera_jumps: bool = False) -> Plan:
   """Draws sizes, aspect ratios, motion, camera and absences from the measured statistics.
