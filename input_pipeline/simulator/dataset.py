@@ -5,7 +5,8 @@ import functools
 import json
 import multiprocessing
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from input_pipeline.datasets import load
 from input_pipeline.errors import UserError
-from input_pipeline.frames import ImageFiles
+from input_pipeline.frames import AnyPath, ImageFiles
 from input_pipeline.sequences import FrameShape, Sequence, from_labels
 from input_pipeline.simulator.backgrounds import without_target
 from input_pipeline.simulator.contact_sheet import contact_sheet
@@ -25,9 +26,10 @@ PARAMETERS_FILE = "simulation.json"
 SHEET_FILE, BESIDE_FILE = "contact_sheet.png", "beside.jpg"
 
 
-def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width: int, height: int, *,
-                  shapes: Iterable[FrameShape] = (), camera_jumps: bool = False, replay: tuple[str, str] | None = None,
-                  backgrounds: tuple[str, str] | None = None, workers: int = 1) -> pathlib.Path:
+def write_dataset(folder: AnyPath, num_sequences: int, num_frames: int, seed: int, width: int, height: int, *,
+                  shapes: Iterable[FrameShape] = (), camera_jumps: bool = False,
+                  replay: tuple[str, AnyPath] | None = None, backgrounds: tuple[str, AnyPath] | None = None,
+                  workers: int = 1) -> pathlib.Path:
   """Simulates sequences 0..num_sequences-1 into a folder; complete ones that are there already are kept.
 
   Args:
@@ -68,7 +70,7 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
   make = functools.partial(_write_one, folder, parameters)
   with contextlib.ExitStack() as stack:
     progress = stack.enter_context(tqdm(total=len(missing), unit="seq", desc=f"simulating into {folder}"))
-    made = map(make, missing)
+    made: Iterable[None] = map(make, missing)
     if workers > 1:
       pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
       made = pool.imap_unordered(make, missing)
@@ -77,7 +79,7 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
   return _write_sheet(folder, num_sequences)
 
 
-def _write_one(folder, parameters, index):
+def _write_one(folder: pathlib.Path, parameters: Mapping[str, Any], index: int) -> None:
   """Simulates and writes sequence `index` of the folder that has these parameters."""
   seed, frames = parameters["seed"], parameters["num_frames"]
   width, height = parameters["sizes"][stream(seed, index, "size").integers(len(parameters["sizes"]))]
@@ -99,15 +101,16 @@ def _write_one(folder, parameters, index):
 _load_once = functools.lru_cache(2)(load)  # Once in every process.
 
 
-def _trajectory(sequence, num_frames, shape):
+def _trajectory(sequence: Sequence, num_frames: int, shape: FrameShape) -> np.ndarray:
   """Boxes of a sequence from its first visible frame on, at most `num_frames`, in pixels of frames of another shape."""
   if not sequence.visible.any():
     raise UserError(f"{sequence.name}: the target is never visible, there is no trajectory to replay")
+  assert sequence.shape is not None
   start = int(np.argmax(sequence.visible))
   return sequence.boxes[start:start + num_frames] * np.tile(np.divide(shape.wh, sequence.shape.wh), 2)
 
 
-def _claim(folder, parameters):
+def _claim(folder: pathlib.Path, parameters: Mapping[str, Any]) -> None:
   """Refuses a folder whose sequences were made with other parameters."""
   path = folder / PARAMETERS_FILE
   try:
@@ -125,7 +128,7 @@ def _claim(folder, parameters):
     raise UserError(f"{path}: not valid JSON, expected what an earlier simulation wrote there") from error
 
 
-def _read(folder, index) -> Sequence:
+def _read(folder: pathlib.Path, index: int) -> Sequence:
   where = folder / f"sim_{index:06d}"
   label = json.loads((where / LABEL_FILE).read_text())
   boxes = [row or [np.nan] * 4 for row in label["gt_rect"]]
@@ -133,13 +136,13 @@ def _read(folder, index) -> Sequence:
                      label["attributes"])
 
 
-def _write_sheet(folder, num_sequences):
+def _write_sheet(folder: pathlib.Path, num_sequences: int) -> pathlib.Path:
   """Twelve frames, spread over the sequences and over time."""
   return _write_picture(folder / SHEET_FILE, contact_sheet(_shown([_read(folder, k * num_sequences // 12)
                                                                    for k in range(12)])))
 
 
-def write_beside(folder, num_sequences: int, format: str, root) -> pathlib.Path:
+def write_beside(folder: AnyPath, num_sequences: int, format: str, root: AnyPath) -> pathlib.Path:
   """Writes a picture of twelve simulated frames (left half) beside twelve of another data set (right half).
 
   Args:
@@ -161,12 +164,12 @@ def write_beside(folder, num_sequences: int, format: str, root) -> pathlib.Path:
   return _write_picture(folder / BESIDE_FILE, cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
 
 
-def _shown(sequences):
+def _shown(sequences: Iterable[Sequence]) -> list[tuple[Sequence, int]]:
   """A frame number for each sequence, spread over time."""
   return [(sequence, k * 7919 % len(sequence)) for k, sequence in enumerate(sequences)]
 
 
-def _write_picture(path, picture):
+def _write_picture(path: pathlib.Path, picture: np.ndarray) -> pathlib.Path:
   coded = cv2.imencode(path.suffix, picture)[1]
   try:
     path.write_bytes(coded.tobytes())
