@@ -22,7 +22,7 @@ _DRIFT_FRAMES = 100  # One period of the gain's drift.
 
 
 class Condition(NamedTuple):
-  """A change of frames.
+  """How another camera changes a frame.
 
   Attributes:
     change: (frame uint8 [H, W], its number) -> uint8 [H', W'].
@@ -34,7 +34,7 @@ class Condition(NamedTuple):
 
 
 def under(sequence: Sequence, condition: Condition) -> Sequence:
-  """A sequence, which has its frames, with changed ones, and its labels in their pixels."""
+  """The sequence, which must have its frames, as another camera shows it; labels are in the changed frames' pixels."""
   assert sequence.frames is not None
   scale = condition.scale
   lookalikes = sequence.lookalikes * np.array([1, *[scale] * 4], np.float32)

@@ -55,17 +55,17 @@ def region(stored: Stored, window: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     uint8 [h, w, 1]; int32 [2] (x, y) of its first pixel in what is stored; float32 [] the grey level around.
   """
   is_raw = stored["shape"][0] > 0
-  size = tf.cond(is_raw, lambda: stored["shape"], lambda: tf.io.extract_jpeg_shape(stored["data"])[:2])
+  shape = tf.cond(is_raw, lambda: stored["shape"], lambda: tf.io.extract_jpeg_shape(stored["data"])[:2])
   centre, half = window[:2] - stored["origin"], window[2] / 2
   # One pixel more on each side, for the interpolation.
   first = tf.cast(tf.floor(centre - half), tf.int32) - 1
   last = tf.cast(tf.math.ceil(centre + half), tf.int32) + 2
-  inside = tf.reduce_all(first >= 0) & tf.reduce_all(last <= size[::-1])
-  first, last = tf.clip_by_value(first, 0, size[::-1]), tf.clip_by_value(last, 0, size[::-1])
+  inside = tf.reduce_all(first >= 0) & tf.reduce_all(last <= shape[::-1])
+  first, last = tf.clip_by_value(first, 0, shape[::-1]), tf.clip_by_value(last, 0, shape[::-1])
   x, y, w, h = first[0], first[1], last[0] - first[0], last[1] - first[1]
 
   def whole() -> tf.Tensor:
-    return tf.cond(is_raw, lambda: tf.reshape(tf.io.decode_raw(stored["data"], tf.uint8), [size[0], size[1], 1]),
+    return tf.cond(is_raw, lambda: tf.reshape(tf.io.decode_raw(stored["data"], tf.uint8), [shape[0], shape[1], 1]),
                    lambda: tf.io.decode_jpeg(stored["data"], channels=1, dct_method="INTEGER_ACCURATE"))
 
   def part() -> tf.Tensor:

@@ -53,7 +53,7 @@ class Encoded:
 
 
 class FrameSource(Protocol):
-  """Random access to the frames of one sequence; what has a body is right for whoever holds whole frames."""
+  """Random access to the frames of one sequence; the methods that do something suit sources of whole frames."""
 
   def __len__(self) -> int:
     """The number of frames."""

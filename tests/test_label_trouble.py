@@ -210,7 +210,10 @@ def test_a_digest_is_of_bytes_kinds_and_order(tmp_path):
   for name in ("a.png", "b.png", "again.png"):
     cv2.imwrite(str(tmp_path / name), picture + (name == "b.png"))
   (tmp_path / "a.jpg").write_bytes((tmp_path / "a.png").read_bytes())
-  of = lambda *names: contents.digest(ImageFiles([tmp_path / name for name in names]))
+
+  def of(*names):
+    return contents.digest(ImageFiles([tmp_path / name for name in names]))
+
   assert of("a.png", "b.png") == of("again.png", "b.png") != of("b.png", "a.png")
   assert len({of("a.png"), of("b.png"), of("a.jpg"), of("a.png", "a.png"), of("a.png", "b.png")}) == 5
   split = tmp_path / "split"  # The same bytes in a row, parted elsewhere.

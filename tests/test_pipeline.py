@@ -74,7 +74,10 @@ def test_boxes_map_where_the_pixels_go():
   ramps = np.arange(120, dtype=np.uint8)
   columns = crops.crop(np.broadcast_to(ramps, (90, 120)).copy(), window, out_side)
   rows = crops.crop(np.broadcast_to(ramps[:90, None], (90, 120)).copy(), window, out_side)
-  at = lambda profile, position: np.interp(position, np.arange(out_side) + 0.5, profile) + 0.5
+
+  def at(profile, position):
+    return np.interp(position, np.arange(out_side) + 0.5, profile) + 0.5
+
   found = at(columns[70], left), at(rows[:, 70], top), at(columns[70], right), at(rows[:, 70], bottom)
   np.testing.assert_allclose(found, (37, 22, 37 + 31, 22 + 18), atol=0.05)
   many = geometry.to_crop(np.stack([box, box]), np.stack([window, window]), out_side)
@@ -185,7 +188,7 @@ def test_hosts_share_the_same_batches(sampler, stream, hosts):
 
 
 def test_resuming_gives_the_same_batches(sampler, stream):
-  for a, b in zip(take(sampler, 2, start_step=2), stream[2:]):
+  for a, b in zip(take(sampler, 2, start_step=2), stream[2:], strict=True):
     assert_equal(a, b)
   assert take(sampler, 1, start_step=5 * 10**8)[0]["template"].shape == (8, 63, 63, 1)
 

@@ -132,7 +132,7 @@ def test_statistics_follow_the_measured_ones():
   for percent, expected in ((5, 1.0), (50, 1.45), (95, 2.95)):
     assert np.percentile(aspects, percent) == pytest.approx(expected, rel=0.15), percent
   ratios, absent = [], []
-  for plan, size in zip(plans, sizes):
+  for plan, size in zip(plans, sizes, strict=True):
     seen = ~planned_absent(plan)
     moved = np.linalg.norm(np.diff(plan.boxes[:, :2] + plan.boxes[:, 2:] / 2, axis=0), axis=1)
     ratios.append((moved / size[1:])[seen[1:] & seen[:-1]])
@@ -193,7 +193,7 @@ def test_camera_jumps_move_the_picture_with_the_target(index):
   assert len(jumps) >= 2
   assert moved[jumps - 1].max() <= 0.51
   _, views = render._prepare_scene(stream(5, index, "scene"), plan, width, height)
-  world = np.stack([view[:, :2] @ centre + view[:, 2] for view, centre in zip(views, centres)])
+  world = np.stack([view[:, :2] @ centre + view[:, 2] for view, centre in zip(views, centres, strict=True)])
   assert np.abs(np.diff(world, axis=0)[jumps - 1]).max() < 12
 
 
@@ -304,7 +304,7 @@ def test_written_sequence_reads_back(tmp_path):
   folder = write_sequence(sequence, tmp_path)
   label = json.loads((folder / "IR_label.json").read_text())
   assert label["exist"] == [int(v) for v in sequence.visible]
-  for row, box, seen in zip(label["gt_rect"], sequence.boxes, sequence.visible):
+  for row, box, seen in zip(label["gt_rect"], sequence.boxes, sequence.visible, strict=True):
     assert row == [] if not seen else np.allclose(row, box, atol=1e-3)
   assert tuple(label["attributes"]) == sequence.attributes
   (read,) = datasets.load("antiuav410", tmp_path)
@@ -327,6 +327,13 @@ def test_data_set_of_several_sizes(tmp_path):
   assert found[0] == found[1] and set(found[0]) == set(shapes)
   with pytest.raises(UserError, match="simulation.json"):
     write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, shapes=shapes[:2])
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\xfa"])
+def test_damaged_parameters_are_one_sentence(content, tmp_path):
+  (tmp_path / "simulation.json").write_bytes(content)
+  with pytest.raises(UserError, match="simulation.json: not valid JSON"):
+    write_dataset(tmp_path, 1, 1, 0, 64, 48)
 
 
 def test_look_alikes_are_labelled_where_they_are_painted():

@@ -78,7 +78,7 @@ class Report:
     frames = sum(sequence.frames for sequence in self.sequences)
     labels = sum(sequence.labels for sequence in self.sequences)
     absent = sum(sequence.absent for sequence in self.sequences)
-    shapes = sorted({shape for sequence in self.sequences for shape in sequence.shapes}, key=_wh)
+    shapes = sorted({shape for sequence in self.sequences for shape in sequence.shapes}, key=lambda shape: shape.wh)
     lines.append(f"{len(self.sequences)} sequences, {frames} frames decoded, {labels} labels, "
                  f"target absent in {absent} ({100 * absent / max(labels, 1):.2f} %)")
     lines.append("frame sizes: " + (", ".join(map(str, shapes)) or "none"))
@@ -159,13 +159,10 @@ def _decode_all(source: Reader, path: pathlib.Path, report: SequenceReport, prog
   if len(unreadable) > _NAMED:
     report.errors.append(f"{len(unreadable) - _NAMED} more unreadable frames")
   if len(report.shapes) > 1:
-    shapes = ", ".join(f"{shape} ({report.shapes[shape]} frames)" for shape in sorted(report.shapes, key=_wh))
-    report.warnings.append(f"the frame size changes inside the sequence: {shapes}")
+    shapes = sorted(report.shapes, key=lambda shape: shape.wh)
+    counts = ", ".join(f"{shape} ({report.shapes[shape]} frames)" for shape in shapes)
+    report.warnings.append(f"the frame size changes inside the sequence: {counts}")
   return np.array(frame_wh).reshape(-1, 2)
-
-
-def _wh(shape: FrameShape) -> tuple[int, int]:
-  return shape.wh
 
 
 def _check_labels(labels: Labels, frame_wh: np.ndarray | None, report: SequenceReport) -> None:

@@ -14,7 +14,7 @@ def contact_sheet(sequences: Iterable[tuple[Sequence, int]], columns: int = 4) -
   """Whole frames with the box drawn, each with an enlarged crop around its target in the corner.
 
   Args:
-    sequences: pairs of a sequence, which has its frames, and the number of one.
+    sequences: each, with its frames, and the number of the frame to show.
     columns: tiles per row.
 
   Returns:

@@ -116,7 +116,7 @@ def _claim(folder: pathlib.Path, parameters: Mapping[str, Any]) -> None:
   try:
     folder.mkdir(parents=True, exist_ok=True)
     if path.exists():
-      found = json.loads(path.read_text())
+      found = _parameters_of(path)
       if found != parameters:
         raise UserError(f"{path}: this folder was simulated with {found}, not with {parameters}; "
                         "give another --out or remove it")
@@ -124,7 +124,13 @@ def _claim(folder: pathlib.Path, parameters: Mapping[str, Any]) -> None:
       write_whole(path, json.dumps(parameters))
   except OSError as error:
     raise UserError(f"{folder}: cannot be written to ({error.strerror or error})") from error
-  except json.JSONDecodeError as error:
+
+
+def _parameters_of(path: pathlib.Path) -> Any:
+  """What a simulation wrote into its `PARAMETERS_FILE`."""
+  try:
+    return json.loads(path.read_bytes())
+  except ValueError as error:  # No JSON, or no text.
     raise UserError(f"{path}: not valid JSON, expected what an earlier simulation wrote there") from error
 
 
