@@ -308,7 +308,7 @@ class PairSampler:
     return sequence, int(row - self.tables.start[sequence])
 
   def frame(self, row: int) -> tuple[FrameSource, int]:
-    """A row of the tables as the frames that it is in, and its number there. For sequences with frames."""
+    """The frames that a row of the tables is one of, which its sequence must have, and its number there."""
     sequence, t = self.locate(row)
     frames = self.sequences[sequence].frames
     assert frames is not None

@@ -117,12 +117,12 @@ def _mean(values: list[bool] | np.ndarray) -> float:
 
 
 class _Steps(NamedTuple):
-  """Steps of one target, float64 [N, 3] of (dx, dy, earlier size).
+  """How the target of one sequence moves.
 
   Attributes:
-    near: between neighbouring visible frames.
-    far: over gaps.
-    gaps: their lengths in frames.
+    near: float64 [N, 3] (dx, dy, earlier size), the steps between neighbouring visible frames.
+    far: the same over gaps.
+    gaps: the lengths of all gaps in frames, those at the ends too.
   """
 
   near: np.ndarray
@@ -131,6 +131,7 @@ class _Steps(NamedTuple):
 
 
 def _steps(sequence: Sequence) -> _Steps:
+  """Those between the visible frames of a sequence."""
   seen = np.flatnonzero(sequence.visible)
   boxes = sequence.boxes[seen].astype(np.float64)
   moved = np.diff(boxes[:, :2] + boxes[:, 2:] / 2, axis=0)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from input_pipeline import geometry
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
@@ -190,8 +191,7 @@ def _paint_target(t: int, radiance: np.ndarray, painter: TargetPainter, sensor: 
 def _labels(plan: motion.Plan, events: attributes.Events, width: int, height: int,
             replayed: bool) -> tuple[np.ndarray, np.ndarray]:
   """Boxes clipped to the frame, and visibility. A replayed box is visible wherever any of it is in the frame."""
-  ltrb = np.concatenate([plan.boxes[:, :2], plan.boxes[:, :2] + plan.boxes[:, 2:]], axis=1)
-  ltrb = np.clip(ltrb, 0, [width, height, width, height])
+  ltrb = np.clip(geometry.xywh_to_ltrb(plan.boxes), 0, [width, height, width, height])
   boxes = np.concatenate([ltrb[:, :2], ltrb[:, 2:] - ltrb[:, :2]], axis=1).astype(np.float32)
   visible = ~plan.hidden & (boxes[:, 2:] > 0).all(axis=1)
   if not replayed:
