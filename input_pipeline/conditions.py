@@ -15,15 +15,16 @@ import numpy as np
 
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ChangedFrames
-from input_pipeline.sequences import Sequence
+from input_pipeline.sequences import FrameShape, Sequence
 
 _NOISE_SEED, _STRIPES_SEED = 1, 2
 _DRIFT_FRAMES = 100  # One period of the gain's drift.
 
 
 class Condition(NamedTuple):
-  """Attributes:
+  """How another camera changes a frame.
 
+  Attributes:
     change: (frame uint8 [H, W], its number) -> uint8 [H', W'].
     scale: pixels of the changed frame per pixel.
   """
@@ -33,16 +34,17 @@ class Condition(NamedTuple):
 
 
 def under(sequence: Sequence, condition: Condition) -> Sequence:
-  """The sequence with changed frames, and its labels in their pixels."""
+  """The sequence, which must have its frames, as another camera shows it; labels are in the changed frames' pixels."""
+  assert sequence.frames is not None
   scale = condition.scale
   lookalikes = sequence.lookalikes * np.array([1, *[scale] * 4], np.float32)
   return dataclasses.replace(
       sequence, frames=ChangedFrames(sequence.frames, condition.change), boxes=sequence.boxes * np.float32(scale),
-      size=sequence.size and _scaled(sequence.size, scale), lookalikes=lookalikes)
+      shape=sequence.shape and _scaled(sequence.shape, scale), lookalikes=lookalikes)
 
 
-def _scaled(size, scale: float) -> tuple[int, int]:
-  return tuple(math.ceil(side * scale) for side in size)
+def _scaled(shape: FrameShape, scale: float) -> FrameShape:
+  return FrameShape(math.ceil(shape.rows * scale), math.ceil(shape.columns * scale))
 
 
 def _pointwise(curve: Callable[[np.ndarray], np.ndarray]) -> Condition:
@@ -55,51 +57,54 @@ def _levels(image: np.ndarray) -> np.ndarray:
   return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _gain_drift(frame, t):
+def _gain_drift(frame: np.ndarray, t: int) -> np.ndarray:
   swing = np.sin(2 * np.pi * t / _DRIFT_FRAMES)
   return _levels((frame - 128.0) * np.exp(0.5 * swing) + 128 + 40 * swing)
 
 
-def _stretched(frame, t):
+def _stretched(frame: np.ndarray, t: int) -> np.ndarray:
   del t
   low, high = np.percentile(frame, (0.5, 99.5))
   return _levels((frame - low) * (255 / max(high - low, 1)))
 
 
-def _equalized(frame, t):
+def _equalized(frame: np.ndarray, t: int) -> np.ndarray:
   del t
   return cv2.createCLAHE(clipLimit=4, tileGridSize=(8, 8)).apply(frame)
 
 
-def _noise(frame, t):
+def _noise(frame: np.ndarray, t: int) -> np.ndarray:
   return _levels(frame + np.random.default_rng([_NOISE_SEED, t]).normal(0, 10, frame.shape))
 
 
-def _stripes(frame, t):
+def _stripes(frame: np.ndarray, t: int) -> np.ndarray:
   del t
   return _levels(frame + np.random.default_rng(_STRIPES_SEED).normal(0, 6, frame.shape[1]))
 
 
-def _blur(frame, t):
+def _blur(frame: np.ndarray, t: int) -> np.ndarray:
   del t
   return cv2.GaussianBlur(frame, (0, 0), 1.5)
 
 
-def _half(frame, t):
+def _half(frame: np.ndarray, t: int) -> np.ndarray:
   del t
   rows, columns = frame.shape
   even = cv2.copyMakeBorder(frame, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)  # Or the scale were not 1/2.
   return cv2.resize(even, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
-def _double(frame, t):
+def _double(frame: np.ndarray, t: int) -> np.ndarray:
   del t
   return cv2.resize(frame, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 
 
-def _compressed(frame, t):
+def _compressed(frame: np.ndarray, t: int) -> np.ndarray:
   del t
-  return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 20])[1], cv2.IMREAD_GRAYSCALE)
+  coded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 20])[1]
+  decoded = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+  assert decoded is not None
+  return decoded
 
 
 AS_RECORDED = "as_recorded"

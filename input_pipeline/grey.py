@@ -54,7 +54,7 @@ class ToGrey8:
     self._where, self._decoded = where, decoded
     self._map: _Map | None = None
     self._kind: np.dtype | None = None
-    self._said = set()
+    self._said: set[str] = set()
 
   def __call__(self, image: np.ndarray, t: int) -> np.ndarray:
     """Frame `t` as decoded, [H, W], [H, W, 1], [H, W, 3] (BGR) or [H, W, 4], of any type of numbers.
@@ -72,11 +72,13 @@ class ToGrey8:
     if self._map is None:
       self._map = self._of_first_frame()
     finite = np.isfinite(image) if image.dtype.kind == "f" else None
-    broken = finite is not None and not finite.all()
-    middle = _middle(image, finite if broken else None)
+    if finite is not None and finite.all():
+      finite = None
+    middle = _middle(image, finite)
     low = self._map.low + (0.0 if middle is None else middle - self._map.middle)
-    levels = (image.astype(np.float64 if image.dtype.itemsize > 2 else np.float32) - low) * (255.0 / self._map.span)
-    if broken:
+    exact: type[np.floating] = np.float64 if image.dtype.itemsize > 2 else np.float32
+    levels = (image.astype(exact) - low) * (255.0 / self._map.span)
+    if finite is not None:
       self.say("not finite", f"{int((~finite).sum())} of {finite.size} pixels of frame {t} are no finite numbers; NaN "
                              "is taken for the middle grey level of its frame, infinities for the ends of the map")
       levels[np.isnan(levels)] = ((middle or low) - low) * (255.0 / self._map.span)
@@ -86,7 +88,7 @@ class ToGrey8:
                           "told apart, which are those of the first frame: they become black or white")
     return np.clip(levels, 0, 255).round().astype(np.uint8)
 
-  def say(self, kind: str, text: str):
+  def say(self, kind: str, text: str) -> None:
     """Logs a sentence about this sequence, one of each kind."""
     if kind not in self._said:
       self._said.add(kind)
@@ -115,7 +117,9 @@ class ToGrey8:
           self.say("far", f"a few pixels lie far from the others ({low:g}..{high:g}, most are in {most_low:g}.."
                           f"{most_high:g}) and become black or white (telemetry? marks for missing values?)")
           low, high = most_low - span / 2, most_high + span / 2
-        found = _Map(low, high, _middle(image, np.isfinite(image)))
+        middle = _middle(image, np.isfinite(image))
+        assert middle is not None  # Some values are finite.
+        found = _Map(low, high, middle)
         if high > low:
           break
     self.say("depth", f"{image.dtype} frames, mapped to 8 bits by grey levels {found.low:g}..{found.high:g}, which "

@@ -4,17 +4,22 @@ A host only reads, decodes and crops. Augmentation is the step's part (`siamdff_
 once for every way to feed and costs the host nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import ml_collections
 import numpy as np
 
 from input_pipeline.crops import crop
-from input_pipeline.geometry import to_crop
+from input_pipeline.geometry import Array, to_crop
 from input_pipeline.sampling import PairSampler
 
+if TYPE_CHECKING:
+  import tensorflow as tf
 
-def labels(plan: dict, template_side: int, search_side: int, xp=np) -> dict:
+
+def labels(plan: Mapping[str, Array], template_side: int, search_side: int, xp: ModuleType = np) -> dict[str, Array]:
   """What a plan of pairs (see `sampling.draw`) says besides the pixels, in crop coordinates.
 
   Returns:
@@ -43,11 +48,11 @@ def example(sampler: PairSampler, template_side: int, search_side: int, seed: in
   return made | {name: value[0] for name, value in described.items()} | {"index": np.uint32(index)}
 
 
-def _pixels(sampler, frame, window, side) -> np.ndarray:
-  sequence, t = sampler.locate(frame)
-  stored = sampler.sequences[sequence].frames.cutout(t)
+def _pixels(sampler: PairSampler, row: int, window: np.ndarray, side: int) -> np.ndarray:
+  frames, t = sampler.frame(row)
+  stored = frames.cutout(t)
   x, y, reach = window.astype(np.float64)
-  image = crop(stored.image, (x - stored.x, y - stored.y, reach), side, stored.mean)
+  image = crop(stored.image, np.array([x - stored.x, y - stored.y, reach]), side, stored.mean)
   return image.round().clip(0, 255).astype(np.uint8)[..., None]
 
 
@@ -78,12 +83,12 @@ def batches(sampler: PairSampler, config: ml_collections.ConfigDict, *, template
     raise ValueError(f"batch size {batch_size} cannot be shared equally by {num_hosts} hosts")
   share = batch_size // num_hosts
 
-  def indices(step):
+  def indices(step: int) -> np.ndarray:
     return np.arange(share, dtype=np.int64) + (int(step) * batch_size + host * share)
 
   dataset = _dataset(sampler, config.workers, (template_side, search_side), seed, share, start_step, indices)
 
-  def values():
+  def values() -> Iterator[dict[str, np.ndarray]]:
     import tensorflow as tf
     step = start_step
     try:
@@ -100,7 +105,8 @@ def batches(sampler: PairSampler, config: ml_collections.ConfigDict, *, template
   return values()
 
 
-def _dataset(sampler, workers, sides, seed, share, start_step, indices):
+def _dataset(sampler: PairSampler, workers: int, sides: tuple[int, int], seed: int, share: int, start_step: int,
+             indices: Callable[[int], np.ndarray]) -> "tf.data.Dataset":
   """The tf.data graph: a plan per batch, then reading, decoding and cropping each pair in parallel."""
   import tensorflow as tf  # Only here: nothing else of the project needs TensorFlow.
 
@@ -112,20 +118,21 @@ def _dataset(sampler, workers, sides, seed, share, start_step, indices):
               "template_window": (tf.float32, [3]), "search_window": (tf.float32, [3])}
   spec = geometry | described | {"index": (tf.uint32, [])}
 
-  def make_plan(step):
+  def make_plan(step: int) -> list[np.ndarray]:
     index = indices(step)
     plan = sampler.plan(seed, index)
     made = plan | labels(plan, *sides) | {"index": index.astype(np.uint32)}
     return [made[name] for name in spec]
 
-  def plan(step):
+  def plan(step: tf.Tensor) -> dict[str, tf.Tensor]:
     values = tf.numpy_function(make_plan, [step], [dtype for dtype, _ in spec.values()], stateful=False)
-    return {name: tf.ensure_shape(value, [share, *shape]) for value, (name, (_, shape)) in zip(values, spec.items())}
+    return {name: tf.ensure_shape(value, [share, *shape])
+            for value, (name, (_, shape)) in zip(values, spec.items(), strict=True)}
 
   fetch = decoding.fetcher(sampler)
 
-  def pixels(plan):
-    crops = decoding.read_crops(fetch, plan, dict(zip(("template", "search"), sides)))
+  def pixels(plan: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    crops = decoding.read_crops(fetch, plan, {"template": sides[0], "search": sides[1]})
     return crops | {name: plan[name] for name in (*described, "index")}
 
   as_written = tf.autograph.experimental.do_not_convert  # AutoGraph would take seconds to find nothing to convert.

@@ -4,13 +4,17 @@ Threefry-2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy a
 array module: `numpy` on the host, `jax.numpy` on an accelerator. Both give the same bits.
 """
 
+from types import ModuleType
+
 import numpy as np
+
+from input_pipeline.geometry import Array
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
 
-def threefry2x32(key: tuple, counter: tuple, xp=np) -> tuple:
+def threefry2x32(key: tuple[Array, Array], counter: tuple[Array, Array], xp: ModuleType = np) -> tuple[Array, Array]:
   """Encrypts counters.
 
   Args:
@@ -33,7 +37,7 @@ def threefry2x32(key: tuple, counter: tuple, xp=np) -> tuple:
   return x0, x1
 
 
-def uniforms(seed: int, index, count: int, xp=np):
+def uniforms(seed: int, index: Array, count: int, xp: ModuleType = np) -> Array:
   """`count` numbers for each index.
 
   Args:

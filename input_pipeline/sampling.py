@@ -6,13 +6,17 @@ module: the same function plans a batch in numpy on the host and, compiled, on a
 """
 
 import dataclasses
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
+from types import ModuleType
 
 import ml_collections
 import numpy as np
+from numpy.typing import ArrayLike
 
 from input_pipeline.errors import UserError
-from input_pipeline.geometry import template_window
+from input_pipeline.frames import FrameSource
+from input_pipeline.geometry import Array, template_window
 from input_pipeline.random_bits import uniforms
 from input_pipeline.sequences import Sequence
 
@@ -59,7 +63,33 @@ class Tables:
   cumulative: np.ndarray
 
 
-def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ratio: float, xp=np) -> dict:
+class _Draws:
+  """The random numbers of some examples, by the names in `_DRAWS`: float32 [n], uniform in [0, 1).
+
+  Attributes:
+    xp: their array module.
+  """
+
+  def __init__(self, seed: int, index: Array, xp: ModuleType):
+    numbers = uniforms(seed, index, len(_DRAWS), xp)
+    self._numbers = {name: numbers[:, i] for i, name in enumerate(_DRAWS)}
+    self.xp = xp
+
+  def __getitem__(self, name: str) -> Array:
+    return self._numbers[name]
+
+  def signed(self, name: str) -> Array:
+    """The numbers of this name, in [-1, 1)."""
+    return 2 * self[name] - 1
+
+  def pick(self, name: str, start: Array, end: Array) -> Array:
+    """Integers, int32 [n], in [start, end), the same on every backend; `start` where there is none."""
+    xp, count = self.xp, end - start
+    return start + xp.clip((self[name] * count.astype(xp.float32)).astype(xp.int32), 0, xp.maximum(count - 1, 0))
+
+
+def draw(tables: Tables, seed: int, index: Array, config: ml_collections.ConfigDict, ratio: float,
+         xp: ModuleType = np) -> dict[str, Array]:
   """The pairs of some indices.
 
   Args:
@@ -75,104 +105,121 @@ def draw(tables: Tables, seed: int, index, config: ml_collections.ConfigDict, ra
     [n, 3] (centre x, centre y, side in frame pixels); "template_box", "search_box" float32 [n, 4] xywh (the latter
     zero in a negative pair); "present" bool [n].
   """
-  numbers = uniforms(seed, index, len(_DRAWS), xp)
-  u = {name: numbers[:, i] for i, name in enumerate(_DRAWS)}
-  signed = lambda name: 2 * u[name] - 1
-
-  def pick(name, start, end):  # An integer in [start, end), the same on every backend.
-    count = end - start
-    return start + xp.clip((u[name] * count.astype(xp.float32)).astype(xp.int32), 0, xp.maximum(count - 1, 0))
-
+  u = _Draws(seed, index, xp)
   source = xp.minimum(xp.searchsorted(tables.cumulative, u["source"], side="right"), len(tables.cumulative) - 1)
-  sequence = pick("sequence", tables.source_start[source], tables.source_start[source + 1])
-  template = tables.visible[pick("template", tables.visible_start[sequence], tables.visible_start[sequence + 1])]
+  sequence = u.pick("sequence", tables.source_start[source], tables.source_start[source + 1])
+  template = tables.visible[u.pick("template", tables.visible_start[sequence], tables.visible_start[sequence + 1])]
   earliest = xp.maximum(template - config.max_gap, tables.start[sequence])
   latest = xp.minimum(template + config.max_gap, tables.start[sequence + 1] - 1)
   near = xp.searchsorted(tables.visible, earliest, side="left"), xp.searchsorted(tables.visible, latest, side="right")
-  search = tables.visible[pick("search", *(n.astype(xp.int32) for n in near))]
-  styled = lambda rows: _styled(tables.boxes[rows], signed, config, xp)
-  template_box, search_box = _jittered(styled(template), signed, config, xp), styled(search)
-  template_window_ = template_window(template_box)
-  template_factor = xp.exp(signed("template_scale") * np.float32(np.log1p(config.template_scale)))
-
+  search = tables.visible[u.pick("search", *(n.astype(xp.int32) for n in near))]
+  template_box = _jittered(_styled(tables.boxes[template], u, config), u, config)
+  search_box = _styled(tables.boxes[search], u, config)
+  own_window = template_window(template_box)
+  template_factor = xp.exp(u.signed("template_scale") * np.float32(np.log1p(config.template_scale)))
   present = u["negative"] >= np.float32(config.negative)
-  windows = [_around(search_box, signed, config, ratio, xp)]
-  # A negative pair: a look-alike of the same sequence; or another sequence's target; or a frame without the target,
-  # where it was last seen; or a window beside a target.
-  first_absent, end_absent = tables.absent_start[sequence], tables.absent_start[sequence + 1]
-  absent_chosen = (end_absent > first_absent) & (u["absent"] < 0.5)
-  absent = tables.absent[xp.minimum(pick("absent_frame", first_absent, end_absent), len(tables.absent) - 1)]
-  own = template_window(tables.anchors[absent])
-  windows.append(xp.concatenate([own[:, :2], own[:, 2:] * np.float32(ratio)], -1))
-  everywhere = xp.zeros_like(sequence)
-  other_sequence = pick("other_sequence", everywhere, everywhere + (len(tables.start) - 1))
-  other = tables.visible[
-      pick("other_frame", tables.visible_start[other_sequence], tables.visible_start[other_sequence + 1])]
-  beside = xp.where(u["elsewhere"] < 0.5, other, search)
-  windows.append(_beside(tables.boxes[beside], u, config, ratio, xp))
-  impostor = (u["impostor"] < np.float32(config.impostor)) & (other_sequence != sequence)
-  windows.append(_around(tables.boxes[other], signed, config, ratio, xp))
-  first, end = tables.lookalike_start[sequence], tables.lookalike_start[sequence + 1]
-  lookalike = (end > first) & (u["lookalike"] < np.float32(config.lookalike))
-  row = xp.minimum(pick("which_lookalike", first, end), len(tables.lookalike_frame) - 1)
-  windows.append(_on_lookalike(tables.lookalike_box[row], u, signed, config, ratio, xp))
-
-  def choose(positive, absent, beside, other, alike):
-    negative = xp.where(_like(absent_chosen, absent), absent, beside)
-    negative = xp.where(_like(impostor, other), other, negative)
-    negative = xp.where(_like(lookalike, alike), alike, negative)
-    return xp.where(_like(present, positive), positive, negative)
-
+  search_window = _around(search_box, u, config, ratio)
+  negative_frame, negative_window = _negative(tables, u, sequence, search, config, ratio)
   return {
       "template_frame": template,
-      "search_frame": choose(search, absent, beside, other, tables.lookalike_frame[row]),
-      "template_window": xp.concatenate(
-          [template_window_[:, :2], template_window_[:, 2:] * template_factor[:, None]], -1),
-      "search_window": choose(*windows),
+      "search_frame": xp.where(present, search, negative_frame),
+      "template_window": xp.concatenate([own_window[:, :2], own_window[:, 2:] * template_factor[:, None]], -1),
+      "search_window": xp.where(present[:, None], search_window, negative_window),
       "template_box": template_box,
       "search_box": search_box * present[:, None],
       "present": present,
   }
 
 
-def _like(mask, array):
+def _negative(tables: Tables, u: _Draws, sequence: Array, search: Array, config: ml_collections.ConfigDict,
+              ratio: float) -> tuple[Array, Array]:
+  """Frames and windows in them without the target, for pairs whose template and search frame are given.
+
+  A look-alike of the same sequence; or another sequence's target; or a frame without the target, where it was last
+  seen; or a window beside a target.
+
+  Args:
+    tables: see `draw`.
+    u: the random numbers.
+    sequence: int32 [n], the templates' sequences.
+    search: int32 [n], the frames that a positive pair would search.
+    config: `config.data.pairs`.
+    ratio: search side / template side.
+
+  Returns:
+    int32 [n] rows of `tables.boxes`, float32 [n, 3] windows.
+  """
+  xp = u.xp
+  first_absent, end_absent = tables.absent_start[sequence], tables.absent_start[sequence + 1]
+  absent_chosen = (end_absent > first_absent) & (u["absent"] < 0.5)
+  absent = tables.absent[xp.minimum(u.pick("absent_frame", first_absent, end_absent), len(tables.absent) - 1)]
+  own = template_window(tables.anchors[absent])
+  last_seen = xp.concatenate([own[:, :2], own[:, 2:] * np.float32(ratio)], -1)
+  everywhere = xp.zeros_like(sequence)
+  other_sequence = u.pick("other_sequence", everywhere, everywhere + (len(tables.start) - 1))
+  other = tables.visible[
+      u.pick("other_frame", tables.visible_start[other_sequence], tables.visible_start[other_sequence + 1])]
+  beside = xp.where(u["elsewhere"] < 0.5, other, search)
+  impostor = (u["impostor"] < np.float32(config.impostor)) & (other_sequence != sequence)
+  first, end = tables.lookalike_start[sequence], tables.lookalike_start[sequence + 1]
+  lookalike = (end > first) & (u["lookalike"] < np.float32(config.lookalike))
+  row = xp.minimum(u.pick("which_lookalike", first, end), len(tables.lookalike_frame) - 1)
+
+  def choose(last_seen: Array, beside: Array, other: Array, alike: Array) -> Array:
+    chosen = xp.where(_like(absent_chosen, last_seen), last_seen, beside)
+    chosen = xp.where(_like(impostor, other), other, chosen)
+    return xp.where(_like(lookalike, alike), alike, chosen)
+
+  frame = choose(absent, beside, other, tables.lookalike_frame[row])
+  window = choose(last_seen, _beside(tables.boxes[beside], u, config, ratio),
+                  _around(tables.boxes[other], u, config, ratio),
+                  _on_lookalike(tables.lookalike_box[row], u, config, ratio))
+  return frame, window
+
+
+def _like(mask: Array, array: Array) -> Array:
+  """The mask [n] with as many axes as the array [n, ...]."""
   return mask.reshape(mask.shape + (1,) * (array.ndim - 1))
 
 
-def _styled(boxes, signed, config, xp):
+def _styled(boxes: Array, u: _Draws, config: ml_collections.ConfigDict) -> Array:
   """Boxes about the same centres, looser or tighter: both of a pair alike, and a third as much in aspect (our choice).
 
   What an annotator includes in a box differs between data sets; the box of the first frame shows it.
   """
-  reach = np.float32(np.log1p(config.style))
-  size, aspect = signed("style") * reach, signed("style_aspect") * reach / 3
+  xp, reach = u.xp, np.float32(np.log1p(config.style))
+  size, aspect = u.signed("style") * reach, u.signed("style_aspect") * reach / 3
   wh = boxes[:, 2:] * xp.exp(xp.stack([size + aspect, size - aspect], -1))
   return xp.concatenate([boxes[:, :2] + (boxes[:, 2:] - wh) / 2, wh], -1)
 
 
-def _jittered(boxes, signed, config, xp):
+def _jittered(boxes: Array, u: _Draws, config: ml_collections.ConfigDict) -> Array:
   """Boxes as a hasty hand draws them: off by up to `jitter` of their sides, each side as much longer or shorter.
 
   Only the template's: what it is off by must not be learned as what the box of this target is like (our choice).
   """
-  reach, pair = np.float32(config.jitter), lambda a, b: xp.stack([signed(a), signed(b)], -1)
+  xp, reach = u.xp, np.float32(config.jitter)
+
+  def pair(a: str, b: str) -> Array:
+    return xp.stack([u.signed(a), u.signed(b)], -1)
+
   wh = boxes[:, 2:] * xp.exp(pair("jitter_w", "jitter_h") * np.float32(np.log1p(config.jitter)))
   moved = pair("jitter_x", "jitter_y") * reach * boxes[:, 2:]
   return xp.concatenate([boxes[:, :2] + moved + (boxes[:, 2:] - wh) / 2, wh], -1)
 
 
-def _around(boxes, signed, config, ratio, xp):
+def _around(boxes: Array, u: _Draws, config: ml_collections.ConfigDict, ratio: float) -> Array:
   """The search window of a positive pair, a little off as a tracker's is. The target's centre stays inside it."""
-  window = template_window(boxes)
-  side = window[:, 2] * np.float32(ratio) * xp.exp(signed("scale") * np.float32(np.log1p(config.scale)))
+  xp, window = u.xp, template_window(boxes)
+  side = window[:, 2] * np.float32(ratio) * xp.exp(u.signed("scale") * np.float32(np.log1p(config.scale)))
   # `shift` is in target sizes, so that it means the same motion for every search factor.
   reach = xp.minimum(np.float32(config.shift) * xp.sqrt(boxes[:, 2] * boxes[:, 3]), np.float32(0.45) * side)
-  return xp.stack([window[:, 0] + signed("x") * reach, window[:, 1] + signed("y") * reach, side], -1)
+  return xp.stack([window[:, 0] + u.signed("x") * reach, window[:, 1] + u.signed("y") * reach, side], -1)
 
 
-def _beside(boxes, u, config, ratio, xp):
+def _beside(boxes: Array, u: _Draws, config: ml_collections.ConfigDict, ratio: float) -> Array:
   """A window of at most the nominal size just beside the target: near it, but without any of it."""
-  window = template_window(boxes)
+  xp, window = u.xp, template_window(boxes)
   side = window[:, 2] * np.float32(ratio) * xp.exp(-u["scale"] * np.float32(np.log1p(config.scale)))
   factor = np.float32(_NEAREST) + np.float32(_FARTHEST - _NEAREST) * u["distance"]
   reach = (side + xp.maximum(boxes[:, 2], boxes[:, 3])) / 2 * factor
@@ -182,12 +229,12 @@ def _beside(boxes, u, config, ratio, xp):
   return xp.stack([window[:, 0] + reach * x / longest, window[:, 1] + reach * y / longest, side], -1)
 
 
-def _on_lookalike(boxes, u, signed, config, ratio, xp):
+def _on_lookalike(boxes: Array, u: _Draws, config: ml_collections.ConfigDict, ratio: float) -> Array:
   """A window of at most the nominal size with a look-alike up to `_OFF` of its sizes beside the middle."""
-  window = template_window(boxes)
+  xp, window = u.xp, template_window(boxes)
   side = window[:, 2] * np.float32(ratio) * xp.exp(-u["scale"] * np.float32(np.log1p(config.scale)))
   reach = np.float32(_OFF) * xp.sqrt(boxes[:, 2] * boxes[:, 3])
-  return xp.stack([window[:, 0] + signed("x") * reach, window[:, 1] + signed("y") * reach, side], -1)
+  return xp.stack([window[:, 0] + u.signed("x") * reach, window[:, 1] + u.signed("y") * reach, side], -1)
 
 
 def _shown_alone(sequence: Sequence, context: float, ratio: float) -> np.ndarray:
@@ -215,27 +262,6 @@ def needed_context(config: ml_collections.ConfigDict, ratio: float) -> float:
   return float(max(looser * around, beside if config.negative else 0.0, looser * template))
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-  """What to cut out of which frames: one example.
-
-  Attributes:
-    template: (sequence index, frame index); the target is visible there.
-    search: (sequence index, frame index).
-    template_window, search_window: float32 (centre x, centre y, side) in frame pixels, see `geometry`.
-    template_box, search_box: float32 xywh in frame pixels; the search box is all zero in a negative pair.
-    present: whether the search window holds the target.
-  """
-
-  template: tuple[int, int]
-  search: tuple[int, int]
-  template_window: np.ndarray
-  search_window: np.ndarray
-  template_box: np.ndarray
-  search_box: np.ndarray
-  present: bool
-
-
 class PairSampler:
   """Draws pairs from weighted sources.
 
@@ -261,7 +287,7 @@ class PairSampler:
       raise UserError(f"{len(sources)} data sources with the weights {list(weights)}: expected one weight >= 0 each")
     names = names or [f"data source {i}" for i in range(len(sources))]
     kept = [[sequence for sequence in source if sequence.visible.any()] for source in sources]
-    for name, source in zip(names, kept):
+    for name, source in zip(names, kept, strict=True):
       if not source:
         raise UserError(f"{name} has no sequence with a visible target")
     self.sequences = [sequence for source in kept for sequence in source]
@@ -269,23 +295,24 @@ class PairSampler:
     self._config = config
     self.tables = _tables(kept, weights, needed_context(config, self.ratio), self.ratio)
 
-  def plan(self, seed: int, index) -> dict[str, np.ndarray]:
+  def plan(self, seed: int, index: ArrayLike) -> dict[str, np.ndarray]:
     """`draw` for the examples `index` (integers in [0, 2**32), [n]) of the stream `seed`."""
     index = np.asarray(index)
     if index.min() < 0 or index.max() >= MAX_EXAMPLES:
       raise ValueError(f"examples {index.min()}..{index.max()}: expected numbers in [0, 2**32)")
     return draw(self.tables, seed, index.astype(np.uint32), self._config, self.ratio)
 
-  def locate(self, frame: int) -> tuple[int, int]:
+  def locate(self, row: int) -> tuple[int, int]:
     """A row of the tables as (sequence index, frame index)."""
-    sequence = int(np.searchsorted(self.tables.start, frame, side="right")) - 1
-    return sequence, int(frame - self.tables.start[sequence])
+    sequence = int(np.searchsorted(self.tables.start, row, side="right")) - 1
+    return sequence, int(row - self.tables.start[sequence])
 
-  def __call__(self, seed: int, index: int) -> Pair:
-    """Example `index` of the stream `seed`."""
-    plan = {name: value[0] for name, value in self.plan(seed, [index]).items()}
-    return Pair(template=self.locate(plan.pop("template_frame")), search=self.locate(plan.pop("search_frame")),
-                present=bool(plan.pop("present")), **plan)
+  def frame(self, row: int) -> tuple[FrameSource, int]:
+    """The frames that a row of the tables is one of, which its sequence must have, and its number there."""
+    sequence, t = self.locate(row)
+    frames = self.sequences[sequence].frames
+    assert frames is not None
+    return frames, t
 
 
 def anchors(sequence: Sequence) -> np.ndarray:
@@ -297,7 +324,10 @@ def anchors(sequence: Sequence) -> np.ndarray:
 
 def _tables(sources: list[list[Sequence]], weights: Seq[float], context: float, ratio: float) -> Tables:
   sequences = [sequence for source in sources for sequence in source]
-  running = lambda counts: np.cumsum([0, *counts]).astype(np.int32)
+
+  def running(counts: Iterable[int]) -> np.ndarray:
+    return np.cumsum([0, *counts]).astype(np.int32)
+
   visible = np.concatenate([s.visible for s in sequences])
   start = running(len(s) for s in sequences)
   alone = [s.lookalikes[_shown_alone(s, context, ratio)] for s in sequences]

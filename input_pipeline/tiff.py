@@ -59,7 +59,8 @@ def _pages(file: BinaryIO) -> Iterator[Page]:
   offset_form, count_form, entry_size, value_at = {42: ("I", "H", 12, 8), 43: ("Q", "Q", 20, 12)}[version]
   if version == 43:
     _read(file, order + "HH")
-  seen, offset = set(), _read(file, order + offset_form)
+  seen: set[int] = set()
+  offset = _read(file, order + offset_form)
   while offset:
     if offset in seen or len(seen) == _MOST_PAGES:
       raise ValueError("the chain of pages has a loop")

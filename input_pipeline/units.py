@@ -1,9 +1,10 @@
 """Whether boxes are in pixels at all."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def is_normalised(boxes) -> bool:
+def is_normalised(boxes: ArrayLike) -> bool:
   """Whether boxes [N, 4] can only be shares of the frame (0..1), as YOLO and others write them, and not pixels.
 
   So it is when most boxes with a size lie within one frame's length of the corner and are smaller than a pixel, and not

@@ -41,7 +41,7 @@ class Capture(Protocol):
   def read(self) -> tuple[bool, np.ndarray | None]:
     """`grab`, and the frame."""
 
-  def release(self):
+  def release(self) -> None:
     """Closes the file."""
 
 
@@ -69,16 +69,17 @@ def open_capture(path: str) -> Capture:
   pixel_format = _format_for_ffmpeg(path)
   if pixel_format is None:
     return capture
-  size = tuple(int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+  shape = _shape(capture)
   capture.release()
-  return _FfmpegCapture(path, size, pixel_format)
+  return _FfmpegCapture(path, shape, pixel_format)
 
 
 class Decoder:
   """The frames of a video that can be decoded, counted without those that cannot."""
 
   def __init__(self, path: str):
-    self._path, self._capture, self._next = path, None, 0
+    self._path, self._next = path, 0
+    self._capture: Capture | None = None
 
   def read(self, number: int, patience: int = _RETRIES) -> np.ndarray | None:
     """Decodable frame `number` as it comes from the decoder; None when there is none.
@@ -90,18 +91,20 @@ class Decoder:
     if self._capture is None or number < self._next:
       self.close()
       self._capture, self._next = open_capture(self._path), 0
+    capture = self._capture
     while self._next < number:
-      if not any(self._capture.grab() for _ in range(patience + 1)):
+      if not any(capture.grab() for _ in range(patience + 1)):
         return None
       self._next += 1
     for _ in range(patience + 1):
-      read, image = self._capture.read()
+      read, image = capture.read()
       if read:
         self._next += 1
         return image
     return None
 
-  def close(self):
+  def close(self) -> None:
+    """Closes the file; reading on opens it again."""
     if self._capture is not None:
       self._capture.release()
     self._capture = None
@@ -118,15 +121,19 @@ def decoded(path: str) -> Iterator[np.ndarray]:
 
 
 def header(path: str) -> tuple[int, tuple[int, int]]:
-  """The number of frames that a video announces, and the (width, height) of its frames as stored."""
+  """The number of frames that a video announces, and the shape of its frames as stored, (rows, columns)."""
   capture = _open(path)
   announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-  size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+  shape = _shape(capture)
   if turned := int(capture.get(cv2.CAP_PROP_ORIENTATION_META)):
     log.info("%s: asks to be turned by %d degrees when it is shown; its pixels are read as stored, and boxes count in "
              "those", path, turned)
   capture.release()
-  return announced, size
+  return announced, shape
+
+
+def _shape(capture: cv2.VideoCapture) -> tuple[int, int]:
+  return int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
 
 
 def scan(path: str) -> Scan:
@@ -150,7 +157,8 @@ def scan(path: str) -> Scan:
 
 def _times(capture: cv2.VideoCapture, announced: int) -> np.ndarray:
   """Seconds of all frames that OpenCV can decode, [M]."""
-  times, failures = [], 0
+  times: list[float] = []
+  failures = 0
   while failures <= min(max(announced - len(times), 0), _RETRIES):
     if capture.grab():
       times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
@@ -217,8 +225,8 @@ def _placed(times: np.ndarray, announced: int, rate: float) -> Scan:
 
 
 def _open(path: str) -> cv2.VideoCapture:
-  # As bytes: a name that is no text in UTF-8 would crash OpenCV.
-  capture = cv2.VideoCapture(os.fsencode(path))
+  # As bytes, which OpenCV's types leave out: a name that is no text in UTF-8 would crash it.
+  capture = cv2.VideoCapture(os.fsencode(path))  # type: ignore[call-overload]
   if not capture.isOpened():
     raise UserError(f"{path}: not a readable video")
   capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
@@ -238,8 +246,9 @@ def _kind(path: str) -> _Kind:
 
 
 @functools.lru_cache(maxsize=4096)
-def _told(path: str, *_) -> _Kind:
-  """See `_kind`; the further arguments tell files of one name apart."""
+def _told(path: str, *state: int) -> _Kind:
+  """See `_kind`; `state` tells files of one name apart."""
+  del state
   # Not from the header: that a stream is interlaced stands there in some formats only.
   done = subprocess.run([_ffmpeg(), "-hide_banner", "-i", _url(path), "-map", "0:v:0", "-frames:v", "1", "-vf",
                          "showinfo", "-f", "null", "-"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -282,31 +291,33 @@ def _url(path: str) -> bytes:
 class _FfmpegCapture:
   """Frames by ffmpeg's program, as uint16 [H, W] or, where the pixel format is "gray", uint8."""
 
-  _process = None
+  _process: subprocess.Popen[bytes] | None = None
 
-  def __init__(self, path: str, size: tuple[int, int], pixel_format: str):
-    self._size, self._type = size, np.dtype("<u2" if pixel_format == "gray16le" else np.uint8)
+  def __init__(self, path: str, shape: tuple[int, int], pixel_format: str):
+    self._shape, self._type = shape, np.dtype("<u2" if pixel_format == "gray16le" else np.uint8)
     # By one thread: what several make of a damaged frame differs from time to time.
-    self._process = subprocess.Popen(
+    process = subprocess.Popen(
         [_ffmpeg(), "-v", "quiet", "-noautorotate", "-threads", "1", "-i", _url(path), "-map", "0:v:0", "-fps_mode",
          "passthrough", "-f", "rawvideo", "-pix_fmt", pixel_format, "pipe:1"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    self._process, self._pipe = process, process.stdout
 
   def grab(self) -> bool:
     return self.read()[0]
 
   def read(self) -> tuple[bool, np.ndarray | None]:
-    length = self._size[0] * self._size[1] * self._type.itemsize
-    data = self._process.stdout.read(length)
+    length = self._shape[0] * self._shape[1] * self._type.itemsize
+    data = self._pipe.read(length)
     if len(data) < length:
       return False, None
-    return True, np.frombuffer(data, self._type).reshape(self._size)
+    return True, np.frombuffer(data, self._type).reshape(self._shape)
 
-  def release(self):
-    self._process.kill()
-    self._process.stdout.close()
-    self._process.wait()
+  def release(self) -> None:
+    if self._process is not None:  # Else it could not be started.
+      self._process.kill()
+      self._pipe.close()
+      self._process.wait()
 
-  def __del__(self):
-    if self._process is not None:
-      self.release()
+  def __del__(self) -> None:
+    self.release()

@@ -16,7 +16,7 @@ def recording(count: int = 30, height: int = 128, width: int = 160) -> tuple[np.
   ground = cv2.GaussianBlur(rng.normal(size=(height, width)), (0, 0), 2)
   frames = 90 + 15 * ground / ground.std() + rng.normal(size=(count, height, width))
   boxes = np.array([[30.0 + 2 * t, 40.0 + t, 10.0, 7.0] for t in range(count)])
-  for frame, (x, y, w, h) in zip(frames, boxes.astype(int)):
+  for frame, (x, y, w, h) in zip(frames, boxes.astype(int), strict=True):
     frame[y:y + h, x:x + w] = 220
   return np.clip(frames, 0, 255).astype(np.uint8), boxes
 
@@ -75,6 +75,6 @@ def images(folder: pathlib.Path, frames: np.ndarray, suffix: str) -> list[pathli
   """An image file per frame."""
   folder.mkdir(parents=True, exist_ok=True)
   paths = [folder / f"{t:03d}{suffix}" for t in range(len(frames))]
-  for path, frame in zip(paths, frames):
+  for path, frame in zip(paths, frames, strict=True):
     path.write_bytes(cv2.imencode(suffix, frame)[1].tobytes())
   return paths

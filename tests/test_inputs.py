@@ -45,7 +45,7 @@ def mapped(deep: np.ndarray) -> np.ndarray:
 def test_pixels_are_read_as_stored_whatever_the_orientation(tag, suffix, tmp_path, said):
   exif, paths = Image.Exif(), [tmp_path / f"{t}{suffix}" for t in range(2)]
   exif[0x0112] = tag
-  for path, frame in zip(paths, FRAMES):
+  for path, frame in zip(paths, FRAMES, strict=False):
     image = Image.fromarray(frame)
     image.save(path, **({"tiffinfo": {0x0112: tag}} if suffix == ".tif" else {"exif": exif, "quality": 95}))
   source = ImageFiles(paths)

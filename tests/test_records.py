@@ -54,7 +54,7 @@ def root(source, tmp_path_factory):
 
 
 def test_labels_come_back_as_they_were(source, root):
-  for original, copy in zip(source, records.load(root)):
+  for original, copy in zip(source, records.load(root), strict=True):
     assert copy.name == original.name and copy.attributes == ("TS",) and len(copy) == len(original)
     np.testing.assert_array_equal(copy.boxes, original.boxes)
     np.testing.assert_array_equal(copy.visible, original.visible)
@@ -63,7 +63,7 @@ def test_labels_come_back_as_they_were(source, root):
 
 def test_what_is_stored_is_the_surroundings_of_the_target(source, root):
   """By hand: three template windows to each side of the box's centre, as far as the frame goes; JPEG 95 errors."""
-  for original, copy in zip(source, records.load(root)):
+  for original, copy in zip(source, records.load(root), strict=True):
     for t, (x, y, w, h) in enumerate(anchors(original)):
       stored, frame = copy.frames.cutout(t), original.frames[t]
       reach = 3 * geometry.template_window(np.array([x, y, w, h]))[2]
@@ -247,7 +247,7 @@ def video(tmp_path_factory):
 def test_videos_are_packed_once_for_random_access(video, tmp_path, monkeypatch):
   folder = str(tmp_path)
   unpacked = records.packed(video, folder, 3.0)
-  for original, copy in zip(video, unpacked):
+  for original, copy in zip(video, unpacked, strict=True):
     for t in (4, 0, 2):  # In any order.
       stored = copy.frames.cutout(t)
       part = original.frames[t][stored.y:, stored.x:][:len(stored.image), :stored.image.shape[1]]

@@ -1,5 +1,7 @@
 """Which pairs are drawn, and what their windows hold."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,13 @@ def sampler(**options):
   return PairSampler(sources, [1.0, 3.0], config, template_side=small.TEMPLATE_SIDE, search_side=small.SEARCH_SIDE)
 
 
+def pair_of(drawn: PairSampler, seed: int, index: int) -> types.SimpleNamespace:
+  """Example `index` of the stream `seed`; `template` and `search` are (sequence index, frame index)."""
+  plan = {name: value[0] for name, value in drawn.plan(seed, [index]).items()}
+  frames = {name: drawn.locate(plan.pop(f"{name}_frame")) for name in ("template", "search")}
+  return types.SimpleNamespace(**frames, **plan)
+
+
 def as_tuple(pair):
   return tuple(tuple(np.ravel(value).tolist()) for value in vars(pair).values())
 
@@ -36,20 +45,21 @@ def as_tuple(pair):
 def test_a_pair_depends_on_seed_and_index_only():
   """Order, repetition, and what was drawn before do not matter; another sampler of the same data agrees."""
   first, second = sampler(), sampler()
-  forward = {i: as_tuple(first(7, i)) for i in range(40)}
+  forward = {i: as_tuple(pair_of(first, 7, i)) for i in range(40)}
   for i in reversed(range(40)):
-    assert as_tuple(second(7, i)) == forward[i]
-  assert as_tuple(first(7, 3)) == forward[3]
-  assert as_tuple(first(8, 3)) != forward[3]
+    assert as_tuple(pair_of(second, 7, i)) == forward[i]
+  assert as_tuple(pair_of(first, 7, 3)) == forward[3]
+  assert as_tuple(pair_of(first, 8, 3)) != forward[3]
   assert len(set(forward.values())) == 40
-  assert as_tuple(first(7, 4 * 10**9)) == as_tuple(second(7, 4 * 10**9)) != as_tuple(first(2**40 + 7, 4 * 10**9))
+  far = as_tuple(pair_of(first, 7, 4 * 10**9))
+  assert far == as_tuple(pair_of(second, 7, 4 * 10**9)) != as_tuple(pair_of(first, 2**40 + 7, 4 * 10**9))
   with pytest.raises(ValueError, match=r"expected numbers in \[0, 2\*\*32\)"):
-    first(7, 2**32)
+    pair_of(first, 7, 2**32)
 
 
 def test_weights_and_sequences_are_respected():
   drawn = sampler()
-  sources = np.array([drawn(0, i).template[0] for i in range(2000)])
+  sources = np.array([pair_of(drawn, 0, i).template[0] for i in range(2000)])
   share = np.bincount(sources, minlength=4) / len(sources)
   np.testing.assert_allclose(share, [0.125, 0.125, 0.375, 0.375], atol=0.04)  # 1 : 3 over two sequences each.
 
@@ -57,7 +67,7 @@ def test_weights_and_sequences_are_respected():
 def test_templates_show_the_target_and_the_gap_is_kept():
   drawn = sampler(max_gap=7, negative=0.0)
   for i in range(500):
-    pair = drawn(1, i)
+    pair = pair_of(drawn, 1, i)
     (s, t), (u_sequence, u) = pair.template, pair.search
     sequence = drawn.sequences[s]
     assert sequence.visible[t] and sequence.visible[u] and u_sequence == s and abs(t - u) <= 7
@@ -74,7 +84,7 @@ def test_positive_windows_hold_the_centre(shift):
   drawn = sampler(negative=0.0, shift=shift, scale=0.35)
   offsets = []
   for i in range(500):
-    pair = drawn(2, i)
+    pair = pair_of(drawn, 2, i)
     assert pair.present
     x, y, side = pair.search_window
     box = pair.search_box
@@ -91,7 +101,7 @@ def test_style_is_the_same_for_both_boxes_of_a_pair():
   drawn = sampler(style=0.5, negative=0.0)
   sizes = []
   for i in range(400):
-    pair = drawn(5, i)
+    pair = pair_of(drawn, 5, i)
     factors = []
     for (s, t), box in ((pair.template, pair.template_box), (pair.search, pair.search_box)):
       label = drawn.sequences[s].boxes[t]
@@ -108,7 +118,7 @@ def test_jitter_is_of_the_template_alone():
   exact, jittered = sampler(negative=0.0), sampler(negative=0.0, jitter=0.1)
   changes = []
   for i in range(300):
-    a, b = exact(2, i), jittered(2, i)
+    a, b = pair_of(exact, 2, i), pair_of(jittered, 2, i)
     assert np.array_equal(a.search_window, b.search_window) and np.array_equal(a.search_box, b.search_box)
     np.testing.assert_allclose(  # The window goes with the box.
         b.template_window[:2], b.template_box[:2] + b.template_box[2:] / 2, rtol=1e-5)
@@ -123,9 +133,9 @@ def test_jitter_is_of_the_template_alone():
 
 
 def test_share_of_negatives():
-  present = [sampler(negative=0.3)(0, i).present for i in range(1500)]
+  present = sampler(negative=0.3).plan(0, range(1500))["present"]
   assert np.mean(present) == pytest.approx(0.7, abs=0.04)
-  assert not any(sampler(negative=1.0)(0, i).present for i in range(50))
+  assert not sampler(negative=1.0).plan(0, range(50))["present"].any()
 
 
 def test_negative_windows_hold_no_part_of_a_target():
@@ -133,7 +143,7 @@ def test_negative_windows_hold_no_part_of_a_target():
   drawn = sampler(negative=1.0)
   absent = other = 0
   for i in range(1500):
-    pair = drawn(3, i)
+    pair = pair_of(drawn, 3, i)
     assert not pair.present and not pair.search_box.any()
     s, u = pair.search
     other += s != pair.template[0]
@@ -155,12 +165,12 @@ def test_impostors_are_other_sequences_targets():
   plain, drawn = (sampler(negative=1.0, impostor=share) for share in (0.0, 0.4))
   impostors = 0
   for i in range(1500):
-    pair = drawn(3, i)
+    pair = pair_of(drawn, 3, i)
     assert not pair.present and not pair.search_box.any()
     (s, u), (x, y, side) = pair.search, pair.search_window
     left, top, w, h = drawn.sequences[s].boxes[u]
     if max(abs(left + w / 2 - x), abs(top + h / 2 - y)) > side / 2 or not drawn.sequences[s].visible[u]:
-      assert as_tuple(pair) == as_tuple(plain(3, i))
+      assert as_tuple(pair) == as_tuple(pair_of(plain, 3, i))
     else:
       impostors += 1
       assert s != pair.template[0]
@@ -181,7 +191,7 @@ def test_look_alikes_are_shown_without_the_target():
   context = needed_context(config, RATIO) * geometry.template_window(boxes[0])[2]
   shown = set()
   for i in range(1000):
-    pair = drawn(5, i)
+    pair = pair_of(drawn, 5, i)
     if pair.template[0] != 1:
       continue
     (s, t), (x, y, side) = pair.search, pair.search_window
@@ -201,7 +211,7 @@ def test_absent_frames_are_searched_where_the_target_was_last_seen():
   drawn = sampler(negative=1.0)
   found = 0
   for i in range(400):
-    pair = drawn(4, i)
+    pair = pair_of(drawn, 4, i)
     s, u = pair.search
     sequence = drawn.sequences[s]
     if not sequence.visible[u] and u > 0:
@@ -216,7 +226,7 @@ def test_sequences_without_a_target_are_left_out_and_sources_without_one_refused
   config = small.config().data.pairs
   sides = dict(template_side=63, search_side=127)
   drawn = PairSampler([[empty, sequence("a")]], [1.0], config, **sides)
-  assert [s.name for s in drawn.sequences] == ["a"] and drawn(0, 0).template[0] == 0
+  assert [s.name for s in drawn.sequences] == ["a"] and pair_of(drawn, 0, 0).template[0] == 0
   with pytest.raises(UserError, match="data source 1 has no sequence with a visible target"):
     PairSampler([[sequence("a")], [empty]], [1.0, 1.0], config, **sides)
   with pytest.raises(UserError, match=r"data.train.clips \(DATA/clips\) has no sequence with a visible target"):

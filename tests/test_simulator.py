@@ -12,6 +12,7 @@ import pytest
 
 from input_pipeline import datasets
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import FrameShape
 from input_pipeline.simulator import attributes, flyers, render, sensor, simulate, target, write_sequence
 from input_pipeline.simulator.codec import Codec
 from input_pipeline.simulator.dataset import write_beside, write_dataset
@@ -112,6 +113,14 @@ def _many_plans(count, num_frames):
   return [draw_plan(stream(0, i, "motion"), num_frames, 640, 512) for i in range(count)]
 
 
+def planned_absent(plan):
+  """bool [T]: the frames of the plan's gaps and the hidden ones."""
+  absent = plan.hidden.copy()
+  for gap in plan.gaps:
+    absent[gap.start:gap.stop] = True
+  return absent
+
+
 def test_statistics_follow_the_measured_ones():
   plans = _many_plans(300, 200)
   sizes = [np.sqrt(plan.boxes[:, 2] * plan.boxes[:, 3]) for plan in plans]
@@ -123,8 +132,8 @@ def test_statistics_follow_the_measured_ones():
   for percent, expected in ((5, 1.0), (50, 1.45), (95, 2.95)):
     assert np.percentile(aspects, percent) == pytest.approx(expected, rel=0.15), percent
   ratios, absent = [], []
-  for plan, size in zip(plans, sizes):
-    seen = ~plan.planned_absent
+  for plan, size in zip(plans, sizes, strict=True):
+    seen = ~planned_absent(plan)
     moved = np.linalg.norm(np.diff(plan.boxes[:, :2] + plan.boxes[:, 2:] / 2, axis=0), axis=1)
     ratios.append((moved / size[1:])[seen[1:] & seen[:-1]])
     absent.append(1 - seen.mean())
@@ -179,12 +188,12 @@ def test_camera_jumps_move_the_picture_with_the_target(index):
   plan = draw_plan(stream(5, index, "motion"), 200, width, height, camera_jumps=True)
   centres = plan.boxes[:, :2] + plan.boxes[:, 2:] / 2
   moved = np.abs(np.diff(centres, axis=0)) / [width, height]
-  seen = ~plan.planned_absent
+  seen = ~planned_absent(plan)
   jumps = np.flatnonzero((np.hypot(*moved.T) > 0.14) & seen[1:] & seen[:-1]) + 1
   assert len(jumps) >= 2
   assert moved[jumps - 1].max() <= 0.51
   _, views = render._prepare_scene(stream(5, index, "scene"), plan, width, height)
-  world = np.stack([view[:, :2] @ centre + view[:, 2] for view, centre in zip(views, centres)])
+  world = np.stack([view[:, :2] @ centre + view[:, 2] for view, centre in zip(views, centres, strict=True)])
   assert np.abs(np.diff(world, axis=0)[jumps - 1]).max() < 12
 
 
@@ -295,7 +304,7 @@ def test_written_sequence_reads_back(tmp_path):
   folder = write_sequence(sequence, tmp_path)
   label = json.loads((folder / "IR_label.json").read_text())
   assert label["exist"] == [int(v) for v in sequence.visible]
-  for row, box, seen in zip(label["gt_rect"], sequence.boxes, sequence.visible):
+  for row, box, seen in zip(label["gt_rect"], sequence.boxes, sequence.visible, strict=True):
     assert row == [] if not seen else np.allclose(row, box, atol=1e-3)
   assert tuple(label["attributes"]) == sequence.attributes
   (read,) = datasets.load("antiuav410", tmp_path)
@@ -311,13 +320,20 @@ def test_unwritable_folder_is_one_sentence(tmp_path):
 
 
 def test_data_set_of_several_sizes(tmp_path):
-  sizes = [(64, 48), (96, 64), (48, 64)]
-  write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, sizes=sizes)
-  write_dataset(tmp_path / "b", 8, 1, 2, 640, 512, sizes=sizes)
-  found = [[sequence.size for sequence in datasets.load("antiuav410", tmp_path / name)] for name in "ab"]
-  assert found[0] == found[1] and set(found[0]) == set(sizes)
+  shapes = [FrameShape(48, 64), FrameShape(64, 96), FrameShape(64, 48)]
+  write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, shapes=shapes)
+  write_dataset(tmp_path / "b", 8, 1, 2, 640, 512, shapes=shapes)
+  found = [[sequence.shape for sequence in datasets.load("antiuav410", tmp_path / name)] for name in "ab"]
+  assert found[0] == found[1] and set(found[0]) == set(shapes)
   with pytest.raises(UserError, match="simulation.json"):
-    write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, sizes=sizes[:2])
+    write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, shapes=shapes[:2])
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\xfa"])
+def test_damaged_parameters_are_one_sentence(content, tmp_path):
+  (tmp_path / "simulation.json").write_bytes(content)
+  with pytest.raises(UserError, match="simulation.json: not valid JSON"):
+    write_dataset(tmp_path, 1, 1, 0, 64, 48)
 
 
 def test_look_alikes_are_labelled_where_they_are_painted():
@@ -354,7 +370,7 @@ def test_data_set_is_replayed_at_another_size(tmp_path):
   replayed = datasets.load("antiuav410", tmp_path / "replayed")
   for index, sequence in enumerate(replayed):
     wanted = given[index % 2]
-    assert len(sequence) == 10 and sequence.size == (192, 192)
+    assert len(sequence) == 10 and sequence.shape == (192, 192)
     assert np.array_equal(sequence.visible, wanted.visible[:10])
     assert np.allclose(sequence.boxes, wanted.boxes[:10] * [2, 3, 2, 3], atol=0.01)
   assert not np.array_equal(replayed[0].frames[0], replayed[2].frames[0])  # Another world around the same boxes.

@@ -4,6 +4,8 @@ Boxes are 0-based already. `visible.*` is not read. A file under another name (`
 for truth.
 """
 
+import pathlib
+
 from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import UserError
 
@@ -13,7 +15,7 @@ ORIGIN = 0
 _LABEL_FILES = ("infrared.json", "IR_label.json")
 
 
-def is_sequence(path, frames):
+def is_sequence(path: pathlib.Path, frames: bool) -> bool:
   """A folder with an infrared video, frames or a label file."""
   if not path.is_dir():
     return False
@@ -21,12 +23,12 @@ def is_sequence(path, frames):
   return labelled or bool(media.videos_in(path, "infrared") or media.images_in(path))
 
 
-def find(root, frames):
+def find(root: pathlib.Path, frames: bool) -> list[layout.Found]:
   """The sequences below a root, see `layout.walk`."""
   return layout.walk(root, frames, is_sequence)
 
 
-def read_labels(path):
+def read_labels(path: pathlib.Path) -> labels.Labels:
   """Labels of the sequence in the folder `path`."""
   for name in _LABEL_FILES:
     if (path / name).is_file():
@@ -34,7 +36,7 @@ def read_labels(path):
   raise labels.NoLabels(f"{path}: no labels, expected {' or '.join(_LABEL_FILES)}")
 
 
-def find_media(path):
+def find_media(path: pathlib.Path) -> media.Media:
   """`infrared.<video>`, else the images in `infrared/`, else the images in the folder."""
   videos = media.videos_in(path, "infrared")
   if len(videos) > 1:

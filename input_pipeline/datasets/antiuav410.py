@@ -7,6 +7,8 @@ Without frames, the `annos` folder or one of its splits is enough as a root.
 """
 
 import dataclasses
+import pathlib
+from collections.abc import Sequence
 
 from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import UserError
@@ -18,7 +20,7 @@ ATTRIBUTES = ("TC", "OV", "SV", "FM", "OC", "DBC", "TS", "SS", "MS", "NS")
 _JSON = "IR_label.json"
 
 
-def is_sequence(path, frames):
+def is_sequence(path: pathlib.Path, frames: bool) -> bool:
   """A folder with IR_label.json, or images and no labelled subfolder; without frames also a text file of `annos`."""
   if path.is_dir():
     # A picture beside the sequences (the simulator's contact sheet) does not make their folder one of them.
@@ -26,17 +28,17 @@ def is_sequence(path, frames):
   return not frames and path.suffix.lower() == ".txt"
 
 
-def find(root, frames):
+def find(root: pathlib.Path, frames: bool) -> list[layout.Found]:
   """The sequences below a root, see `layout.walk`."""
   return layout.walk(root, frames, is_sequence)
 
 
-def read_labels(path):
+def read_labels(path: pathlib.Path) -> labels.Labels:
   """Labels of the sequence in the folder `path`, or of the text file `path`."""
   return labels_with(path, ATTRIBUTES)
 
 
-def labels_with(path, names):
+def labels_with(path: pathlib.Path, names: Sequence[str | None]) -> labels.Labels:
   """`read_labels` for attribute files whose flags have other names, see `labels.read_flags`."""
   text, flags = _text_files(path)
   if path.is_dir() and (path / _JSON).is_file():
@@ -50,7 +52,7 @@ def labels_with(path, names):
   return found
 
 
-def find_media(path):
+def find_media(path: pathlib.Path) -> list[pathlib.Path]:
   """The images of the folder."""
   images = media.images_in(path)
   if not images:
@@ -58,7 +60,7 @@ def find_media(path):
   return images
 
 
-def _text_files(path):
+def _text_files(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
   """Where the text labels and the attribute flags of a sequence are (or would be)."""
   if not path.is_dir():
     return path, path.parent / "att" / path.name

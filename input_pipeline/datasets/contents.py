@@ -7,13 +7,13 @@ from input_pipeline.errors import UserError
 from input_pipeline.frames import FrameSource
 
 
-def digest(frames: FrameSource) -> str | None:
+def digest(frames: FrameSource | None) -> str | None:
   """A digest of the files behind frames: how many, their kinds (by suffix), and every byte, in the order of the frames.
 
   Names, folders and times of the files do not count: a copied data set has the same digest.
 
   Args:
-    frames: with `paths` (image files) or `path` (one file).
+    frames: with `paths` (image files) or `path` (one file), or others.
 
   Returns:
     Hexadecimal digits, or None for frames that are in no file, or only partly (arrays, changed or packed frames).

@@ -8,7 +8,9 @@ sequences, and in all of them the target's area changes by more than 1.5. Boxes 
 to 0: they are 0-based.
 """
 
-from input_pipeline.datasets import antiuav410, layout
+import pathlib
+
+from input_pipeline.datasets import antiuav410, labels, layout
 
 LAYOUT = antiuav410.LAYOUT
 ORIGIN = 0
@@ -18,11 +20,11 @@ is_sequence = antiuav410.is_sequence
 find_media = antiuav410.find_media
 
 
-def find(root, frames):
+def find(root: pathlib.Path, frames: bool) -> list[layout.Found]:
   """The sequences below a root, see `layout.walk`."""
   return layout.walk(root, frames, is_sequence)
 
 
-def read_labels(path):
+def read_labels(path: pathlib.Path) -> labels.Labels:
   """Labels of the sequence in the folder `path`, or of the text file `path`."""
   return antiuav410.labels_with(path, (*ATTRIBUTES, None))

@@ -4,18 +4,21 @@ Where a folder of sequences has a `list.txt`, exactly the sequences it names are
 the benchmark's author (got-10k/toolkit, issue 6: "All coordinate values are 1-based"). An absent target is written as
 -1,-1,-1,-1 or with a zero size (issue 10); it is also absent where `absence.label` is 1 or `cover.label` is 0 (nothing
 of it is to be seen). `cover.label` (0 to 8), `absence.label` and `cut_by_image.label` become `Sequence.frame_labels`,
-and the line `resolution: (width, height)` of `meta_info.ini` becomes `Sequence.size`. Data in the same layout without
+and the line `resolution: (width, height)` of `meta_info.ini` becomes `Sequence.shape`. Data in the same layout without
 these files can be read too. The benchmark keeps the truth of its test split to itself.
 """
 
 import collections
 import dataclasses
+import pathlib
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import FrameShape
 
 LAYOUT = "folders <split>/<sequence>/ with image files and groundtruth.txt, listed in <split>/list.txt"
 ORIGIN = 1
@@ -25,13 +28,13 @@ _HIGHEST = {"absence": 1, "cover": 8, "cut_by_image": 1}  # By the names of the 
 _RESOLUTION = re.compile(r"\s*resolution\s*[:=]\s*(.*)")
 
 
-def is_sequence(path, frames):
+def is_sequence(path: pathlib.Path, frames: bool) -> bool:
   """A folder with groundtruth.txt or image files."""
   del frames
   return path.is_dir() and ((path / _TRUTH).is_file() or bool(media.images_in(path)))
 
 
-def find(root, frames):
+def find(root: pathlib.Path, frames: bool) -> list[layout.Found]:
   """The sequences below a root, see `layout.walk`, without those that a `list.txt` leaves out."""
   if is_sequence(root, frames):
     return [layout.found_at(root)]
@@ -41,7 +44,7 @@ def find(root, frames):
   return [one for folder, here in by_folder.items() for one in _listed(folder / _LIST, here)]
 
 
-def read_labels(path):
+def read_labels(path: pathlib.Path) -> labels.Labels:
   """Labels of the sequence in the folder `path`, x and y made 0-based."""
   if not (path / _TRUTH).is_file():
     raise labels.NoLabels(f"{path}: no labels, expected {_TRUTH}")
@@ -51,11 +54,11 @@ def read_labels(path):
                     "not public; expected one per frame (use the val split)")
   further = {name: labels.read_frame_labels(path / f"{name}.label", highest)
              for name, highest in _HIGHEST.items() if (path / f"{name}.label").is_file()}
-  return dataclasses.replace(labels.zero_based(found, ORIGIN), visible=_visible(path, further), size=_size(path),
+  return dataclasses.replace(labels.zero_based(found, ORIGIN), visible=_visible(path, further), shape=_shape(path),
                              frame_labels=further)
 
 
-def find_media(path):
+def find_media(path: pathlib.Path) -> list[pathlib.Path]:
   """The images of the folder."""
   images = media.images_in(path)
   if not images:
@@ -63,7 +66,7 @@ def find_media(path):
   return images
 
 
-def _listed(file, here):
+def _listed(file: pathlib.Path, here: list[layout.Found]) -> list[layout.Found]:
   """The sequences of one folder that its list names; all without a list."""
   if not file.is_file():
     return here
@@ -75,7 +78,7 @@ def _listed(file, here):
   return [one for one in here if layout.composed(one.name) in listed]
 
 
-def _visible(path, further):
+def _visible(path: pathlib.Path, further: Mapping[str, np.ndarray]) -> np.ndarray | None:
   """bool [T]; None when there are no labels on it."""
   flags = [further[name] != hidden for name, hidden in (("absence", 1), ("cover", 0)) if name in further]
   if len({len(flag) for flag in flags}) > 1:
@@ -84,8 +87,8 @@ def _visible(path, further):
   return np.logical_and.reduce(flags) if flags else None
 
 
-def _size(path):
-  """(width, height) from meta_info.ini; None when it is not there or does not say it."""
+def _shape(path: pathlib.Path) -> FrameShape | None:
+  """The frames' shape from meta_info.ini; None when it is not there or does not say it."""
   file = path / "meta_info.ini"
   lines = labels.text_lines(file) if file.is_file() else []
   found = [match[1] for match in map(_RESOLUTION.fullmatch, lines) if match]
@@ -94,4 +97,4 @@ def _size(path):
   size = re.fullmatch(r"\(\s*(\d{1,6})\s*,\s*(\d{1,6})\s*\)\s*", found[0], re.ASCII)
   if size is None:
     raise UserError(f"{file}: the resolution is {found[0][:60]!r}, expected (width, height)")
-  return int(size[1]), int(size[2])
+  return FrameShape(rows=int(size[2]), columns=int(size[1]))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 # float() alone would also take 1_000, digits of other scripts and "infinity".
 _NUMBER = r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[nN][aA][nN])"
@@ -29,7 +30,7 @@ def number(text: str) -> float | None:
   return float(text) if _ALONE.fullmatch(text) else None
 
 
-def parse_json(text: str | bytes):
+def parse_json(text: str | bytes) -> Any:
   """The value of a JSON text.
 
   Raises:
@@ -39,7 +40,7 @@ def parse_json(text: str | bytes):
   return json.loads(text, object_pairs_hook=_unique)
 
 
-def short(value) -> str:
+def short(value: object) -> str:
   """A short, one-line text of any value, for messages."""
   try:
     text = repr(value)
@@ -48,7 +49,7 @@ def short(value) -> str:
   return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _unique(pairs) -> dict:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   members = dict(pairs)
   if len(members) != len(pairs):
     raise ValueError("a key occurs twice")

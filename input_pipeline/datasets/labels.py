@@ -9,13 +9,16 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import units
 from input_pipeline.datasets import grammar
 from input_pipeline.errors import UserError
+from input_pipeline.frames import AnyPath
+from input_pipeline.sequences import FrameShape
 
 _SEPARATOR = re.compile(r"[ \t]*[,;][ \t]*|[ \t]+")
 _BOX_KEYS = ("gt_rect", "gt")
@@ -35,7 +38,7 @@ class Labels:
     visible: bool [T'], or None when the file has no flags. T' can differ from T: whoever builds a sequence checks.
     where: the annotation file, for messages.
     attributes: attribute names.
-    size: (width, height) of the frames in pixels, where the labels tell it.
+    shape: of the frames, where the labels tell it.
     frame_labels: as in `Sequence.frame_labels`, [T''] each.
     lookalikes: as in `Sequence.lookalikes`, [M, 5].
   """
@@ -44,12 +47,12 @@ class Labels:
   visible: np.ndarray | None
   where: str
   attributes: tuple[str, ...] = ()
-  size: tuple[int, int] | None = None
+  shape: FrameShape | None = None
   frame_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   lookalikes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 5), np.float32))
 
 
-def read_bytes(path) -> bytes:
+def read_bytes(path: AnyPath) -> bytes:
   """The content of a small file; UserError when it cannot be read."""
   try:
     with open(path, "rb") as file:
@@ -58,7 +61,7 @@ def read_bytes(path) -> bytes:
     raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def read_json(path) -> Labels:
+def read_json(path: AnyPath) -> Labels:
   """Reads `{"gt_rect": [[x,y,w,h], ...], "exist": [0/1, ...], "attributes": ["TC", ...]}`.
 
   The boxes can also stand under `gt` (CST Anti-UAV); an absent target is `[]`, `null`, NaN or `[0,0,0,0]`; `exist`
@@ -81,7 +84,7 @@ def read_json(path) -> Labels:
                 lookalikes=_json_lookalikes(where, data.get("lookalikes", [])))
 
 
-def read_text(path) -> Labels:
+def read_text(path: AnyPath) -> Labels:
   """Reads one box `x,y,w,h` per line.
 
   See `grammar.box` for what a line may look like. A line of NaN (one or four) or of zeros means absent. A byte order
@@ -97,7 +100,7 @@ def read_text(path) -> Labels:
   return Labels(boxes, None, where)
 
 
-def read_flags(path, names) -> tuple[str, ...]:
+def read_flags(path: AnyPath, names: Sequence[str | None]) -> tuple[str, ...]:
   """Reads attribute flags (0 or 1, any separator, one or many lines) and returns the names of those set.
 
   A name of None stands for a number that is no flag and is not read.
@@ -110,7 +113,7 @@ def read_flags(path, names) -> tuple[str, ...]:
   return tuple(name for name, token in zip(names, tokens, strict=True) if name and token == "1")
 
 
-def read_frame_labels(path, highest=1) -> np.ndarray:
+def read_frame_labels(path: AnyPath, highest: int = 1) -> np.ndarray:
   """Reads one whole number from 0 to `highest` per frame, int [T]: any separator, one or many lines."""
   tokens = _tokens(path)
   allowed = {str(value) for value in range(highest + 1)}
@@ -120,14 +123,14 @@ def read_frame_labels(path, highest=1) -> np.ndarray:
   return np.array(tokens, int)
 
 
-def read_names(path) -> list[str]:
+def read_names(path: AnyPath) -> list[str]:
   """The sequence names of a list file, one per line, in Unicode's composed form (NFC)."""
   return [unicodedata.normalize("NFC", line.strip()) for line in text_lines(path) if line.strip()]
 
 
 def zero_based(found: Labels, origin: int) -> Labels:
   """The labels with x and y counted from 0 instead of from `origin`."""
-  return dataclasses.replace(found, boxes=found.boxes - np.float32([origin, origin, 0, 0]))
+  return dataclasses.replace(found, boxes=found.boxes - np.array([origin, origin, 0, 0], np.float32))
 
 
 def without_negative_sizes(found: Labels) -> Labels:
@@ -136,7 +139,7 @@ def without_negative_sizes(found: Labels) -> Labels:
   return dataclasses.replace(found, boxes=np.where(negative[:, None], np.float32(0), found.boxes))
 
 
-def text_lines(path) -> list[str]:
+def text_lines(path: AnyPath) -> list[str]:
   """The lines of a UTF-8 text file without those that are blank at its end."""
   try:
     text = read_bytes(path).decode("utf-8-sig")
@@ -145,18 +148,18 @@ def text_lines(path) -> list[str]:
   return grammar.lines(text)
 
 
-def _tokens(path) -> list[str]:
+def _tokens(path: AnyPath) -> list[str]:
   return [token for line in text_lines(path) for token in _SEPARATOR.split(line.rstrip(",;")) if token]
 
 
-def _text_row(where, number, line) -> list[float]:
+def _text_row(where: str, number: int, line: str) -> list[float]:
   row = [math.nan] * 4 if line.lower() == "nan" else grammar.box(line)
   if row is None:
     raise UserError(f"{where}: line {number} is {grammar.short(line)}, expected four numbers x,y,w,h")
   return _in_range(row, f"{where}: line {number}")
 
 
-def _json_row(where, t, row) -> list[float]:
+def _json_row(where: str, t: int, row: Any) -> list[float]:
   if row is None or row == [] or (isinstance(row, float) and math.isnan(row)):
     return [np.nan] * 4
   if not isinstance(row, list) or len(row) != 4 or not all(_is_number(value) for value in row):
@@ -164,13 +167,13 @@ def _json_row(where, t, row) -> list[float]:
   return _in_range(row, f"{where}: frame {t}")
 
 
-def _in_range(row, where) -> list[float]:
+def _in_range(row: list[float], where: str) -> list[float]:
   if any(abs(value) > _LARGEST and abs(value) != math.inf for value in row):  # Infinity is from_labels' to report.
     raise UserError(f"{where} has the box {grammar.short(row)}, expected pixel coordinates")
   return row
 
 
-def _in_pixels(where, rows) -> np.ndarray:
+def _in_pixels(where: str, rows: list[list[float]]) -> np.ndarray:
   """float32 [T, 4]; boxes in shares of the frame are refused here, before a format counts them from 0."""
   if units.is_normalised(rows):
     raise UserError(f"{where}: all boxes are shares of the frame (normalised, 0 to 1), expected x,y,w,h in pixels, x,y "
@@ -178,7 +181,7 @@ def _in_pixels(where, rows) -> np.ndarray:
   return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def _json_flags(where, flags):
+def _json_flags(where: str, flags: Any) -> np.ndarray | None:
   if flags is None:
     return None
   if not isinstance(flags, list) or not all(_is_number(flag, bools=True) and flag in (0, 1) for flag in flags):
@@ -186,7 +189,7 @@ def _json_flags(where, flags):
   return np.array(flags, bool)
 
 
-def _json_attributes(where, names) -> tuple[str, ...]:
+def _json_attributes(where: str, names: Any) -> tuple[str, ...]:
   if names is None:
     return ()
   if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -194,7 +197,7 @@ def _json_attributes(where, names) -> tuple[str, ...]:
   return tuple(names)
 
 
-def _json_lookalikes(where, rows) -> np.ndarray:
+def _json_lookalikes(where: str, rows: Any) -> np.ndarray:
   if not isinstance(rows, list):
     raise UserError(f'{where}: expected a list of [frame,x,y,w,h] under the key "lookalikes"')
   for row in rows:
@@ -204,5 +207,5 @@ def _json_lookalikes(where, rows) -> np.ndarray:
   return np.array(rows, np.float32).reshape(-1, 5)
 
 
-def _is_number(value, bools=False) -> bool:
+def _is_number(value: Any, bools: bool = False) -> bool:
   return isinstance(value, (int, float)) and (bools or not isinstance(value, bool))

@@ -12,6 +12,9 @@ also read where `annos` lies in the data set's folder.
 """
 
 import dataclasses
+import pathlib
+
+import numpy as np
 
 from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import UserError
@@ -27,14 +30,14 @@ _ANNOS, _ABSENT = "annos", "absent"
 _RANGES = {"monkey-17": (1, 2260)}
 
 
-def is_sequence(path, frames):
+def is_sequence(path: pathlib.Path, frames: bool) -> bool:
   """A folder with `img` or groundtruth.txt; without frames also a text file of the toolkit's `annos`."""
   if path.is_dir():
     return (path / "img").is_dir() or (path / _TRUTH).is_file()
   return not frames and path.suffix.lower() == ".txt" and _absent_file(path).is_file()
 
 
-def find(root, frames):
+def find(root: pathlib.Path, frames: bool) -> list[layout.Found]:
   """The sequences of all classes, of one class, of a list, or the one at the root."""
   if is_sequence(root, frames):
     return [layout.found_at(root)]
@@ -42,14 +45,14 @@ def find(root, frames):
     return [layout.found_at(_listed(root, name, frames)) for name in labels.read_names(root)]
   if not frames and (root / _ABSENT).is_dir():
     return _texts(root)
-  found = []
+  found: list[layout.Found] = []
   for path in filter(layout.is_for_sequences, layout.linked_entries(root)):
     inside = [] if is_sequence(path, frames) else [p for p in layout.linked_entries(path) if p.is_dir()]
     found += map(layout.found_at, inside or [path])
   return found or ([] if frames or not (root / _ANNOS).is_dir() else _texts(root / _ANNOS))
 
 
-def read_labels(path):
+def read_labels(path: pathlib.Path) -> labels.Labels:
   """Labels of the sequence in the folder `path`, or of the text file `path`, x and y made 0-based."""
   if path.is_dir():
     truth, files = path / _TRUTH, {name: path / f"{name}.txt" for name in _FLAGS}
@@ -65,13 +68,13 @@ def read_labels(path):
   if hidden != {len(found.boxes)}:
     raise UserError(f"{truth}: {len(found.boxes)} boxes and {' and '.join(map(str, sorted(hidden)))} flags in "
                     f"{' and '.join(file.name for file in files.values())}, expected as many")
-  visible = sum(further.values()) == 0
+  visible = ~np.any(list(further.values()), axis=0)
   attributes = next((labels.read_flags(file, ATTRIBUTES) for file in att if file.is_file()), ())
   return dataclasses.replace(labels.zero_based(found, ORIGIN), visible=visible, attributes=attributes,
                              frame_labels=further)
 
 
-def find_media(path):
+def find_media(path: pathlib.Path) -> list[pathlib.Path]:
   """The images in `img`."""
   images = media.images_in(path / "img")
   if not images:
@@ -82,7 +85,7 @@ def find_media(path):
   return images
 
 
-def _listed(file, name, frames):
+def _listed(file: pathlib.Path, name: str, frames: bool) -> pathlib.Path:
   """The path of a sequence that a list names."""
   paths = [file.parent / name, file.parent / name.rpartition("-")[0] / name]
   if not frames:
@@ -93,9 +96,9 @@ def _listed(file, name, frames):
   return path
 
 
-def _texts(annos):
+def _texts(annos: pathlib.Path) -> list[layout.Found]:
   return [layout.found_at(path) for path in layout.linked_entries(annos) if is_sequence(path, frames=False)]
 
 
-def _absent_file(path):
+def _absent_file(path: pathlib.Path) -> pathlib.Path:
   return path.parent / _ABSENT / path.name

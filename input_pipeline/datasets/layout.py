@@ -4,15 +4,18 @@ import collections
 import os
 import pathlib
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from input_pipeline.datasets.labels import Labels
-from input_pipeline.datasets.media import entries
+from input_pipeline.datasets.media import Media, entries
 from input_pipeline.errors import UserError
+from input_pipeline.frames import AnyPath
 
 SPLITS = ("train", "val", "test")
 _NO_SEQUENCES = ("anno", "annos", "tiranno", "att", "__MACOSX")  # Folders beside the sequences that hold none.
+
+IsSequence = Callable[[pathlib.Path, bool], bool]  # See `Reader.is_sequence`.
 
 
 class NoSequences(UserError):
@@ -30,8 +33,13 @@ class Found(NamedTuple):
 class Reader(Protocol):
   """What a format's module offers. A sequence is known by its path: a folder, a video or an annotation file."""
 
-  LAYOUT: str  # What is expected below the root, in words, for messages.
-  ORIGIN: int  # The coordinates of the top left pixel in the files: 1 where they are made for Matlab, else 0.
+  @property
+  def LAYOUT(self) -> str:
+    """What is expected below the root, in words, for messages."""
+
+  @property
+  def ORIGIN(self) -> int:
+    """The coordinates of the top left pixel in the files: 1 where they are made for Matlab, else 0."""
 
   def is_sequence(self, path: pathlib.Path, frames: bool) -> bool:
     """Whether `path` (a folder or a file) is one sequence. `frames`: whether its frames are wanted too."""
@@ -42,11 +50,11 @@ class Reader(Protocol):
   def read_labels(self, path: pathlib.Path) -> Labels:
     """The labels, 0-based. Raises UserError."""
 
-  def find_media(self, path: pathlib.Path):
-    """The path of a video or a list of image paths in frame order. Raises UserError when there is neither."""
+  def find_media(self, path: pathlib.Path) -> Media:
+    """The frames of a sequence. Raises UserError when there are none."""
 
 
-def find_sequences(reader: Reader, root, frames: bool) -> list[tuple[str, pathlib.Path]]:
+def find_sequences(reader: Reader, root: AnyPath, frames: bool) -> list[tuple[str, pathlib.Path]]:
   """The (name, path) of all sequences below `root`, sorted by name.
 
   A name that occurs in several splits gets its split in front (`train_01`, `val_01`). Names are in Unicode's composed
@@ -65,8 +73,7 @@ def find_sequences(reader: Reader, root, frames: bool) -> list[tuple[str, pathli
   return sorted(_unique(found))
 
 
-def walk(root: pathlib.Path, frames: bool, is_sequence: Callable[[pathlib.Path, bool], bool],
-         annos: str = "annos") -> list[Found]:
+def walk(root: pathlib.Path, frames: bool, is_sequence: IsSequence, annos: str = "annos") -> list[Found]:
   """The sequences of a root, found the usual way.
 
   The root itself, when it is one; else every subfolder, so that one without labels is an error and not silently left
@@ -91,7 +98,7 @@ def composed(name: str) -> str:
   return unicodedata.normalize("NFC", name)
 
 
-def linked_entries(folder) -> list[pathlib.Path]:
+def linked_entries(folder: pathlib.Path) -> list[pathlib.Path]:
   """What a folder of sequences holds, as `entries`; UserError for a link that leads nowhere."""
   paths = entries(folder)
   for path in paths:
@@ -104,13 +111,13 @@ def is_for_sequences(path: pathlib.Path) -> bool:
   return path.is_dir() and path.name not in _NO_SEQUENCES
 
 
-def check_link(path: pathlib.Path):
+def check_link(path: pathlib.Path) -> None:
   """Raises UserError for a link that leads nowhere."""
   if path.is_symlink() and not path.exists():
     raise UserError(f"{path}: a link to {os.readlink(path)}, which does not exist")
 
 
-def _children(folder, frames, is_sequence, splits) -> list[Found]:
+def _children(folder: pathlib.Path, frames: bool, is_sequence: IsSequence, splits: Sequence[str]) -> list[Found]:
   """The sequences in a folder; the split is empty for those directly in it."""
   found, files = [], []
   for path in entries(folder):
@@ -131,7 +138,7 @@ def _children(folder, frames, is_sequence, splits) -> list[Found]:
   return found + [found_at(p) for p in sequence_files if p.suffix.lower() != ".txt" or p.stem not in with_video]
 
 
-def _unique(found) -> list[tuple[str, pathlib.Path]]:
+def _unique(found: Iterable[Found]) -> list[tuple[str, pathlib.Path]]:
   found = [one._replace(name=composed(one.name)) for one in found]
   counts = collections.Counter(one.name for one in found)
   result, taken = [], {name for name, count in counts.items() if count == 1}

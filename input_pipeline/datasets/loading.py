@@ -2,10 +2,11 @@
 
 import pathlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 import numpy as np
 import tqdm
+from numpy.typing import ArrayLike
 
 from input_pipeline.datasets import hints
 from input_pipeline.datasets.formats import reader
@@ -13,10 +14,11 @@ from input_pipeline.datasets.labels import Labels, NoLabels
 from input_pipeline.datasets.layout import NoSequences, Reader, check_link, find_sequences
 from input_pipeline.datasets.media import open_media
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import Sequence, from_labels
+from input_pipeline.frames import AnyPath, FrameSource
+from input_pipeline.sequences import FrameShape, Sequence, from_labels
 
 
-def load(format: str, root, *, frames: bool = True, only: Iterable[str] | None = None) -> list[Sequence]:
+def load(format: str, root: AnyPath, *, frames: bool = True, only: Iterable[str] | None = None) -> list[Sequence]:
   """Loads a data set.
 
   Args:
@@ -41,12 +43,12 @@ def load(format: str, root, *, frames: bool = True, only: Iterable[str] | None =
   return [_load_one(reader(format), name, path, frames) for name, path in _progress(found, root)]
 
 
-def load_matching(format: str, root, part: str) -> list[Sequence]:
+def load_matching(format: str, root: AnyPath, part: str) -> list[Sequence]:
   """The sequences whose name contains `part`; raises UserError where there are none, or like `load`."""
   return [_load_one(reader(format), name, path, True) for name, path in _progress(_matching(format, root, part), root)]
 
 
-def load_readable(format: str, root, part: str = "", *, frames: bool = True
+def load_readable(format: str, root: AnyPath, part: str = "", *, frames: bool = True
                   ) -> tuple[list[Sequence], dict[str, UserError]]:
   """Like `load_matching`, but goes on where a sequence cannot be loaded.
 
@@ -65,7 +67,7 @@ def load_readable(format: str, root, part: str = "", *, frames: bool = True
   return sequences, errors
 
 
-def find(format: str, root, frames: bool) -> list[tuple[str, pathlib.Path]]:
+def find(format: str, root: AnyPath, frames: bool) -> list[tuple[str, pathlib.Path]]:
   """The (name, path) of all sequences, see `layout.find_sequences`; the error says which format would find some."""
   source = reader(format)
   try:
@@ -83,47 +85,51 @@ def read_labels(source: Reader, path: pathlib.Path) -> Labels:
     raise NoLabels(f"{error}{hints.for_sequence(path, source)}") from error
 
 
-def is_outside(boxes, sizes) -> np.ndarray:
-  """bool [T]: which boxes [T, 4] (xywh) share no pixel with their frame; sizes (width, height), [2] or [T, 2]."""
-  boxes, sizes = np.asarray(boxes, np.float64), np.asarray(sizes)
-  return ((boxes[:, :2] >= sizes) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(axis=1)
+def is_outside(boxes: ArrayLike, frame_wh: ArrayLike) -> np.ndarray:
+  """bool [T]: which boxes [T, 4] (xywh) share no pixel with their frame, of a width and height [2] or [T, 2]."""
+  boxes, frame_wh = np.asarray(boxes, np.float64), np.asarray(frame_wh)
+  return ((boxes[:, :2] >= frame_wh) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(axis=1)
 
 
-def check_size(found, size):
-  """UserError when the labels tell another frame size than the (width, height) of the first frame."""
-  if found.size is not None and tuple(found.size) != tuple(size):
-    raise UserError(f"{found.where}: its labels are for frames of {found.size[0]}x{found.size[1]} pixels, the first "
-                    f"frame has {size[0]}x{size[1]}")
+def check_shape(found: Labels, shape: FrameShape) -> None:
+  """UserError when the labels tell another shape of the frames than that of the first one."""
+  if found.shape not in (None, shape):
+    raise UserError(f"{found.where}: its labels are for frames of {found.shape} pixels, the first frame has {shape}")
 
 
-def _matching(format, root, part, frames=True):
+def _matching(format: str, root: AnyPath, part: str, frames: bool = True) -> list[tuple[str, pathlib.Path]]:
   found = [(name, path) for name, path in find(format, root, frames) if part in name]
   if not found:
     raise UserError(f"{root}: no sequence has {part!r} in its name, which `only` asks for")
   return found
 
 
-def _progress(found, root):
+def _progress(found: list[tuple[str, pathlib.Path]], root: AnyPath) -> Iterable[tuple[str, pathlib.Path]]:
   return tqdm.tqdm(found, desc=f"loading {root}", unit="seq", delay=3, leave=False)
 
 
-def _chosen(found, only, root):
+def _chosen(found: list[tuple[str, pathlib.Path]], only: Set[str], root: AnyPath) -> list[tuple[str, pathlib.Path]]:
   unknown = sorted(only - {name for name, _ in found})
   if unknown:
     raise UserError(f"{root}: no sequence {', '.join(unknown)} among the {len(found)} found there")
   return [(name, path) for name, path in found if name in only]
 
 
-def _load_one(source, name, path, frames) -> Sequence:
+def _load_one(source: Reader, name: str, path: pathlib.Path, frames: bool) -> Sequence:
   found = read_labels(source, path)
-  opened, size = open_media(source.find_media(path), len(found.boxes)) if frames else (None, found.size)
-  sequence = from_labels(name, opened, found.boxes, found.visible, found.where, found.attributes, size,
-                         found.frame_labels, found.lookalikes)
-  if frames:
-    check_size(found, size)
-    outside = np.flatnonzero(sequence.visible & is_outside(sequence.boxes, size))
-    if len(outside):
-      t = int(outside[0])
-      raise UserError(f"{found.where}: frame {t} has the box {sequence.boxes[t].tolist()}, outside of the frame "
-                      f"of {size[0]}x{size[1]} pixels")
+  if not frames:
+    return _made(name, None, found, found.shape)
+  opened, shape = open_media(source.find_media(path), len(found.boxes))
+  sequence = _made(name, opened, found, shape)
+  check_shape(found, shape)
+  outside = np.flatnonzero(sequence.visible & is_outside(sequence.boxes, shape.wh))
+  if len(outside):
+    t = int(outside[0])
+    raise UserError(f"{found.where}: frame {t} has the box {sequence.boxes[t].tolist()}, outside of the frame "
+                    f"of {shape} pixels")
   return sequence
+
+
+def _made(name: str, frames: FrameSource | None, found: Labels, shape: FrameShape | None) -> Sequence:
+  return from_labels(name, frames, found.boxes, found.visible, found.where, found.attributes, shape,
+                     found.frame_labels, found.lookalikes)

@@ -6,13 +6,16 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from input_pipeline import tiff, videos
 from input_pipeline.errors import UserError
-from input_pipeline.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, ImageFiles, VideoFile
+from input_pipeline.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, AnyPath, FrameSource, ImageFiles, VideoFile
+from input_pipeline.sequences import FrameShape
+
+Media = pathlib.Path | list[pathlib.Path]  # The frames of a sequence on disk: a video, or images in frame order.
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +23,13 @@ _DIGITS = re.compile(r"(\d+)")
 _DECIMALS = re.compile(r"(\d+(?:[.,]\d+)?)")
 
 
-def natural_key(name: str):
+def natural_key(name: str) -> tuple[list[str | int], str]:
   """Sorts digit runs by their value: frame2 before frame10. Names that are equal so (1, 01) go by their text."""
   parts = _DIGITS.split(name)  # Text at even places, digits at odd ones, so that like is compared with like.
   return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
-def _decimal_key(name: str):
+def _decimal_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
   """The same with decimal fractions: t0.25 after t0.125."""
   parts = _DECIMALS.split(name)
   return [_number(part) if i % 2 else part for i, part in enumerate(parts)], name
@@ -51,7 +54,7 @@ def in_order(names: Iterable[str]) -> list[str]:
   return sorted(names, key=natural_key if counted else _decimal_key)
 
 
-def entries(folder) -> list[pathlib.Path]:
+def entries(folder: AnyPath) -> list[pathlib.Path]:
   """What a folder holds, by the numbers in the names (`in_order`), without hidden files (.DS_Store, ._frame.jpg)."""
   try:
     names = os.listdir(folder)
@@ -70,12 +73,12 @@ def is_video(path: pathlib.Path) -> bool:
   return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
 
 
-def images_in(folder) -> list[pathlib.Path]:
+def images_in(folder: AnyPath) -> list[pathlib.Path]:
   """The image files of a folder in natural order; empty when there is no such folder."""
   return [path for path in entries(folder) if is_image(path)] if os.path.isdir(folder) else []
 
 
-def within(images, first: int, last: int) -> list[pathlib.Path]:
+def within(images: Sequence[pathlib.Path], first: int, last: int) -> list[pathlib.Path]:
   """The images whose number (the last digits of the name) is from `first` to `last`; UserError when there is none."""
   numbers = [_DIGITS.findall(path.stem) for path in images]
   chosen = [path for path, found in zip(images, numbers, strict=True) if found and first <= int(found[-1]) <= last]
@@ -85,7 +88,7 @@ def within(images, first: int, last: int) -> list[pathlib.Path]:
   return chosen
 
 
-def named(folder, name: str) -> pathlib.Path:
+def named(folder: AnyPath, name: str) -> pathlib.Path:
   """`folder/name`, or the file there whose name differs only in its Unicode form (composed, decomposed)."""
   path = pathlib.Path(folder, name)
   if path.exists() or name.isascii() or not path.parent.is_dir():
@@ -94,40 +97,39 @@ def named(folder, name: str) -> pathlib.Path:
   return next((other for other in entries(folder) if unicodedata.normalize("NFC", other.name) == composed), path)
 
 
-def videos_in(folder, stem: str | None = None) -> list[pathlib.Path]:
+def videos_in(folder: AnyPath, stem: str | None = None) -> list[pathlib.Path]:
   """The video files of a folder in natural order, all or those called `stem`."""
   return [path for path in entries(folder) if is_video(path) and stem in (None, path.stem)]
 
 
-def open_media(media, expected: int | None = None) -> tuple[FrameSource, tuple[int, int]]:
+def open_media(media: Media, expected: int | None = None) -> tuple[FrameSource, FrameShape]:
   """Opens frames lazily.
 
   Args:
-    media: the path of a video, or a list of image paths in frame order.
+    media: the frames on disk.
     expected: the number of labels. A video whose header promises as many is taken at its word (a missing frame is
       then reported when it is read); otherwise the frames are counted by decoding, since headers can be wrong.
 
   Returns:
-    The frames and the (width, height) of the first one in pixels.
+    The frames and the shape of the first one.
 
   Raises:
     UserError: a video or a first image that cannot be decoded.
   """
-  if isinstance(media, (list, tuple)):
-    frames = ImageFiles(media)
-    height, width = frames[0].shape
-    return frames, (width, height)
+  if isinstance(media, list):
+    images = ImageFiles(media)
+    return images, FrameShape(*images[0].shape)
   path = os.fspath(media)
-  promised, size = videos.header(path)
+  promised, shape = videos.header(path)
   if promised == expected:
-    return VideoFile(path, num_frames=expected), size
+    return VideoFile(path, num_frames=expected), FrameShape(*shape)
   frames = VideoFile(path)
   if not any(isinstance(frame, np.ndarray) for frame in frames.readable()):
     raise UserError(f"{media}: no frame of the video can be decoded")
-  return frames, size
+  return frames, FrameShape(*shape)
 
 
-def open_frames(path) -> FrameSource:
+def open_frames(path: AnyPath) -> FrameSource:
   """The frames of a video file, of a TIFF file with pages, or of a folder of images (natural order), without labels.
 
   Raises:
@@ -154,12 +156,12 @@ def open_frames(path) -> FrameSource:
   return open_media(images)[0]
 
 
-def naming_troubles(images) -> list[str]:
+def naming_troubles(images: Sequence[pathlib.Path]) -> list[str]:
   """Sentences about names of images, in order, by which they are perhaps not the frames of one sequence."""
   return [text for text in (_several_patterns(images), _missing_numbers(images)) if text]
 
 
-def _several_patterns(images) -> str:
+def _several_patterns(images: Sequence[pathlib.Path]) -> str:
   """About names that differ in more than their numbers: another series, copies, a background, other numbers."""
   patterns = collections.Counter(_DECIMALS.sub("#", path.stem) for path in images)
   if len(patterns) < 2:
@@ -171,13 +173,13 @@ def _several_patterns(images) -> str:
           f"{other.name}); all of them are taken for frames, in the order of their numbers")
 
 
-def _missing_numbers(images) -> str:
+def _missing_numbers(images: Sequence[pathlib.Path]) -> str:
   """A sentence about numbers that are left out in the names of images in order; empty where none is.
 
   Numbers that always go on by the same step leave none out, nor do names that are not told apart by their last number.
   """
-  numbers = [_DIGITS.findall(path.stem) for path in images]
-  numbers = np.array([int(found[-1]) for found in numbers if found and len(found[-1]) < 16])
+  digits = [_DIGITS.findall(path.stem) for path in images]
+  numbers = np.array([int(found[-1]) for found in digits if found and len(found[-1]) < 16])
   steps = np.diff(numbers)
   if len(numbers) < len(images) or len(steps) < 2 or steps.min() < 1 or (steps == steps[0]).all():
     return ""

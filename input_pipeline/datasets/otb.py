@@ -9,6 +9,8 @@ sequences only some of the images are labelled; Jogging and Skating2 have two ta
 `groundtruth_rect.2.txt`, the other file is empty.
 """
 
+import pathlib
+
 from input_pipeline.datasets import labels, layout, media, otb_family
 
 LAYOUT = "folders <sequence>/ with img/ (image files) and groundtruth_rect.txt or groundtruth.txt"
@@ -17,7 +19,7 @@ ORIGIN = 1
 _RANGES = {"david": (300, 770), "diving": (1, 215), "football1": (1, 74), "freeman3": (1, 460), "freeman4": (1, 283)}
 
 
-def is_sequence(path, frames):
+def is_sequence(path: pathlib.Path, frames: bool) -> bool:
   """A folder with `img` or a label file, or one of the label files of a folder with several targets."""
   del frames
   if path.is_dir():
@@ -26,17 +28,17 @@ def is_sequence(path, frames):
   return path in _numbered(path.parent)
 
 
-def find(root, frames):
+def find(root: pathlib.Path, frames: bool) -> list[layout.Found]:
   """The sequences below a root, see `layout.walk`; each target of a folder with several is one."""
   return [target for one in layout.walk(root, frames, is_sequence) for target in _targets(one)]
 
 
-def read_labels(path):
+def read_labels(path: pathlib.Path) -> labels.Labels:
   """Labels of the sequence in the folder `path`, or of the label file `path`, x and y made 0-based."""
   return labels.zero_based(labels.read_text(_label_file(path)), ORIGIN)
 
 
-def find_media(path):
+def find_media(path: pathlib.Path) -> list[pathlib.Path]:
   """The images in `img`, else those in the folder."""
   folder = path if path.is_dir() else path.parent
   images = otb_family.find_media(folder)
@@ -46,7 +48,7 @@ def find_media(path):
   return images
 
 
-def _label_file(path):
+def _label_file(path: pathlib.Path) -> pathlib.Path:
   if not path.is_dir():
     return path
   files = otb_family.label_files(path)
@@ -56,7 +58,7 @@ def _label_file(path):
   return file
 
 
-def _targets(one):
+def _targets(one: layout.Found) -> list[layout.Found]:
   """The sequences in what `walk` takes for one."""
   if not one.path.is_dir() or any(file.is_file() for file in otb_family.label_files(one.path)):
     return [one]
@@ -66,6 +68,6 @@ def _targets(one):
   return [one._replace(name=one.name + file.suffixes[-2], path=file) for file in files] or [one]
 
 
-def _numbered(folder):
+def _numbered(folder: pathlib.Path) -> list[pathlib.Path]:
   """groundtruth_rect.1.txt, groundtruth_rect.2.txt, ... of a folder."""
   return sorted(folder.glob("groundtruth_rect.[0-9].txt"))

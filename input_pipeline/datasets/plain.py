@@ -5,6 +5,8 @@ video among others, labelled by `<video's name>.txt`. Without frames, those text
 footage cannot be loaded as a sequence (it would claim that the target is never there): `open_frames` reads it.
 """
 
+import pathlib
+
 from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import UserError
 
@@ -13,7 +15,7 @@ ORIGIN = 0
 _LABELS = "groundtruth.txt"
 
 
-def is_sequence(path, frames):
+def is_sequence(path: pathlib.Path, frames: bool) -> bool:
   """A video, or a folder with images, with one video, or with labels; without frames also a text file."""
   if path.is_dir():
     labelled = (path / _LABELS).is_file()
@@ -21,7 +23,7 @@ def is_sequence(path, frames):
   return media.is_video(path) or (not frames and path.suffix.lower() == ".txt")
 
 
-def find_labels(path):
+def find_labels(path: pathlib.Path) -> pathlib.Path | None:
   """The label file of a sequence, or None when it has none."""
   if path.suffix.lower() == ".txt" and not path.is_dir():
     return path
@@ -32,12 +34,12 @@ def find_labels(path):
   return next((file for file in files if file.is_file()), None)
 
 
-def find(root, frames):
+def find(root: pathlib.Path, frames: bool) -> list[layout.Found]:
   """The sequences below a root, see `layout.walk`."""
   return layout.walk(root, frames, is_sequence)
 
 
-def read_labels(path):
+def read_labels(path: pathlib.Path) -> labels.Labels:
   """Labels of the sequence `path` (folder, video or text file)."""
   file = find_labels(path)
   if file is None:
@@ -46,7 +48,7 @@ def read_labels(path):
   return labels.read_text(file)
 
 
-def find_media(path):
+def find_media(path: pathlib.Path) -> media.Media:
   """The video itself, the images of the folder, or the one video in it."""
   if media.is_video(path):
     return path
@@ -56,14 +58,14 @@ def find_media(path):
   return found[0] if media.is_video(found[0]) else found
 
 
-def _images(folder):
+def _images(folder: pathlib.Path) -> list[pathlib.Path]:
   return media.images_in(folder) or media.images_in(folder / "img")
 
 
-def _only_video(folder):
+def _only_video(folder: pathlib.Path) -> list[pathlib.Path]:
   videos = media.videos_in(folder)
   return videos if len(videos) == 1 else []
 
 
-def _has_folders(folder):
+def _has_folders(folder: pathlib.Path) -> bool:
   return any(path.is_dir() for path in media.entries(folder))

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from input_pipeline.sequences import Sequence
 
@@ -46,13 +48,11 @@ def measure(sequences: Iterable[Sequence]) -> dict[str, tuple[float, ...]]:
   """
   sequences = list(sequences)
   boxes = np.concatenate([s.boxes[s.visible] for s in sequences]).astype(np.float64)
-  near, far, ratios, gaps = [], [], [], []
-  for sequence in sequences:
-    pairs, jumps, lengths = _steps(sequence)
-    near, far, gaps = near + pairs, far + jumps, gaps + lengths
-    sizes = _sizes(sequence.boxes[sequence.visible])
-    ratios += [sizes.max() / sizes.min()] if len(sizes) else []
-  near, far = (np.array(values, np.float64).reshape(-1, 3) for values in (near, far))
+  steps = [_steps(sequence) for sequence in sequences]
+  near, far = (np.concatenate(parts) for parts in ([s.near for s in steps], [s.far for s in steps]))
+  gaps = [length for s in steps for length in s.gaps]
+  sizes = [_sizes(s.boxes[s.visible]) for s in sequences if s.visible.any()]
+  ratios = [of_one.max() / of_one.min() for of_one in sizes]
   motion = np.hypot(near[:, 0], near[:, 1])
   frames = sum(len(sequence) for sequence in sequences)
   named = [sequence.attributes for sequence in sequences if sequence.attributes]
@@ -83,6 +83,7 @@ def measure_contrast(sequences: Iterable[Sequence]) -> tuple[float, ...]:
   """
   found = []
   for sequence in sequences:
+    assert sequence.frames is not None
     seen = np.flatnonzero(sequence.visible)
     for t in seen[np.unique(np.linspace(0, len(seen) - 1, _CONTRAST_FRAMES).astype(int))] if len(seen) else ():
       found.append(_contrast(sequence.frames[int(t)], sequence.boxes[t]))
@@ -97,25 +98,40 @@ def table(values: Mapping[str, tuple[float, ...]]) -> list[str]:
   return lines
 
 
-def _text(row):
+def _text(row: tuple[float, ...]) -> str:
   return "-" if np.isnan(row).all() else " / ".join(f"{value:.3g}" for value in row)
 
 
-def _sizes(boxes):
+def _sizes(boxes: np.ndarray) -> np.ndarray:
   boxes = np.asarray(boxes, np.float64)
   return np.sqrt(boxes[:, 2] * boxes[:, 3])
 
 
-def _percentiles(values, at):
+def _percentiles(values: ArrayLike, at: tuple[float, ...]) -> tuple[float, ...]:
+  values = np.asarray(values)
   return tuple(float(v) for v in np.percentile(values, at)) if len(values) else (np.nan,) * len(at)
 
 
-def _mean(values):
+def _mean(values: list[bool] | np.ndarray) -> float:
   return float(np.mean(values)) if len(values) else np.nan
 
 
-def _steps(sequence):
-  """Steps between neighbouring visible frames and over gaps, as lists of (dx, dy, earlier size); lengths of gaps."""
+class _Steps(NamedTuple):
+  """How the target of one sequence moves.
+
+  Attributes:
+    near: float64 [N, 3] (dx, dy, earlier size), the steps between neighbouring visible frames.
+    far: the same over gaps.
+    gaps: the lengths of all gaps in frames, those at the ends too.
+  """
+
+  near: np.ndarray
+  far: np.ndarray
+  gaps: list[int]
+
+
+def _steps(sequence: Sequence) -> _Steps:
+  """Those between the visible frames of a sequence."""
   seen = np.flatnonzero(sequence.visible)
   boxes = sequence.boxes[seen].astype(np.float64)
   moved = np.diff(boxes[:, :2] + boxes[:, 2:] / 2, axis=0)
@@ -123,16 +139,16 @@ def _steps(sequence):
   apart = np.diff(seen)
   ends = np.concatenate([[-1], seen, [len(sequence)]])
   lengths = np.diff(ends) - 1
-  return steps[apart == 1].tolist(), steps[apart > 1].tolist(), lengths[lengths > 0].tolist()
+  return _Steps(steps[apart == 1], steps[apart > 1], lengths[lengths > 0].tolist())
 
 
-def _outside(steps, windows):
+def _outside(steps: np.ndarray, windows: tuple[int, ...]) -> tuple[float, ...]:
   """Per cent of `steps` [N, 3] that end outside the window, one number per window."""
-  reach = np.abs(steps[:, :2]).max(axis=1) / steps[:, 2] if len(steps) else []
-  return tuple(100 * _mean(np.asarray(reach) > k / 2) for k in windows)
+  reach = np.abs(steps[:, :2]).max(axis=1) / steps[:, 2]
+  return tuple(100 * _mean(reach > k / 2) for k in windows)
 
 
-def _contrast(frame, box):
+def _contrast(frame: np.ndarray, box: np.ndarray) -> float | None:
   """The number of `measure_contrast` for one frame; None where the box or its ring has no pixels."""
   x, y, w, h = (float(v) for v in box)
   height, width = frame.shape

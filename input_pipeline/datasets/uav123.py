@@ -8,6 +8,7 @@ of the data set's DatasetAnnotation.pdf. The data set is made for OTB's Matlab t
 """
 
 import dataclasses
+import pathlib
 
 from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import UserError
@@ -40,13 +41,13 @@ _RANGES = {
 _PARTS = {f"{folder}_{i}": (folder, limits) for folder, parts in _RANGES.items() for i, limits in enumerate(parts, 1)}
 
 
-def is_sequence(path, frames):
+def is_sequence(path: pathlib.Path, frames: bool) -> bool:
   """A text file in a folder of `anno`."""
   del frames
   return path.suffix.lower() == ".txt" and path.parent.parent.name == "anno" and path.is_file()
 
 
-def find(root, frames):
+def find(root: pathlib.Path, frames: bool) -> list[layout.Found]:
   """The annotation files of a root; the sets take the place of splits."""
   if is_sequence(root, frames):
     return [layout.found_at(root)]
@@ -59,18 +60,18 @@ def find(root, frames):
           if is_sequence(path, frames)]
 
 
-def read_labels(path):
+def read_labels(path: pathlib.Path) -> labels.Labels:
   """Labels of the annotation file `path`, x and y made 0-based."""
   found = labels.zero_based(labels.read_text(path), ORIGIN)
   flags = path.parent / "att" / path.name
   return dataclasses.replace(found, attributes=labels.read_flags(flags, ATTRIBUTES)) if flags.is_file() else found
 
 
-def find_media(path):
+def find_media(path: pathlib.Path) -> list[pathlib.Path]:
   """The images of the sequence's folder, or its part of them."""
-  folder, limits = _PARTS.get(path.stem, (path.stem, None))
+  name, limits = _PARTS.get(path.stem, (path.stem, None))
   data = path.parents[2] / "data_seq"
-  folders = [data / path.parent.name / folder, data / "UAV123" / folder]
+  folders = [data / path.parent.name / name, data / "UAV123" / name]
   folder = next((folder for folder in folders if folder.is_dir()), folders[-1])
   images = media.images_in(folder)
   if not images:

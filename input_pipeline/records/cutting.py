@@ -50,8 +50,9 @@ def rectangles(boxes: np.ndarray, context: float, width: int, height: int) -> np
   return np.stack([left, top, right - left, bottom - top], -1).astype(np.int32)
 
 
-def cut(sequence: Sequence, context: float, advance) -> PackedSequence:
-  """Encodes one sequence; `advance()` is called after every frame. Errors as the sequence's frames."""
+def cut(sequence: Sequence, context: float, advance: Callable[[], object]) -> PackedSequence:
+  """Encodes a sequence with frames; `advance()` is called after every one of them. Errors as the frames'."""
+  assert sequence.frames is not None
   boxes, jpegs, parts, means = anchors(sequence), [], [], []
   for t, frame in enumerate(sequence.frames):
     height, width = frame.shape
@@ -71,13 +72,16 @@ def fingerprint(sequences: list[Sequence], context: float) -> str:
 
 def fingerprint_by_sizes(sequences: list[Sequence], context: float) -> str:
   """What earlier versions took for it: of the files of the frames their sizes only."""
-  files = {ImageFiles: lambda f: f.paths, VideoFile: lambda f: [f.path]}
-  return _fingerprint("v2", sequences, context, lambda frames: "".join(
-      f"{os.stat(path).st_size} " for path in files.get(type(frames), lambda f: [])(frames)))
+
+  def sizes(frames: FrameSource | None) -> str:
+    files = frames.paths if isinstance(frames, ImageFiles) else [frames.path] if isinstance(frames, VideoFile) else []
+    return "".join(f"{os.stat(path).st_size} " for path in files)
+
+  return _fingerprint("v2", sequences, context, sizes)
 
 
 def _fingerprint(version: str, sequences: list[Sequence], context: float,
-                 describe: Callable[[FrameSource], str]) -> str:
+                 describe: Callable[[FrameSource | None], str]) -> str:
   digest = hashlib.sha256(f"{version} context {context:g} jpeg {JPEG_QUALITY}".encode())
   for sequence in sequences:
     digest.update(f"{sequence.name} {len(sequence)} ".encode())

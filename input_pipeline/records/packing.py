@@ -65,7 +65,7 @@ def prepare(sequences: list[Sequence], root: str, *, context: float = CONTEXT, w
                     "same command goes on") from error
 
 
-def _is_packed(sequences, root: str, mark: str, context: float) -> bool:
+def _is_packed(sequences: list[Sequence], root: str, mark: str, context: float) -> bool:
   """Whether the folder holds these sequences; raises a UserError where it holds others."""
   if not os.path.exists(os.path.join(reading.dataset_folder(root), reading.INDEX)):
     return False
@@ -81,7 +81,7 @@ def _is_packed(sequences, root: str, mark: str, context: float) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(root: str):
+def _alone(root: str) -> Iterator[None]:
   """Waits while another process packs into the folder; where the file system has no locks it cannot be told."""
   folder = os.open(root, os.O_RDONLY)
   try:
@@ -125,7 +125,9 @@ def verify(sequences: list[Sequence], root: str, frames: int | None = 200) -> tu
   total, pixels, largest = 0.0, 0, 0
   for n in tqdm(chosen, desc="verify", unit="frame", delay=2):  # In order: a video is read forward.
     sequence, t = places[n]
-    stored, frame = sequence.frames.cutout(t), source[sequence.name].frames[t]
+    crops, whole = sequence.frames, source[sequence.name].frames
+    assert crops is not None and whole is not None
+    stored, frame = crops.cutout(t), whole[t]
     x, y, (h, w) = stored.x, stored.y, stored.image.shape
     difference = np.abs(frame[y:y + h, x:x + w].astype(np.int16) - stored.image)
     if difference.mean() > MAX_MEAN_ERROR or abs(frame.mean() - stored.mean) > 1e-2:
@@ -157,17 +159,17 @@ def _part(folder: str, number: int) -> str:
   return os.path.join(folder, f"{number:06d}.npz")
 
 
-def _cut_all(sequences, folder, context, workers):
+def _cut_all(sequences: list[Sequence], folder: str, context: float, workers: int) -> None:
   """Writes the missing parts, several sequences at a time."""
   missing = [(n, s) for n, s in enumerate(sequences) if not os.path.exists(_part(folder, n))]
   total, lock = sum(len(s) for s in sequences), threading.Lock()
   with tqdm(total=total, initial=total - sum(len(s) for _, s in missing), desc="pack", unit="frame") as progress:
 
-    def advance():
+    def advance() -> None:
       with lock:
         progress.update()
 
-    def make(number, sequence):
+    def make(number: int, sequence: Sequence) -> None:
       made = cut(sequence, context, advance)
       path = _part(folder, number)
       with open(f"{path}.{os.getpid()}.partial", "wb") as file:
@@ -189,11 +191,11 @@ def _read_part(path: str) -> PackedSequence:
   with np.load(path, allow_pickle=False) as part:
     ends = np.cumsum(part["sizes"])
     data = part["jpegs"].tobytes()
-    jpegs = [data[end - size:end] for end, size in zip(ends, part["sizes"])]
+    jpegs = [data[end - size:end] for end, size in zip(ends, part["sizes"], strict=True)]
     return PackedSequence(jpegs, part["rectangles"], part["means"])
 
 
-def _write(sequences, folder, root, mark, context, shards):
+def _write(sequences: list[Sequence], folder: str, root: str, mark: str, context: float, shards: int | None) -> None:
   """Writes the data set from the parts, and last its index."""
   from input_pipeline.records import builder
 
@@ -218,9 +220,9 @@ def _write(sequences, folder, root, mark, context, shards):
   os.replace(path + ".partial", path)
 
 
-def _examples(sequences, folder) -> Iterator[dict]:
+def _examples(sequences: list[Sequence], folder: str) -> Iterator[dict]:
   for n, sequence in enumerate(tqdm(sequences, desc="write", unit="seq", delay=2)):
     part = _read_part(_part(folder, n))
-    for t, (jpeg, rectangle, mean) in enumerate(zip(part.jpegs, part.rectangles, part.means)):
+    for t, (jpeg, rectangle, mean) in enumerate(zip(part.jpegs, part.rectangles, part.means, strict=True)):
       yield {"image": jpeg, "x": rectangle[0], "y": rectangle[1], "mean": mean, "box": sequence.boxes[t],
              "visible": sequence.visible[t], "sequence": sequence.name, "frame": t}

@@ -4,13 +4,14 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
 from etils import epath
 
 from input_pipeline.errors import UserError
-from input_pipeline.frames import Cutout, Encoded
+from input_pipeline.frames import Cutout, Encoded, FrameSource
 from input_pipeline.sequences import Sequence
 
 INDEX = "index.npz"  # Labels and places of all frames, so that no record is read to know them.
@@ -64,7 +65,8 @@ def load(root: str) -> list[Sequence]:
   # Not in what was packed before there were any.
   counts = index.get("lookalike_counts", np.zeros(len(index["names"]), int))
   lookalikes = np.split(index.get("lookalikes", np.zeros((0, 5), np.float32)), np.cumsum(counts)[:-1])
-  for name, length, attributes, others in zip(index["names"], index["lengths"], index["attributes"], lookalikes):
+  for name, length, attributes, others in zip(
+      index["names"], index["lengths"], index["attributes"], lookalikes, strict=True):
     rows = slice(start, start + int(length))
     frames = PackedCrops(lambda n: builder.image_of(source[n]), rows, index, root)
     sequences.append(Sequence(str(name), frames, index["boxes"][rows], index["visible"][rows],
@@ -73,7 +75,7 @@ def load(root: str) -> list[Sequence]:
   return sequences
 
 
-class PackedCrops:
+class PackedCrops(FrameSource):
   """The stored parts of one sequence's frames.
 
   Attributes:
@@ -81,14 +83,14 @@ class PackedCrops:
     means: float32 [T], the whole frames' mean grey levels.
   """
 
-  def __init__(self, read, rows: slice, index: dict, where: str):
+  def __init__(self, read: Callable[[int], bytes], rows: slice, index: Mapping[str, np.ndarray], where: str):
     self._read, self._start, self._where = read, rows.start, where
     self.rectangles, self.means = index["rectangles"][rows], index["means"][rows]
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.rectangles)
 
-  def __getitem__(self, t):
+  def __getitem__(self, t: int) -> np.ndarray:
     raise UserError(f"{self._where}: packed data hold the surroundings of the target, not whole frames; use the "
                     "original data here")
 

@@ -62,7 +62,7 @@ def sequence_attributes(boxes: np.ndarray, visible: np.ndarray, events: Events, 
   both = visible[1:] & visible[:-1]
   pan = np.linalg.norm(np.diff(camera[:, :2], axis=0), axis=1)
 
-  def often(holds):
+  def often(holds: np.ndarray) -> bool:
     return bool(np.mean(holds[visible]) >= _ENOUGH)
 
   holds = {

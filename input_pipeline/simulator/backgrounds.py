@@ -13,6 +13,7 @@ _SMALLEST, _LARGEST = 0.75, 1.6  # Widths of the picture in views.
 
 def without_target(sequence: Sequence, rng: np.random.Generator) -> np.ndarray:
   """A frame of a sequence with its target painted over by what surrounds it (OpenCV's inpainting), uint8 [H, W]."""
+  assert sequence.frames is not None
   t = int(rng.integers(len(sequence)))
   frame = sequence.frames[t]
   if not sequence.visible[t]:

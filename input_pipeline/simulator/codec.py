@@ -14,22 +14,24 @@ class Codec:
   def __init__(self, quality: int, interval: int):
     """Sets JPEG's quality 1..100 and the number of frames from one frame coded alone to the next (1: all are)."""
     self._quality, self._interval = quality, interval
-    self._shown, self._count = None, 0
+    self._shown: np.ndarray | None = None
+    self._count = 0
 
   def pass_on(self, frame: np.ndarray) -> np.ndarray:
     """The next frame, uint8 [H, W], as it arrives after coding and decoding."""
-    alone = self._count % self._interval == 0
-    self._count += 1
-    if alone:
+    if self._shown is None or self._count % self._interval == 0:
       self._shown = self._coded(frame)
     else:
       change = cv2.addWeighted(frame, 1.0, self._shown, -1.0, 128.0)
       self._shown = cv2.addWeighted(self._shown, 1.0, self._coded(change), 1.0, -128.0)
+    self._count += 1
     return self._shown
 
-  def _coded(self, frame):
+  def _coded(self, frame: np.ndarray) -> np.ndarray:
     coded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, self._quality])[1]
-    return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+    decoded = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+    assert decoded is not None
+    return decoded
 
 
 def draw_codec(rng: np.random.Generator) -> Codec | None:

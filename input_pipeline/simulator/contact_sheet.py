@@ -1,16 +1,20 @@
 """A picture of a simulated data set that one can look at."""
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
+
+from input_pipeline.sequences import Sequence
 
 _WIDTH, _HEIGHT, _INSET = 640, 512, 200  # Pixels of a tile and of the enlarged crop in it.
 
 
-def contact_sheet(sequences, columns: int = 4) -> np.ndarray:
+def contact_sheet(sequences: Iterable[tuple[Sequence, int]], columns: int = 4) -> np.ndarray:
   """Whole frames with the box drawn, each with an enlarged crop around its target in the corner.
 
   Args:
-    sequences: (sequence, frame number) pairs.
+    sequences: each, with its frames, and the number of the frame to show.
     columns: tiles per row.
 
   Returns:
@@ -22,7 +26,8 @@ def contact_sheet(sequences, columns: int = 4) -> np.ndarray:
   return np.vstack([np.hstack(row) for row in rows])
 
 
-def _tile(sequence, t):
+def _tile(sequence: Sequence, t: int) -> np.ndarray:
+  assert sequence.frames is not None
   frame = sequence.frames[t]
   scale = min(_WIDTH / frame.shape[1], _HEIGHT / frame.shape[0])
   shown = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -41,7 +46,7 @@ def _tile(sequence, t):
   return picture
 
 
-def _inset(frame, x, y, w, h):
+def _inset(frame: np.ndarray, x: float, y: float, w: float, h: float) -> np.ndarray:
   """The box and as much around it, enlarged."""
   side = int(max(3 * max(w, h), 24))
   crop = cv2.getRectSubPix(frame, (side, side), (x + w / 2 - 0.5, y + h / 2 - 0.5))

@@ -5,6 +5,8 @@ import functools
 import json
 import multiprocessing
 import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,8 +14,8 @@ from tqdm import tqdm
 
 from input_pipeline.datasets import load
 from input_pipeline.errors import UserError
-from input_pipeline.frames import ImageFiles
-from input_pipeline.sequences import Sequence, from_labels
+from input_pipeline.frames import AnyPath, ImageFiles
+from input_pipeline.sequences import FrameShape, Sequence, from_labels
 from input_pipeline.simulator.backgrounds import without_target
 from input_pipeline.simulator.contact_sheet import contact_sheet
 from input_pipeline.simulator.render import simulate
@@ -24,9 +26,10 @@ PARAMETERS_FILE = "simulation.json"
 SHEET_FILE, BESIDE_FILE = "contact_sheet.png", "beside.jpg"
 
 
-def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width: int, height: int, *,
-                  sizes=None, camera_jumps: bool = False, replay: tuple[str, str] | None = None,
-                  backgrounds: tuple[str, str] | None = None, workers: int = 1) -> pathlib.Path:
+def write_dataset(folder: AnyPath, num_sequences: int, num_frames: int, seed: int, width: int, height: int, *,
+                  shapes: Iterable[FrameShape] = (), camera_jumps: bool = False,
+                  replay: tuple[str, AnyPath] | None = None, backgrounds: tuple[str, AnyPath] | None = None,
+                  workers: int = 1) -> pathlib.Path:
   """Simulates sequences 0..num_sequences-1 into a folder; complete ones that are there already are kept.
 
   Args:
@@ -35,7 +38,7 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
     num_frames: per sequence; the most that are taken of a replayed one.
     seed: of the data set.
     width, height: of the frames in pixels.
-    sizes: several (width, height) instead, of which each sequence draws one.
+    shapes: of the frames instead, of which each sequence draws one.
     camera_jumps: whether the camera jumps several times in every sequence.
     replay: (format, root) of a data set with frames. Sequence i follows the boxes of its sequence i (in the order of
       names, from the start again after the last) from the first visible one on, scaled to the frame's size.
@@ -57,7 +60,7 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
     raise UserError("replayed trajectories cannot have camera jumps of the simulator's, expected one of the two")
   for source in filter(None, (replay, backgrounds)):
     _load_once(*map(str, source))  # What cannot be read is said before anything is written.
-  sizes = [list(size) for size in sizes or [(width, height)]]
+  sizes = [list(shape.wh) for shape in shapes] or [[width, height]]
   parameters = {"seed": seed, "num_frames": num_frames, "sizes": sizes, "camera_jumps": camera_jumps,
                 "replay": [str(part) for part in replay or ()]}
   if backgrounds:  # Named only then, so that folders made before there were any can be continued.
@@ -67,7 +70,7 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
   make = functools.partial(_write_one, folder, parameters)
   with contextlib.ExitStack() as stack:
     progress = stack.enter_context(tqdm(total=len(missing), unit="seq", desc=f"simulating into {folder}"))
-    made = map(make, missing)
+    made: Iterable[None] = map(make, missing)
     if workers > 1:
       pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
       made = pool.imap_unordered(make, missing)
@@ -76,14 +79,14 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
   return _write_sheet(folder, num_sequences)
 
 
-def _write_one(folder, parameters, index):
+def _write_one(folder: pathlib.Path, parameters: Mapping[str, Any], index: int) -> None:
   """Simulates and writes sequence `index` of the folder that has these parameters."""
   seed, frames = parameters["seed"], parameters["num_frames"]
-  size = parameters["sizes"][stream(seed, index, "size").integers(len(parameters["sizes"]))]
+  width, height = parameters["sizes"][stream(seed, index, "size").integers(len(parameters["sizes"]))]
   boxes = background = None
   if parameters["replay"]:
     given = _load_once(*parameters["replay"])
-    boxes = _trajectory(given[index % len(given)], frames, size)
+    boxes = _trajectory(given[index % len(given)], frames, FrameShape(height, width))
     frames = len(boxes)
   if "backgrounds" in parameters:
     rng, (format, root) = stream(seed, index, "background"), parameters["backgrounds"]
@@ -91,28 +94,29 @@ def _write_one(folder, parameters, index):
     # Opened anew: hundreds of videos kept open in each of many processes are more than a system allows.
     (photographed,) = load(format, root, only=[names[int(rng.integers(len(names)))]])
     background = without_target(photographed, rng)
-  write_sequence(simulate(seed, index, frames, *size, trajectory=boxes, camera_jumps=parameters["camera_jumps"],
+  write_sequence(simulate(seed, index, frames, width, height, trajectory=boxes, camera_jumps=parameters["camera_jumps"],
                           background=background), folder)
 
 
 _load_once = functools.lru_cache(2)(load)  # Once in every process.
 
 
-def _trajectory(sequence, num_frames, size):
-  """Boxes of a sequence from its first visible frame on, at most `num_frames`, in pixels of frames of another size."""
+def _trajectory(sequence: Sequence, num_frames: int, shape: FrameShape) -> np.ndarray:
+  """Boxes of a sequence from its first visible frame on, at most `num_frames`, in pixels of frames of another shape."""
   if not sequence.visible.any():
     raise UserError(f"{sequence.name}: the target is never visible, there is no trajectory to replay")
+  assert sequence.shape is not None
   start = int(np.argmax(sequence.visible))
-  return sequence.boxes[start:start + num_frames] * np.tile(np.divide(size, sequence.size), 2)
+  return sequence.boxes[start:start + num_frames] * np.tile(np.divide(shape.wh, sequence.shape.wh), 2)
 
 
-def _claim(folder, parameters):
+def _claim(folder: pathlib.Path, parameters: Mapping[str, Any]) -> None:
   """Refuses a folder whose sequences were made with other parameters."""
   path = folder / PARAMETERS_FILE
   try:
     folder.mkdir(parents=True, exist_ok=True)
     if path.exists():
-      found = json.loads(path.read_text())
+      found = _parameters_of(path)
       if found != parameters:
         raise UserError(f"{path}: this folder was simulated with {found}, not with {parameters}; "
                         "give another --out or remove it")
@@ -120,11 +124,17 @@ def _claim(folder, parameters):
       write_whole(path, json.dumps(parameters))
   except OSError as error:
     raise UserError(f"{folder}: cannot be written to ({error.strerror or error})") from error
-  except json.JSONDecodeError as error:
+
+
+def _parameters_of(path: pathlib.Path) -> Any:
+  """What a simulation wrote into its `PARAMETERS_FILE`."""
+  try:
+    return json.loads(path.read_bytes())
+  except ValueError as error:  # No JSON, or no text.
     raise UserError(f"{path}: not valid JSON, expected what an earlier simulation wrote there") from error
 
 
-def _read(folder, index) -> Sequence:
+def _read(folder: pathlib.Path, index: int) -> Sequence:
   where = folder / f"sim_{index:06d}"
   label = json.loads((where / LABEL_FILE).read_text())
   boxes = [row or [np.nan] * 4 for row in label["gt_rect"]]
@@ -132,13 +142,13 @@ def _read(folder, index) -> Sequence:
                      label["attributes"])
 
 
-def _write_sheet(folder, num_sequences):
+def _write_sheet(folder: pathlib.Path, num_sequences: int) -> pathlib.Path:
   """Twelve frames, spread over the sequences and over time."""
   return _write_picture(folder / SHEET_FILE, contact_sheet(_shown([_read(folder, k * num_sequences // 12)
                                                                    for k in range(12)])))
 
 
-def write_beside(folder, num_sequences: int, format: str, root) -> pathlib.Path:
+def write_beside(folder: AnyPath, num_sequences: int, format: str, root: AnyPath) -> pathlib.Path:
   """Writes a picture of twelve simulated frames (left half) beside twelve of another data set (right half).
 
   Args:
@@ -160,12 +170,12 @@ def write_beside(folder, num_sequences: int, format: str, root) -> pathlib.Path:
   return _write_picture(folder / BESIDE_FILE, cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
 
 
-def _shown(sequences):
+def _shown(sequences: Iterable[Sequence]) -> list[tuple[Sequence, int]]:
   """A frame number for each sequence, spread over time."""
   return [(sequence, k * 7919 % len(sequence)) for k, sequence in enumerate(sequences)]
 
 
-def _write_picture(path, picture):
+def _write_picture(path: pathlib.Path, picture: np.ndarray) -> pathlib.Path:
   coded = cv2.imencode(path.suffix, picture)[1]
   try:
     path.write_bytes(coded.tobytes())

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from input_pipeline.simulator import flyers, raster
+from input_pipeline.simulator.motion import Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Distractor:
   twin: bool
 
 
-def draw_distractors(rng: np.random.Generator, plan, target: flyers.Flyer, width: int,
+def draw_distractors(rng: np.random.Generator, plan: Plan, target: flyers.Flyer, width: int,
                      height: int) -> list[Distractor]:
   """Draws none (in about half of the sequences) to four look-alikes.
 
@@ -44,7 +45,7 @@ def draw_distractors(rng: np.random.Generator, plan, target: flyers.Flyer, width
           for _ in range(count)]
 
 
-def _draw_twin(rng, plan, target, width, height):
+def _draw_twin(rng: np.random.Generator, plan: Plan, target: flyers.Flyer, width: int, height: int) -> Distractor:
   boxes = plan.boxes
   centres = boxes[:, :2] + boxes[:, 2:] / 2
   size = float(np.median(np.sqrt(boxes[:, 2] * boxes[:, 3])))
@@ -63,7 +64,7 @@ def _draw_twin(rng, plan, target, width, height):
   return Distractor(flyer, path, shapes, rng.uniform(0.7, 1.4), True)
 
 
-def _draw_other(rng, plan, width, height):
+def _draw_other(rng: np.random.Generator, plan: Plan, width: int, height: int) -> Distractor:
   num_frames = len(plan.boxes)
   kind = str(rng.choice(["bird", "aeroplane", "helicopter", "drone"], p=[0.5, 0.15, 0.1, 0.25]))
   typical = float(np.median(np.sqrt(plan.boxes[:, 2] * plan.boxes[:, 3])))
@@ -85,7 +86,7 @@ def _draw_other(rng, plan, width, height):
                     False)
 
 
-def _seen(path, plan, meet, width, height):
+def _seen(path: np.ndarray, plan: Plan, meet: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
   """A path [T, 2] in the view of frame `meet`, as the moving and zooming camera sees it; its magnification [T, 1]."""
   middle = np.array([width / 2, height / 2])
   shift, zoom = plan.camera[:, :2], plan.camera[:, 3:]

@@ -3,11 +3,14 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from input_pipeline.simulator import multirotor
 from input_pipeline.simulator.motion import smooth_curve
+from input_pipeline.simulator.raster import Paints
 
 KINDS = ("drone", "bird", "aeroplane", "helicopter")
+_Parts = tuple[list[ArrayLike], Paints, np.ndarray | None]  # As `outline`, before the thing is turned.
 _TURNS = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURNS), np.sin(_TURNS)], axis=1)
 
@@ -59,7 +62,7 @@ def draw_flyer(rng: np.random.Generator, kind: str, num_frames: int, aspect: flo
                multirotor.draw_multirotor(rng, polarity) if kind == "drone" else None)
 
 
-def outline(flyer: Flyer, t: int):
+def outline(flyer: Flyer, t: int) -> tuple[list[np.ndarray], Paints, np.ndarray | None]:
   """The silhouette in frame `t`.
 
   Returns:
@@ -75,11 +78,11 @@ def outline(flyer: Flyer, t: int):
   return [np.asarray(polygon, float) @ turn for polygon in polygons], paints, extent
 
 
-def _ellipse(x, y, a, b):
+def _ellipse(x: float, y: float, a: float, b: float) -> np.ndarray:
   return _CIRCLE * [a, b] + [x, y]
 
 
-def _bird(flyer, phase):
+def _bird(flyer: Flyer, phase: float) -> _Parts:
   """Two wings that beat about a body."""
   body, wing, _engine = flyer.warmth
   lift = 0.5 * np.sin(phase)
@@ -90,7 +93,7 @@ def _bird(flyer, phase):
   return [*wings, torso], [(1, wing), (1, wing), (1, 1.3 * body)], np.array([[-1.0, -0.6], [1.0, 0.6]])
 
 
-def _aeroplane(flyer, _phase):
+def _aeroplane(flyer: Flyer, _phase: float) -> _Parts:
   body, wing, engine = flyer.warmth
   if flyer.view == "front":
     engines = [_ellipse(side * 0.35, 0.1, 0.06, 0.07) for side in (-1, 1)]
@@ -99,7 +102,7 @@ def _aeroplane(flyer, _phase):
     return [span, fin, _ellipse(0, 0, 0.13, 0.15), *engines], [(1, wing), (1, wing), (1, body), (1, engine),
                                                               (1, engine)], None
   if flyer.view == "below":
-    hull = [[-1, -0.05], [0.8, -0.09], [1, 0], [0.8, 0.09], [-1, 0.05]]
+    hull = [[-1, -0.05], [0.8, -0.09], [1.0, 0.0], [0.8, 0.09], [-1, 0.05]]
     wings = [[[0.25, 0], [-0.25, side * 0.95], [-0.4, side * 0.95], [-0.15, 0]] for side in (-1, 1)]
     tails = [[[-0.75, 0], [-0.95, side * 0.33], [-1, side * 0.33], [-0.92, 0]] for side in (-1, 1)]
     engines = [_ellipse(0.05, side * 0.35, 0.1, 0.05) for side in (-1, 1)]
@@ -110,7 +113,7 @@ def _aeroplane(flyer, _phase):
   return [tail, hull, wing_part, _ellipse(0, 0.12, 0.14, 0.06)], [(1, wing), (1, body), (1, wing), (1, engine)], None
 
 
-def _helicopter(flyer, phase):
+def _helicopter(flyer: Flyer, phase: float) -> _Parts:
   """Cabin, tail boom, a rotor disc that one looks through, and a warm engine below it."""
   body, wing, engine = flyer.warmth
   reach = 0.75 + 0.25 * abs(np.sin(phase))

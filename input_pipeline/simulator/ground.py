@@ -24,11 +24,12 @@ def draw_ground(rng: np.random.Generator, radiance: np.ndarray, horizon: int, un
   far = fractal_noise(rng, rows - top, columns, 7 * unit, 2, 0.7, 6.0)
   near = fractal_noise(rng, rows - top, columns, 45 * unit, 5, 0.75, rng.uniform(1.0, 3.0))
   strength = np.float32(rng.uniform(6, 35) if busy else rng.uniform(3, 18))
+  shape = rows - top, columns
   land = np.repeat(np.float32(level) + np.float32(rng.uniform(-45, 45)) * depth, columns, axis=1)
   if rng.random() < (0.5 if busy else 0.3):
-    land += _fields(rng, land.shape, unit)
+    land += _fields(rng, shape, unit)
   if rng.random() < (0.4 if busy else 0.15):
-    land += np.float32(rng.uniform(5, 25)) * fractal_noise(rng, *land.shape, 4 * unit, 2, 0.9, rng.uniform(1, 8))
+    land += np.float32(rng.uniform(5, 25)) * fractal_noise(rng, *shape, 4 * unit, 2, 0.9, rng.uniform(1, 8))
   if rng.random() < (0.5 if busy else 0.2):
     _roads(rng, land, unit)
   if rng.random() < (0.9 if busy else 0.35):
@@ -37,16 +38,16 @@ def draw_ground(rng: np.random.Generator, radiance: np.ndarray, horizon: int, un
   radiance[top:] = land
 
 
-def _fields(rng, shape, unit):
+def _fields(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> np.ndarray:
   """Patches with sharp borders, each with a grey level of its own, float32 `shape`."""
-  kinds = np.float32(rng.normal(0, 20, 9))
+  kinds = rng.normal(0, 20, 9).astype(np.float32)
   scale, stretch = unit * rng.uniform(50, 160), rng.uniform(1.5, 4)
   first, second = (np.clip(1.2 * fractal_noise(rng, *shape, scale, 3, 0.5, stretch) + 1.5, 0, 2).astype(np.int32)
                    for _ in range(2))  # Two, so that patches do not nest like contour lines.
   return kinds[3 * first + second]
 
 
-def _roads(rng, land, unit):
+def _roads(rng: np.random.Generator, land: np.ndarray, unit: float) -> None:
   """Bent stripes that are warmer or colder than the land, drawn in place."""
   rows, columns = land.shape
   for _ in range(int(rng.integers(1, 5))):
@@ -57,7 +58,7 @@ def _roads(rng, land, unit):
     cv2.polylines(land, [points], False, level, max(round(unit * rng.exponential(4)), 1), cv2.LINE_8, 4)
 
 
-def _things(rng, land, depth, unit, level):
+def _things(rng: np.random.Generator, land: np.ndarray, depth: np.ndarray, unit: float, level: float) -> None:
   """Bushes, stones, cars, lamps: spots of the sizes that targets have, drawn in place."""
   rows, columns = land.shape
   count = int(10 ** rng.uniform(1.0, 2.7))

@@ -27,18 +27,18 @@ _GAP_MEDIAN, _GAP_SPREAD = 14.0, 1.4
 _NORMAL_QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 200) for i in range(200)])
 
 
-def _from_percentiles(table: dict[int, float], u):
-  return np.exp(np.interp(np.asarray(u) * 100.0, list(table), np.log(list(table.values()))))
+def _from_percentiles(table: dict[int, float], u: float) -> float:
+  return float(np.exp(np.interp(u * 100.0, list(table), np.log(list(table.values())))))
 
 
 def draw_size(rng: np.random.Generator) -> float:
   """A target's typical sqrt(wh) in a sequence, in pixels of a 640-wide frame."""
-  return float(_from_percentiles(SIZE_PERCENTILES, rng.random()))
+  return _from_percentiles(SIZE_PERCENTILES, rng.random())
 
 
 def draw_aspect(rng: np.random.Generator) -> float:
   """A target's typical w/h in a sequence."""
-  return float(_from_percentiles(ASPECT_PERCENTILES, rng.random()))
+  return _from_percentiles(ASPECT_PERCENTILES, rng.random())
 
 
 def draw_log_size_range(rng: np.random.Generator, num_frames: int) -> float:

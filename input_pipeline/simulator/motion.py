@@ -33,14 +33,6 @@ class Plan:
   gaps: tuple[Gap, ...]
   hidden: np.ndarray
 
-  @property
-  def planned_absent(self) -> np.ndarray:
-    """bool [T]: the frames of `gaps` and the hidden ones."""
-    absent = self.hidden.copy()
-    for gap in self.gaps:
-      absent[gap.start:gap.stop] = True
-    return absent
-
 
 def draw_plan(rng: np.random.Generator, num_frames: int, width: int, height: int, camera_jumps: bool = False) -> Plan:
   """Draws sizes, aspect ratios, motion, camera and absences from the measured statistics.
@@ -85,7 +77,7 @@ def replay_plan(rng: np.random.Generator, trajectory: np.ndarray, width: int) ->
     width: of the view in pixels.
   """
   trajectory = np.asarray(trajectory, np.float64)
-  hidden = ~(trajectory[:, 2:] > 0).all(axis=1)
+  hidden = ~np.all(trajectory[:, 2:] > 0, axis=1)
   times = np.arange(len(trajectory))
   boxes = np.stack([np.interp(times, times[~hidden], trajectory[~hidden, i]) for i in range(4)], axis=1)
   sizes = np.sqrt(boxes[:, 2] * boxes[:, 3])
@@ -98,27 +90,27 @@ def smooth_curve(rng: np.random.Generator, num_frames: int, waves: int = 3) -> n
   """A smooth random curve [T] that spans exactly 0..1 (0.5 everywhere for one frame)."""
   t = np.linspace(0, 1, num_frames)
   curve = sum(
-      rng.standard_normal() / (k + 1) * np.cos(np.pi * (k + rng.random()) * t + rng.uniform(0, 2 * np.pi))
-      for k in range(waves))
+      (rng.standard_normal() / (k + 1) * np.cos(np.pi * (k + rng.random()) * t + rng.uniform(0, 2 * np.pi))
+       for k in range(waves)), start=np.zeros(num_frames))
   span = np.ptp(curve)
   return (curve - curve.min()) / span if span > 0 else np.full(num_frames, 0.5)
 
 
-def _sizes(rng, num_frames):
+def _sizes(rng: np.random.Generator, num_frames: int) -> np.ndarray:
   """sqrt(wh) per frame, [T], pixels of a 640-wide frame."""
   typical = measured.draw_size(rng)
   log_range = measured.draw_log_size_range(rng, num_frames)
   return typical * np.exp(log_range * (smooth_curve(rng, num_frames) - 0.5))
 
 
-def _shapes(rng, sizes, width, height):
+def _shapes(rng: np.random.Generator, sizes: np.ndarray, width: int, height: int) -> np.ndarray:
   """w, h per frame, [T, 2]: the typical aspect ratio wavers by about 10 % as the drone turns and tilts."""
   aspect = measured.draw_aspect(rng) * np.exp(rng.uniform(0, 0.3) * (smooth_curve(rng, len(sizes), 5) - 0.5))
   shapes = sizes[:, None] * np.stack([np.sqrt(aspect), 1 / np.sqrt(aspect)], axis=1)
   return np.clip(shapes, 2.0, [width / 2, height / 2])
 
 
-def _zoom_steps(rng, num_frames):
+def _zoom_steps(rng: np.random.Generator, num_frames: int) -> np.ndarray:
   """A factor on all sizes, [T]: 1, except in one sequence of ten, where the zoom switches once or twice, by up to 2."""
   steps = np.ones(num_frames)
   if num_frames < 20 or rng.random() > 0.1:
@@ -129,19 +121,20 @@ def _zoom_steps(rng, num_frames):
   return steps / np.exp(np.log(steps).mean())
 
 
-def _jump_frames(rng, num_frames, camera_jumps):
+def _jump_frames(rng: np.random.Generator, num_frames: int, camera_jumps: bool) -> list[int]:
   """Frames in which the camera has jumped, at least ten apart."""
   if num_frames < 20:
     return []
   count = 3 + rng.poisson(num_frames / 100) if camera_jumps else rng.poisson(num_frames / 1000)
-  jumps = []
+  jumps: list[int] = []
   for t in rng.integers(5, num_frames, count):
     if all(abs(t - other) >= 10 for other in jumps):
       jumps.append(int(t))
   return jumps
 
 
-def _path(rng, sizes, shapes, width, height, steps, jumps):
+def _path(rng: np.random.Generator, sizes: np.ndarray, shapes: np.ndarray, width: int, height: int, steps: np.ndarray,
+          jumps: list[int]) -> np.ndarray:
   """Centres [T, 2] that stay inside the view, moving by the drawn ratio of their size in every frame.
 
   Besides, they move with the picture when the zoom switches (`steps`), and by up to half the view in the frames
@@ -175,7 +168,7 @@ def _path(rng, sizes, shapes, width, height, steps, jumps):
   return centres
 
 
-def _jump(rng, centre, margin, view):
+def _jump(rng: np.random.Generator, centre: np.ndarray, margin: np.ndarray, view: np.ndarray) -> np.ndarray:
   """A shift of 15 to 50 % of the view's side along both axes together that ends inside the view."""
   best = np.zeros(2)
   for _ in range(20):
@@ -188,9 +181,10 @@ def _jump(rng, centre, margin, view):
   return best
 
 
-def _place_gaps(rng, num_frames):
+def _place_gaps(rng: np.random.Generator, num_frames: int) -> list[Gap]:
   """Non-overlapping gaps with time before, between and after them."""
-  gaps, spare = [], 8
+  gaps: list[Gap] = []
+  spare = 8
   for length in measured.draw_gap_lengths(rng, num_frames):
     kind = "occlusion" if rng.random() < 0.5 else "out_of_view"
     if num_frames - length - 2 * spare < 1:
@@ -202,7 +196,8 @@ def _place_gaps(rng, num_frames):
   return sorted(gaps, key=lambda gap: gap.start)
 
 
-def _leave_view(rng, centres, shapes, gap, width, height, sudden):
+def _leave_view(rng: np.random.Generator, centres: np.ndarray, shapes: np.ndarray, gap: Gap, width: int, height: int,
+                sudden: bool) -> None:
   """Bends `centres` (in place) so that the target is outside the view during `gap`; at once if `sudden`."""
   view = np.array([width, height], float)
   last = min(gap.stop, len(centres) - 1)
@@ -230,19 +225,20 @@ def _leave_view(rng, centres, shapes, gap, width, height, sudden):
     centres[t] = (1 - share) * centres[t] + share * point
 
 
-def _nearness(point, view):
+def _nearness(point: np.ndarray, view: np.ndarray) -> np.ndarray:
   """How near a point is to the left, right, top, bottom edge of the view, [4], larger is nearer."""
   return np.array([-point[0], point[0] - view[0], -point[1], point[1] - view[1]])
 
 
-def _outside(point, shape, view, side):
+def _outside(point: np.ndarray, shape: np.ndarray, view: np.ndarray, side: int) -> np.ndarray:
   """`point` moved just beyond one side of the view (0 left, 1 right, 2 top, 3 bottom)."""
   moved, axis = np.array(point, float), side // 2
   moved[axis] = view[axis] + shape[axis] * 0.75 + 2 if side % 2 else -shape[axis] * 0.75 - 2
   return moved
 
 
-def _camera(rng, centres, sizes, unit, steps):
+def _camera(rng: np.random.Generator, centres: np.ndarray, sizes: np.ndarray, unit: float,
+            steps: np.ndarray) -> np.ndarray:
   """Camera shift, roll and zoom, [T, 4]: a slow pan, minus its share of the target's motion in the view."""
   num_frames = len(centres)
   moved = np.diff(centres, axis=0)
@@ -269,12 +265,12 @@ def occlusion_lead(gap: Gap) -> int:
   return int(np.ceil(1.3 / _occlusion_speed(gap))) + 2
 
 
-def _occlusion_speed(gap):
+def _occlusion_speed(gap: Gap) -> float:
   """World motion past an occluder, in target sizes per frame: slower for longer gaps, so occluders stay narrow."""
   return float(np.clip(3.0 / (gap.stop - gap.start), 0.15, 0.5))
 
 
-def _pan_past_occluder(rng, camera, sizes, gap):
+def _pan_past_occluder(rng: np.random.Generator, camera: np.ndarray, sizes: np.ndarray, gap: Gap) -> None:
   """Adds a steady pan (in place) around the gap, so that the target moves past a thing that stands in the world."""
   velocity = rng.choice([-1.0, 1.0]) * _occlusion_speed(gap) * sizes[gap.start] / camera[gap.start, 3]
   lead = occlusion_lead(gap)

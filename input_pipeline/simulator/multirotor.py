@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 16, endpoint=False)),
                     np.sin(np.linspace(0, 2 * np.pi, 16, endpoint=False))], axis=1)
@@ -43,11 +44,11 @@ def draw_multirotor(rng: np.random.Generator, polarity: float) -> Multirotor:
   hot = rng.uniform(1.0, 1.6) * (1.0 if polarity > 0 or rng.random() < 0.5 else -0.5)
   disc_radius = rng.uniform(0.28, 0.45) * min(1.0, 6 / count)
   flat = np.full(count, 0.03)
-  blobs = [tips + [0, 0, 0.1], [[0, 0, 0]], [[0, 0, thick * 0.7]], tips + [0, 0, 0.04]]
-  radii = [np.stack([np.full(count, disc_radius), flat], 1), [[body, thick]], [[body * 0.55, thick * 0.5]],
-           np.tile([0.06, 0.08], (count, 1))]
-  paints = [np.tile([rng.uniform(0.5, 0.8), plastic * 0.7], (count, 1)), [[1, shell]], [[1, hot]],
-            np.tile([1, hot], (count, 1))]
+  blobs: list[ArrayLike] = [tips + [0, 0, 0.1], [[0, 0, 0]], [[0, 0, thick * 0.7]], tips + [0, 0, 0.04]]
+  radii: list[ArrayLike] = [np.stack([np.full(count, disc_radius), flat], 1), [[body, thick]],
+                            [[body * 0.55, thick * 0.5]], np.tile([0.06, 0.08], (count, 1))]
+  paints: list[ArrayLike] = [np.tile([rng.uniform(0.5, 0.8), plastic * 0.7], (count, 1)), [[1, shell]], [[1, hot]],
+                             np.tile([1, hot], (count, 1))]
   if rng.random() < 0.6:  # A camera below the body.
     blobs.append([[body * 0.5, 0, -thick * 1.3]])
     radii.append([[0.12, 0.13]])
@@ -74,7 +75,7 @@ def view_elevation(aspect: float) -> float:
   return float(np.interp(-aspect, -1 / (np.sin(angles) + 0.3 * np.cos(angles)), angles))
 
 
-def project(model: Multirotor, yaw: float, elevation: float, roll: float):
+def project(model: Multirotor, yaw: float, elevation: float, roll: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
   """Orthographic silhouette of a model.
 
   Args:
@@ -101,7 +102,7 @@ def project(model: Multirotor, yaw: float, elevation: float, roll: float):
   return polygons, [*model.blob_paints[:first], *model.bar_paints, *model.blob_paints[first:]]
 
 
-def _project_points(points, yaw, elevation):
+def _project_points(points: np.ndarray, yaw: float, elevation: float) -> np.ndarray:
   x = points[:, 0] * np.cos(yaw) - points[:, 1] * np.sin(yaw)
   depth = points[:, 0] * np.sin(yaw) + points[:, 1] * np.cos(yaw)
   return np.stack([x, -points[:, 2] * np.cos(elevation) - depth * np.sin(elevation)], axis=1)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 
-def draw_overlay(rng: np.random.Generator, width: int, height: int):
+def draw_overlay(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, np.uint8]:
   """Crosshair, corner marks and a line of digits: (mask bool [H, W], one grey level)."""
   marks = np.zeros((height, width), np.uint8)
   middle = np.array([width // 2, height // 2])

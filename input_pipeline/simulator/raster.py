@@ -1,9 +1,14 @@
 """Antialiased drawing of small silhouettes at sub-pixel positions."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
+
+Paints = Sequence[Iterable[float]]  # (opacity 0..1, heat) of each polygon.
+
+Region = tuple[slice, slice]  # Rows and columns.
 
 _SHIFT = 6  # Fractional bits of OpenCV's polygon coordinates.
 
@@ -29,14 +34,15 @@ class Patch:
     return max(float((np.abs(self.heat) * self.opacity).sum() / max(self.opacity.sum(), 1e-6)), 1e-6)
 
 
-def render_polygons(polygons, paints, box, sigma: float, extent=None, smear=(0.0, 0.0)) -> Patch:
+def render_polygons(polygons: Sequence[np.ndarray], paints: Paints, box: Iterable[float], sigma: float,
+                    extent: np.ndarray | None = None, smear: Sequence[float] | np.ndarray = (0.0, 0.0)) -> Patch:
   """Draws polygons so that together they fill a box exactly, then blurs them as the lens does.
 
   The box is the silhouette's extent *before* the blur. Later polygons cover earlier ones.
 
   Args:
     polygons: list of [N, 2] points (x to the right, y down), any unit.
-    paints: per polygon (opacity 0..1, heat).
+    paints: of the polygons.
     box: xywh in view pixels, where the pixel in column i covers i <= x < i + 1.
     sigma: of the lens's Gaussian blur in pixels, 0 for none.
     extent: [2, 2], lowest and highest x, y (in the polygons' unit) that the box stands for; None is that of the
@@ -59,9 +65,9 @@ def render_polygons(polygons, paints, box, sigma: float, extent=None, smear=(0.0
   inner = np.maximum([w * fine - 1, h * fine - 1], 0.0)
   scale, origin = inner / span, np.array([(x - left) * fine, (y - top) * fine])
   points = np.round(((points - low) * scale + origin) * (1 << _SHIFT)).astype(np.int32)
-  canvas = np.zeros((rows * fine, columns * fine, 2), np.float32)
+  canvas: np.ndarray = np.zeros((rows * fine, columns * fine, 2), np.float32)
   start = 0
-  for polygon, (opacity, heat) in zip(polygons, paints):
+  for polygon, (opacity, heat) in zip(polygons, paints, strict=True):
     part = points[start:start + len(polygon)]
     start += len(polygon)
     cv2.fillPoly(canvas, [part], (float(opacity), float(opacity * heat)), cv2.LINE_8, _SHIFT)
@@ -73,7 +79,7 @@ def render_polygons(polygons, paints, box, sigma: float, extent=None, smear=(0.0
   return Patch(left, top, canvas[..., 0], canvas[..., 1])
 
 
-def line_kernel(smear) -> np.ndarray:
+def line_kernel(smear: Sequence[float] | np.ndarray) -> np.ndarray:
   """The kernel of a straight motion by x, y pixels: float32 [n, n], n odd, sum 1."""
   half = int(np.ceil(max(abs(v) for v in smear) / 2))
   kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
@@ -82,11 +88,11 @@ def line_kernel(smear) -> np.ndarray:
   return kernel / kernel.sum()
 
 
-def overlap(patch: Patch, width: int, height: int):
+def overlap(patch: Patch, width: int, height: int) -> tuple[Region, Region] | None:
   """Slices of the part of a patch that lies in the view.
 
   Returns:
-    (slices into the view, slices into the patch), each (rows, columns), or None when nothing lies in the view.
+    The regions of the view and of the patch, or None when nothing lies in the view.
   """
   rows, columns = patch.opacity.shape
   x0, x1 = max(patch.left, 0), min(patch.left + columns, width)

@@ -4,14 +4,16 @@ import math
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
+from input_pipeline import geometry
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator import attributes, motion, raster
 from input_pipeline.simulator.backgrounds import photographed_scene
 from input_pipeline.simulator.distractors import distractor_boxes, draw_distractors, paint_distractor
-from input_pipeline.simulator.scene import add_occluder, build_scene
+from input_pipeline.simulator.scene import Scene, add_occluder, build_scene
 from input_pipeline.simulator.sensor import Sensor
 from input_pipeline.simulator.streams import stream
 from input_pipeline.simulator.target import TargetPainter, draw_target
@@ -83,7 +85,7 @@ def simulate(seed: int, index: int, num_frames: int, width: int = 640, height: i
                   lookalikes=distractor_boxes(others, num_frames, width, height))
 
 
-def _checked(trajectory, num_frames, width, height):
+def _checked(trajectory: ArrayLike, num_frames: int, width: int, height: int) -> np.ndarray:
   trajectory = np.asarray(trajectory, np.float64)
   if trajectory.shape != (num_frames, 4) or not np.isfinite(trajectory).all():
     raise UserError(f"the trajectory has the shape {trajectory.shape}, expected ({num_frames}, 4) finite numbers")
@@ -94,7 +96,8 @@ def _checked(trajectory, num_frames, width, height):
   return trajectory
 
 
-def _prepare_scene(rng, plan, width, height, background=None):
+def _prepare_scene(rng: np.random.Generator, plan: motion.Plan, width: int, height: int,
+                   background: np.ndarray | None = None) -> tuple[Scene, list[np.ndarray]]:
   """The panorama, with an occluder for each planned occlusion, and each frame's view-to-panorama map [2, 3]."""
   view = np.array([width, height])
   roll_room = 0.02 * view
@@ -110,7 +113,8 @@ def _prepare_scene(rng, plan, width, height, background=None):
   back = plan.camera[:, :2].min(axis=0)
   start = low - back + rng.random(2) * np.maximum(high - low - moved, 0)
   shift = _fold(start + plan.camera[:, :2], low, high)
-  views = [_view(shift[t], *plan.camera[t, 2:], width, height) for t in range(len(shift))]
+  views = [_view(place, roll, zoom, width, height)
+           for place, (roll, zoom) in zip(shift, plan.camera[:, 2:], strict=True)]
   for gap in plan.gaps:
     if gap.kind != "occlusion":
       continue
@@ -119,18 +123,18 @@ def _prepare_scene(rng, plan, width, height, background=None):
     boxes[:, 0] += boxes[:, 2] * MIN_VISIBLE_SHARE
     boxes[:, 2] *= 1 - 2 * MIN_VISIBLE_SHARE
     corners = np.stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)  # [G, 2, 2]
-    world = np.concatenate([c @ v[:, :2].T + v[:, 2] for c, v in zip(corners, views[gap.start:gap.stop])])
+    world = np.concatenate([c @ v[:, :2].T + v[:, 2] for c, v in zip(corners, views[gap.start:gap.stop], strict=True)])
     add_occluder(rng, scene, (*world.min(axis=0), *world.max(axis=0)))
   return scene, views
 
 
-def _fold(values, low, high):
+def _fold(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
   """Reflects values [T, 2] into low..high, as often as needed."""
   span = np.maximum(high - low, 1e-6)
   return low + span - np.abs((values - low) % (2 * span) - span)
 
 
-def _view(shift, roll, zoom, width, height):
+def _view(shift: np.ndarray, roll: float, zoom: float, width: int, height: int) -> np.ndarray:
   """The affine map [2, 3] from view pixels to panorama pixels: roll and zoom about the view's middle, then shift."""
   c, s = math.cos(roll), math.sin(roll)
   middle = np.array([width / 2, height / 2])
@@ -138,7 +142,7 @@ def _view(shift, roll, zoom, width, height):
   return np.concatenate([turn, (middle + shift - turn @ middle)[:, None]], axis=1)
 
 
-def _look(panorama, view, region):
+def _look(panorama: np.ndarray, view: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
   """The panorama seen through `view`, for the region (left, top, width, height) of the view; float32."""
   left, top, width, height = region
   local = view.copy()
@@ -149,7 +153,7 @@ def _look(panorama, view, region):
                         borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _behind(plan):
+def _behind(plan: motion.Plan) -> np.ndarray:
   """bool [T]: frames in which the target is farther away than the occluders."""
   behind = np.zeros(len(plan.boxes), bool)
   for gap in plan.gaps:
@@ -159,7 +163,8 @@ def _behind(plan):
   return behind
 
 
-def _paint_target(t, radiance, painter, sensor, occluding_scene, view, events):
+def _paint_target(t: int, radiance: np.ndarray, painter: TargetPainter, sensor: Sensor, occluding_scene: Scene | None,
+                  view: np.ndarray, events: attributes.Events) -> None:
   """Draws the target of frame `t` into `radiance` and notes in `events` what is to be seen of it."""
   height, width = radiance.shape
   patch = painter.patch(t)
@@ -183,10 +188,10 @@ def _paint_target(t, radiance, painter, sensor, occluding_scene, view, events):
   events.contrast[t] = painter.paint(surround, t, radiance, patch, where, cover)
 
 
-def _labels(plan, events, width, height, replayed):
+def _labels(plan: motion.Plan, events: attributes.Events, width: int, height: int,
+            replayed: bool) -> tuple[np.ndarray, np.ndarray]:
   """Boxes clipped to the frame, and visibility. A replayed box is visible wherever any of it is in the frame."""
-  ltrb = np.concatenate([plan.boxes[:, :2], plan.boxes[:, :2] + plan.boxes[:, 2:]], axis=1)
-  ltrb = np.clip(ltrb, 0, [width, height, width, height])
+  ltrb = np.clip(geometry.xywh_to_ltrb(plan.boxes), 0, [width, height, width, height])
   boxes = np.concatenate([ltrb[:, :2], ltrb[:, 2:] - ltrb[:, :2]], axis=1).astype(np.float32)
   visible = ~plan.hidden & (boxes[:, 2:] > 0).all(axis=1)
   if not replayed:

@@ -62,7 +62,7 @@ def build_scene(rng: np.random.Generator, view_width: int, columns: int, rows: i
   return scene
 
 
-def _sky(rng, rows, columns, horizon, unit):
+def _sky(rng: np.random.Generator, rows: int, columns: int, horizon: int, unit: float) -> np.ndarray:
   """Sky: dark and cold above, brighter (more air, warmer) towards the horizon, sometimes the other way round."""
   y = np.arange(rows, dtype=np.float32)[:, None]
   level, glow = rng.uniform(30, 130), rng.uniform(-25, 90)
@@ -85,19 +85,19 @@ def _sky(rng, rows, columns, horizon, unit):
   return sky + np.float32(strength) * clouds
 
 
-def _paint(radiance, top, mask, values):
+def _paint(radiance: np.ndarray, top: int, mask: np.ndarray, values: np.ndarray) -> None:
   """Blends `values` over the rows from `top` on, in place, by `mask` in 0..1."""
   band = radiance[top:top + len(mask)]
   band += mask * (values - band)
 
 
-def _layer_mask(crest, top, stop, softness):
+def _layer_mask(crest: np.ndarray, top: int, stop: int, softness: float) -> np.ndarray:
   """1 below a crest line [columns] of row numbers, 0 above it; rows `top` to `stop`."""
   y = np.arange(top, stop, dtype=np.float32)[:, None]
   return np.clip((y - crest) / softness + 0.5, 0, 1)
 
 
-def _hills(rng, scene, level):
+def _hills(rng: np.random.Generator, scene: Scene, level: float) -> None:
   """One to three ridges, the farther the nearer to the sky's grey level."""
   _rows, columns = scene.radiance.shape
   sky_level = float(scene.radiance[max(scene.horizon - 5, 0)].mean())
@@ -112,7 +112,8 @@ def _hills(rng, scene, level):
     _paint(scene.radiance, top, _layer_mask(crest, top, scene.horizon, 1.5), values)
 
 
-def tree_band(rng: np.random.Generator, crest: np.ndarray, top: int, stop: int, level: float, unit: float):
+def tree_band(rng: np.random.Generator, crest: np.ndarray, top: int, stop: int, level: float,
+              unit: float) -> tuple[np.ndarray, np.ndarray]:
   """Foliage below a crest line.
 
   Args:
@@ -136,7 +137,7 @@ def tree_band(rng: np.random.Generator, crest: np.ndarray, top: int, stop: int, 
   return mask, np.float32(level) + 9 * leaves + 14 * crowns + np.float32(rng.uniform(-25, 25)) * shade
 
 
-def _trees(rng, scene, level):
+def _trees(rng: np.random.Generator, scene: Scene, level: float) -> None:
   """A wood in front of everything: rounded crowns of about equal height, with gaps at the top edge."""
   rows, columns = scene.radiance.shape
   height = scene.unit * rng.uniform(15, 110)
@@ -150,7 +151,7 @@ def _trees(rng, scene, level):
   _paint(scene.radiance, top, mask, values)
 
 
-def add_occluder(rng: np.random.Generator, scene: Scene, box_ltrb) -> None:
+def add_occluder(rng: np.random.Generator, scene: Scene, box_ltrb: tuple[float, float, float, float]) -> None:
   """Puts a building, a tree or a cloud over a part of the panorama, into `radiance` and `occluders`, in place.
 
   Args:
@@ -179,13 +180,13 @@ def add_occluder(rng: np.random.Generator, scene: Scene, box_ltrb) -> None:
     np.maximum(scene.occluders, mask, out=scene.occluders)
 
 
-def _foot(scene, bottom):
+def _foot(scene: Scene, bottom: float) -> int:
   """Row where an occluder that reaches at least to row `bottom` stands on the ground."""
   rows = len(scene.radiance)
   return rows if scene.horizon >= rows else min(rows, max(int(bottom), scene.horizon) + int(30 * scene.unit))
 
 
-def _ellipse(scene, left, top, right, bottom, spread):
+def _ellipse(scene: Scene, left: float, top: float, right: float, bottom: float, spread: float) -> np.ndarray:
   """How far every pixel is outside (> 0) or inside (< 0) an ellipse over the box, in units of `spread` pixels."""
   rows, columns = scene.radiance.shape
   half_width, half_height = max((right - left) / 2, 3), max(bottom - top, 4)  # Twice the box's height.
@@ -194,7 +195,8 @@ def _ellipse(scene, left, top, right, bottom, spread):
   return (np.hypot(x, y) - 1) * np.float32(min(half_width, half_height) / spread)
 
 
-def _occluding_cloud(rng, scene, left, top, right, bottom):
+def _occluding_cloud(rng: np.random.Generator, scene: Scene, left: float, top: float, right: float,
+                     bottom: float) -> tuple[np.ndarray, np.ndarray]:
   """A dense cloud over the box, ragged and soft around it: (mask, values) of the whole panorama."""
   rows, columns = scene.radiance.shape
   edge = 5 * scene.unit + 0.12 * np.sqrt((right - left) * (bottom - top))
@@ -205,7 +207,8 @@ def _occluding_cloud(rng, scene, left, top, right, bottom):
   return mask, np.float32(level) + 5 * ragged
 
 
-def _occluding_tree(rng, scene, left, top, right, bottom):
+def _occluding_tree(rng: np.random.Generator, scene: Scene, left: float, top: float, right: float,
+                    bottom: float) -> tuple[np.ndarray, np.ndarray]:
   """A single tree: a leafy crown over the box and a trunk below it: (mask, values) of the whole panorama."""
   rows, columns = scene.radiance.shape
   leaves = fractal_noise(rng, rows, columns, 12 * scene.unit, 3, 0.8)

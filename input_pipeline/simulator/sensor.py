@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from input_pipeline.simulator.codec import draw_codec
 from input_pipeline.simulator.overlay import draw_overlay
@@ -46,16 +47,16 @@ class Sensor:
     self._strength = rng.uniform(0.2, 0.9)  # 0: fixed gain, 1: every scene gets the same mean and deviation.
     self._inertia = rng.uniform(0.02, 0.3)
     self._wanted = (rng.uniform(70, 160), rng.uniform(20, 75))
-    self._seen = None
+    self._seen: np.ndarray | None = None
     self._black_hot = rng.random() < 0.2
     self._overlay = draw_overlay(rng, width, height) if rng.random() < 0.2 else None
     self._codec = draw_codec(rng)
     self.gain = 1.0
     self._mean, self._mean_out = 0.0, 0.0
 
-  def _draw_noise_bank(self, width, height):
+  def _draw_noise_bank(self, width: int, height: int) -> np.ndarray:
     """Noise [H + 64, W + 64]; each frame takes a window at a random place, much cheaper than fresh noise."""
-    noise = self._temporal.standard_normal((height + 64, width + 64), dtype=np.float32)
+    noise: np.ndarray = self._temporal.standard_normal((height + 64, width + 64), dtype=np.float32)
     if self._rng.random() < 0.5:  # Resampled video has no noise at single pixels.
       noise = cv2.GaussianBlur(noise, (0, 0), self._rng.uniform(0.5, 0.9))
     if self._rng.random() < 0.2:  # Rows that flicker.
@@ -63,7 +64,8 @@ class Sensor:
           noise.std() * self._rng.uniform(0.2, 0.7))
     return noise * np.float32(self.noise / noise.std())
 
-  def _draw_fixed_pattern(self, width, height):
+  def _draw_fixed_pattern(self, width: int, height: int) -> np.ndarray:
+    """What is the same in all frames, float32 [H, W]: pixels, columns, rows, shading, dead pixels."""
     rng = self._rng
     amplified = max(self.noise / 2.5, 1.0)
     pixels = rng.standard_normal((height, width), dtype=np.float32) * np.float32(amplified * rng.exponential(0.5))
@@ -93,7 +95,7 @@ class Sensor:
       panorama = cv2.addWeighted(panorama, 1.0, coarse, -self.enhancement, 0.0)
     return panorama
 
-  def smear(self, moved) -> np.ndarray:
+  def smear(self, moved: ArrayLike) -> np.ndarray:
     """Motion blur x, y in pixels for a motion between two frames; none for a jump, which falls between exposures."""
     moved = np.asarray(moved, float) * self.exposure
     return moved if np.hypot(*moved) <= self._longest_smear else np.zeros(2)
@@ -132,7 +134,7 @@ class Sensor:
     return frame if self._codec is None else self._codec.pass_on(frame)
 
 
-def _wander(rng, num_frames):
+def _wander(rng: np.random.Generator, num_frames: int) -> np.ndarray:
   """A slow random walk that is pulled back to 0, [T], deviation about 1."""
   values, state = np.empty(num_frames), rng.standard_normal()
   for t, innovation in enumerate(rng.standard_normal(num_frames)):

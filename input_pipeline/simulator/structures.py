@@ -44,11 +44,11 @@ def draw_mast(rng: np.random.Generator, radiance: np.ndarray, foot: float, unit:
   middle, half_foot, half_top = rng.uniform(0, columns), unit * rng.uniform(8, 22), unit * rng.uniform(3, 7)
   level, thickness = rng.uniform(90, 235), max(round(unit * rng.uniform(1, 2.4)), 1)
 
-  def line(x0, y0, x1, y1, value=level, width=thickness):
-    points = [tuple(round(v * 16) for v in point) for point in ((x0, y0), (x1, y1))]
-    cv2.line(radiance, *points, value, width, cv2.LINE_8, 4)
+  def line(x0: float, y0: float, x1: float, y1: float, value: float = level, width: int = thickness) -> None:
+    a, b = (round(x0 * 16), round(y0 * 16)), (round(x1 * 16), round(y1 * 16))
+    cv2.line(radiance, a, b, value, width, cv2.LINE_8, 4)
 
-  def half(y):
+  def half(y: float) -> float:
     return half_top + (half_foot - half_top) * (y - top) / (foot - top)
 
   for side in (-1, 1):
@@ -91,7 +91,8 @@ def draw_branches(rng: np.random.Generator, radiance: np.ndarray, horizon: int, 
             unit * rng.uniform(3, 7), level, 7)
 
 
-def _branch(rng, radiance, start, angle, length, thickness, level, generations):
+def _branch(rng: np.random.Generator, radiance: np.ndarray, start: np.ndarray, angle: float, length: float,
+            thickness: float, level: float, generations: int) -> None:
   end = start + length * np.array([np.cos(angle), np.sin(angle)])
   a, b = (tuple(round(v * 16) for v in point) for point in (start, end))
   cv2.line(radiance, a, b, level, max(round(thickness), 1), cv2.LINE_8, 4)

@@ -6,6 +6,7 @@ import numpy as np
 
 from input_pipeline.simulator import flyers, raster
 from input_pipeline.simulator.motion import smooth_curve
+from input_pipeline.simulator.sensor import Sensor
 
 _MAX_CONTRAST = 140.0  # Grey levels on the display.
 
@@ -49,7 +50,7 @@ def draw_target(rng: np.random.Generator, boxes: np.ndarray) -> Target:
                 inertia)
 
 
-def _draw_inset(rng):
+def _draw_inset(rng: np.random.Generator) -> np.ndarray:
   """How much larger than the target its box is drawn: not at all, or by up to three times, as annotators do."""
   if rng.random() < 0.55:
     return np.zeros(4)
@@ -58,7 +59,7 @@ def _draw_inset(rng):
   return np.concatenate([both * split, both * (1 - split)])
 
 
-def _draw_contrast(rng):
+def _draw_contrast(rng: np.random.Generator) -> tuple[float, float]:
   """Wanted ratio to the local deviation and least contrast in display grey levels (our choice).
 
   Two sequences in five have a ratio of 1.5 to 5, a third has the bright target of a cloudless night, the rest
@@ -71,7 +72,7 @@ def _draw_contrast(rng):
   return (ratio, float(rng.uniform(10, 30))) if kind < 0.65 else (ratio, float(rng.uniform(40, 130)))
 
 
-def _crossover(rng, num_frames):
+def _crossover(rng: np.random.Generator, num_frames: int) -> np.ndarray:
   """A factor on the contrast, [T]: 1 except in sequences where the target gets as warm as what is behind it.
 
   In half of those it comes out on the other side: hot becomes cold, or cold hot.
@@ -95,10 +96,10 @@ class TargetPainter:
     contrast: of the last frame painted, in radiance, of either sign; 0 before the first.
   """
 
-  def __init__(self, target: Target, boxes: np.ndarray, sensor):
-    """Args: what to paint, its boxes float64 [T, 4], and the `sensor.Sensor` that will see it."""
+  def __init__(self, target: Target, boxes: np.ndarray, sensor: Sensor):
+    """What to paint, its boxes, float64 [T, 4], and what will see it."""
     self._target, self._boxes, self._sensor = target, boxes, sensor
-    self._level = None  # Smoothed (mean, deviation) of the surround.
+    self._level: tuple[float, float] | None = None  # Smoothed (mean, deviation) of the surround.
     self._polarity = target.polarity
     self.contrast = 0.0
 
@@ -116,14 +117,14 @@ class TargetPainter:
     """Mean and deviation of the background at and around the box of frame `t`; None when it lies outside the view."""
     x, y, w, h = self._boxes[t]
     x0, y0 = int(np.clip(x - w / 2 - 2, 0, radiance.shape[1])), int(np.clip(y - h / 2 - 2, 0, radiance.shape[0]))
-    x1, y1 = (int(np.clip(v, 0, size)) for v, size in zip((x + 1.5 * w + 3, y + 1.5 * h + 3), radiance.shape[::-1]))
+    x1, y1 = int(np.clip(x + 1.5 * w + 3, 0, radiance.shape[1])), int(np.clip(y + 1.5 * h + 3, 0, radiance.shape[0]))
     if x1 - x0 < 2 or y1 - y0 < 2:
       return None
     area = radiance[y0:y1, x0:x1]
     return float(area.mean()), float(area.std())
 
-  def paint(self, now: tuple[float, float], t: int, radiance: np.ndarray, patch: raster.Patch, where,
-            cover: np.ndarray | None) -> float:
+  def paint(self, now: tuple[float, float], t: int, radiance: np.ndarray, patch: raster.Patch,
+            where: tuple[raster.Region, raster.Region], cover: np.ndarray | None) -> float:
     """Blends the target into a frame, in place.
 
     Args:
@@ -131,19 +132,21 @@ class TargetPainter:
       t: frame number.
       radiance: float32 [H, W], the scene before the sensor's gain.
       patch: of this frame.
-      where: slices from `raster.overlap`.
+      where: from `raster.overlap`.
       cover: float32 like the patch's part in the view: opacity of what is in front of the target, or None.
 
     Returns:
       The achieved ratio |target - background| / local deviation, noise included.
     """
     target, gain, noise = self._target, self._sensor.gain, self._sensor.noise
-    first = self._level is None
-    self._level = now if first else tuple(a + target.inertia * (b - a) for a, b in zip(self._level, now))
-    deviation = np.hypot(self._level[1] * gain, noise)
-    wanted = float(np.clip(target.snr_base * deviation, target.least_contrast, _MAX_CONTRAST))
-    if first:
-      shown = self._sensor.display(self._level[0])
+    before, inertia = self._level, target.inertia
+    mean, deviation = now if before is None else (
+        before[0] + inertia * (now[0] - before[0]), before[1] + inertia * (now[1] - before[1]))
+    self._level = mean, deviation
+    wanted = float(np.clip(
+        target.snr_base * np.hypot(deviation * gain, noise), target.least_contrast, _MAX_CONTRAST))
+    if before is None:
+      shown = self._sensor.display(mean)
       if not 0 <= shown + 0.7 * self._polarity * wanted <= 255 and 0 <= shown - 0.7 * self._polarity * wanted <= 255:
         self._polarity = -self._polarity  # The display has no room for a brighter (darker) target here.
     self.contrast = float(self._polarity * wanted * target.snr[t] / target.snr_base / gain)
@@ -154,6 +157,6 @@ class TargetPainter:
     # The heat's sign is that of the drawn polarity.
     scale = target.polarity * self.contrast / patch.mean_heat
     area = radiance[view]
-    area += visible * (self._level[0] - area) + heat * np.float32(scale)
-    shown = self._level[0] + self.contrast - now[0]
+    area += visible * (mean - area) + heat * np.float32(scale)
+    shown = mean + self.contrast - now[0]
     return abs(shown) * gain / max(np.hypot(now[1] * gain, noise), 1e-6)

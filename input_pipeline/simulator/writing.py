@@ -7,13 +7,14 @@ import pathlib
 import cv2
 
 from input_pipeline.errors import UserError
+from input_pipeline.frames import AnyPath
 from input_pipeline.sequences import Sequence
 
 LABEL_FILE = "IR_label.json"
 _JPEG_QUALITY = 95
 
 
-def write_sequence(sequence: Sequence, folder) -> pathlib.Path:
+def write_sequence(sequence: Sequence, folder: AnyPath) -> pathlib.Path:
   """Writes `<folder>/<name>/000001.jpg ...` and, last of all, `<folder>/<name>/IR_label.json`.
 
   The label file appears in one piece after all frames, so a sequence that has one is complete.
@@ -28,8 +29,10 @@ def write_sequence(sequence: Sequence, folder) -> pathlib.Path:
   Raises:
     UserError: the folder cannot be written to or the disk is full.
   """
+  assert sequence.frames is not None
   target = pathlib.Path(folder) / sequence.name
-  rows = [[round(float(v), 3) for v in box] if seen else [] for box, seen in zip(sequence.boxes, sequence.visible)]
+  rows = [[round(float(v), 3) for v in box] if seen else [] for box, seen in zip(
+      sequence.boxes, sequence.visible, strict=True)]
   others = [[int(row[0]), *(round(float(v), 3) for v in row[1:])] for row in sequence.lookalikes]
   label = {"exist": [int(v) for v in sequence.visible], "gt_rect": rows, "attributes": list(sequence.attributes),
            "lookalikes": others}
@@ -51,6 +54,6 @@ def write_whole(path: pathlib.Path, text: str) -> None:
   os.replace(part, path)
 
 
-def is_complete(folder, name: str) -> bool:
+def is_complete(folder: AnyPath, name: str) -> bool:
   """Whether `<folder>/<name>` holds a whole sequence."""
   return (pathlib.Path(folder) / name / LABEL_FILE).is_file()
