@@ -101,16 +101,15 @@ class ResidentFeed:
     loaded = functools.lru_cache(1)(functools.partial(resident.table, sampler, where))
     share = config.train.batch_size // jax.process_count()
     slots = jax.process_index() * share + np.arange(share, dtype=np.uint32)
-    self._config, self._devices = config, devices
+    self._config, self._devices, self._shards = config, devices, shards
     self.whole: tuple[str, ...] = ("pixels",)
     self.replicated: Any = layout.put_replicated({"tables": vars(sampler.tables), "places": where})
     self._sharded = layout.put_sharded({"slot": slots}) | {
         "pixels": layout.put_parts(lambda device: loaded(device % shards))}
 
   def prepare(self, sharded: Batch, replicated: Any, step: jax.Array) -> Batch:
-    config = self._config
-    batch = resident.batch_of(sharded, replicated, step, config, config.data.resident_shards, self._devices)
-    return augment(batch, config.seed, config.data.augment)
+    batch = resident.batch_of(sharded, replicated, step, self._config, self._shards, self._devices)
+    return augment(batch, self._config.seed, self._config.data.augment)
 
   def __next__(self) -> Batch:
     return self._sharded
