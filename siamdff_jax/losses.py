@@ -1,5 +1,8 @@
 """The task losses: class, box, quality, presence. All in float32, every term by name."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -13,8 +16,8 @@ KINDS = {"class_kind": ("focal", "balanced_bce"), "box_kind": ("giou", "giou+nwd
          "quality_kind": ("centerness", "iou")}
 
 
-def focal(logit: jax.Array, positive: jax.Array, negative: jax.Array, counts: dict, alpha: float = 0.25,
-          gamma: float = 2.0) -> jax.Array:
+def focal(logit: jax.Array, positive: jax.Array, negative: jax.Array, counts: Mapping[str, jax.Array],
+          alpha: float = 0.25, gamma: float = 2.0) -> jax.Array:
   """Focal loss (Lin et al. 2017), summed over cells and divided by the number of positives.
 
   Args:
@@ -30,13 +33,18 @@ def focal(logit: jax.Array, positive: jax.Array, negative: jax.Array, counts: di
   return (hard_positive * positive + hard_negative * negative).sum() / counts["positive"]
 
 
-def balanced_bce(logit: jax.Array, positive: jax.Array, negative: jax.Array, counts: dict) -> jax.Array:
+def balanced_bce(logit: jax.Array, positive: jax.Array, negative: jax.Array, counts: Mapping[str, jax.Array]
+                 ) -> jax.Array:
   """Cross-entropy in which positives and negatives weigh one half each (SiamCAR's class loss); arguments as `focal`."""
-  bce = lambda label, mask: (optax.sigmoid_binary_cross_entropy(logit, jnp.full_like(logit, label)) * mask).sum()
+
+  def bce(label: float, mask: jax.Array) -> jax.Array:
+    return (optax.sigmoid_binary_cross_entropy(logit, jnp.full_like(logit, label)) * mask).sum()
+
   return 0.5 * bce(1.0, positive) / counts["positive"] + 0.5 * bce(0.0, negative) / counts["negative"]
 
 
-def label_counts(batch: dict, side: int, search_side: int, axis_name: str | None = None) -> dict[str, jax.Array]:
+def label_counts(batch: Mapping[str, jax.Array], side: int, search_side: int, axis_name: str | None = None
+                 ) -> dict[str, jax.Array]:
   """How many cells of the batch are "positive" and "negative", at least 1: what the losses are divided by.
 
   They depend on the labels alone, so that the step can count over the whole (global) batch before it splits the batch
@@ -55,8 +63,8 @@ def label_counts(batch: dict, side: int, search_side: int, axis_name: str | None
   return {key: jnp.maximum(count, 1.0) for key, count in counts.items()}
 
 
-def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.ConfigDict, search_side: int
-                ) -> dict[str, jax.Array]:
+def task_losses(out: Mapping[str, Any], batch: Mapping[str, jax.Array], counts: Mapping[str, jax.Array],
+                config: ml_collections.ConfigDict, search_side: int) -> dict[str, jax.Array]:
   """The weighted task losses and, unweighted, what one wants to watch.
 
   Args:
@@ -89,7 +97,10 @@ def task_losses(out: dict, batch: dict, counts: dict, config: ml_collections.Con
 
   quality_label = labels["centerness"] if config.quality_kind == "centerness" else jax.lax.stop_gradient(overlap)
   quality_cells = optax.sigmoid_binary_cross_entropy(out["quality_logit"], quality_label)
-  over_positives = lambda cells: (cells * positive).sum() / counts["positive"]
+
+  def over_positives(cells: jax.Array) -> jax.Array:
+    return (cells * positive).sum() / counts["positive"]
+
   weights = config.weights
   return {
       "loss/class": weights["class"] * class_kind(out["class_logit"], positive, labels["negative"], counts),
@@ -119,6 +130,6 @@ def nwd(a: jax.Array, b: jax.Array, constant: float) -> jax.Array:
     constant: the scale in pixels, about the mean size of the targets in the crop.
   """
   centre = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
-  size = ((a[..., 2:] - a[..., :2]) - (b[..., 2:] - b[..., :2])) / 2
-  squared = (centre**2).sum(-1) + (size**2).sum(-1)
+  wh = ((a[..., 2:] - a[..., :2]) - (b[..., 2:] - b[..., :2])) / 2
+  squared = (centre**2).sum(-1) + (wh**2).sum(-1)
   return jnp.exp(-jnp.sqrt(squared + 1e-9) / constant)

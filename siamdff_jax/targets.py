@@ -18,7 +18,8 @@ def boxes_from_ltrb(ltrb: jax.Array, search_side: int) -> jax.Array:
   return jnp.concatenate([grid - ltrb[..., :2], grid + ltrb[..., 2:]], -1)
 
 
-def assign(box_ltrb: jax.Array, present: jax.Array, side: int, search_side: int, central: float = 0.5) -> dict:
+def assign(box_ltrb: jax.Array, present: jax.Array, side: int, search_side: int, central: float = 0.5
+           ) -> dict[str, jax.Array]:
   """Labels of every response cell (FCOS' centre sampling; the nearest-cell rule is our choice for tiny targets).
 
   Args:
@@ -34,14 +35,14 @@ def assign(box_ltrb: jax.Array, present: jax.Array, side: int, search_side: int,
   """
   grid = cell_grid(side, search_side)[None]  # [1, n, n, 2]
   box = box_ltrb[:, None, None, :]
-  centre, size = (box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]
+  centre, wh = (box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]
   offset = grid - centre  # [B, n, n, 2]
   # Half-open, so that a centre midway between cells still has one nearest cell.
   nearest = ((offset >= -STRIDE / 2) & (offset < STRIDE / 2)).all(-1)
   offset = jnp.abs(offset)
-  inside = (offset < size / 2).all(-1)
+  inside = (offset < wh / 2).all(-1)
   exists = present[:, None, None] > 0
-  positive = ((offset < central * size / 2).all(-1) | nearest) & exists
+  positive = ((offset < central * wh / 2).all(-1) | nearest) & exists
   negative = ~(inside | nearest) | ~exists
   lt, rb = jnp.maximum(grid - box[..., :2], 0), jnp.maximum(box[..., 2:] - grid, 0)
   ratio = jnp.minimum(lt, rb) / jnp.maximum(jnp.maximum(lt, rb), 1e-6)

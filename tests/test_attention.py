@@ -31,7 +31,10 @@ def cross_attention(params, queries, keys, bias=None, gate=None):
 
   bias: [B, heads, N_key] added to the logits; gate: [B, N_key, D] times the values.
   """
-  affine = lambda x, p: x.reshape(x.shape[0], -1, D).astype(np.float64) @ p["kernel"] + p["bias"]
+
+  def affine(x, p):
+    return x.reshape(x.shape[0], -1, D).astype(np.float64) @ p["kernel"] + p["bias"]
+
   q, k, v = affine(queries, params["query"]), affine(keys, params["key"]), affine(keys, params["value"])
   if gate is not None:
     v = v * gate
@@ -145,7 +148,10 @@ def test_dcfam_ignores_what_lies_outside_the_box(fused):
   inside = np.asarray(mask > 0)
   assert 0 < inside.mean() < 0.5
   changed = np.where(inside, mixed, 1e3 * random(9, *mixed.shape))
-  apply = lambda x: np.asarray(dcfam.DCFAM().apply({"params": params}, template, x, mask))
+
+  def apply(x):
+    return np.asarray(dcfam.DCFAM().apply({"params": params}, template, x, mask))
+
   np.testing.assert_array_equal(apply(changed), apply(mixed))
   changed = np.where(inside, mixed + 1, mixed)
   difference = np.abs(apply(changed) - apply(mixed)).max(-1, keepdims=True)
@@ -175,7 +181,10 @@ def test_box_mask_is_the_covered_area(side):
   rng = np.random.default_rng(side)
   wh = np.concatenate([rng.uniform(0.5, 70, (20, 2)), [[8.0, 8.0], [500, 3]]])
   fine = (np.arange(side * 8 * 16) + 0.5) / 16 - side * 4  # Pixels from the centre.
-  inside = lambda size: (np.abs(fine) < size / 2).reshape(side, -1).mean(1)
+
+  def inside(length):
+    return (np.abs(fine) < length / 2).reshape(side, -1).mean(1)
+
   expected = np.stack([np.outer(inside(h), inside(w)) for w, h in wh])
   np.testing.assert_allclose(dcfam.box_mask(jnp.asarray(wh), side)[..., 0], expected, atol=1 / 32)
   assert dcfam.box_mask(jnp.array([[8.0 * side, 8.0]]), side).sum() == pytest.approx(side)
@@ -275,7 +284,10 @@ def test_gradient_of_the_peak_is_finite_however_it_is_compiled():
 def test_gradients_are_finite_without_any_contrast(gradients, grey):
   """Saturated sky, or a negative window beyond the frame: crops of one grey level, without biases as at the start."""
   params, grads = gradients
-  unbiased = lambda path, x: np.zeros_like(x) if path[-1].key == "bias" else x
+
+  def unbiased(path, x):
+    return np.zeros_like(x) if path[-1].key == "bias" else x
+
   params, batch = jax.tree_util.tree_map_with_path(unbiased, params(0)), small.batch(0, 4)
   for name in ("template", "search"):
     batch[name] = np.full_like(batch[name], grey)

@@ -54,7 +54,7 @@ def test_an_example_depends_on_seed_and_number_only():
   renumbered = run(chances, whole | {"index": whole["index"] + 6})
   other_seed = run(chances, whole, seed=1)
   for other in (renumbered, other_seed):
-    assert all(not np.array_equal(a, b) for a, b in zip(other["search"], found["search"]))
+    assert all(not np.array_equal(a, b) for a, b in zip(other["search"], found["search"], strict=True))
 
 
 def test_a_camera_has_one_tone_curve():
@@ -127,7 +127,7 @@ def test_effects_keep_the_scene(effect):
   found, given = run(config(**{effect: 1.0})), batch()
   for name in ("template", "search"):
     assert found[name].dtype == np.float32 and found[name].min() >= 0 and found[name].max() <= 255
-    for image, before in zip(found[name], given[name]):
+    for image, before in zip(found[name], given[name], strict=True):
       assert not np.array_equal(image, before)
       assert np.corrcoef(image.ravel(), before.ravel())[0, 1] > 0.6
   np.testing.assert_array_equal(found["search_box_ltrb"], given["search_box_ltrb"])
@@ -194,7 +194,10 @@ def test_compression_is_that_of_jpeg(quality):
 def test_compression_of_an_enlarged_frame():
   """Twice as large, with blocks of twice the side: almost what enlarging the compressed frame gives."""
   image = texture(3, 64).astype(np.float32)
-  double = lambda x: cv2.resize(x, (128, 128), interpolation=cv2.INTER_LINEAR)
+
+  def double(x):
+    return cv2.resize(x, (128, 128), interpolation=cv2.INTER_LINEAR)
+
   of_double = np.asarray(_compressed(double(image), 2.0, 16, 0))
   doubled = double(np.asarray(_compressed(image, 2.0, 8, 0)))
   lost, expected = of_double - double(image), doubled - double(image)
@@ -214,7 +217,10 @@ def test_equalization():
   two[:16] = 60.0  # A quarter.
   found = np.asarray(_equalized(two, 4.0))  # Each level has at most 4/32; the other 24/32 go to all 32 alike.
   width, added = 255 / 32, 24 / 32 / 32
-  by_hand = lambda level, below: 255 * (level / width * added + below)
+
+  def by_hand(level, below):
+    return 255 * (level / width * added + below)
+
   np.testing.assert_allclose(found[0, 0], by_hand(60, (60 % width) / width * 4 / 32), rtol=1e-4)
   np.testing.assert_allclose(found[-1, 0], by_hand(100, 4 / 32 + (100 % width) / width * 4 / 32), rtol=1e-4)
   many = texture(3, 128)

@@ -60,7 +60,7 @@ def test_convolution_gradients_are_equal_and_true(stride, dilation, padding):
     return (out * weight.astype(np.float32)).sum()
 
   shift, grouped = (jax.grad(loss, (0, 1))(x, kernel, form) for form in FORMS)
-  for a, b in zip(shift, grouped):
+  for a, b in zip(shift, grouped, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
   # The sum is linear in each argument, so a unit step in one entry gives that entry's derivative exactly.
   base = (conv_loop(x, kernel, stride, dilation, padding) * weight).sum()
@@ -87,9 +87,12 @@ def test_correlation_equals_the_loop(form):
 def test_correlation_gradients_are_equal_and_true():
   search, template = correlation_inputs()
   weight = np.random.default_rng(4).normal(size=(2, 6, 6, 3)).astype(np.float32)
-  loss = lambda s, t, form: (depthwise.depthwise_correlation(s, t, form=form) * weight).sum()
+
+  def loss(s, t, form):
+    return (depthwise.depthwise_correlation(s, t, form=form) * weight).sum()
+
   shift, grouped = (jax.grad(loss, (0, 1))(search, template, form) for form in FORMS)
-  for a, b in zip(shift, grouped):
+  for a, b in zip(shift, grouped, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
   # By the template: the search windows weighted by the response's weights, which is the same loop once more.
   np.testing.assert_allclose(shift[1], correlation_loop(search, weight)[:, :4, :3], rtol=1e-4, atol=1e-4)

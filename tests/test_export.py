@@ -33,9 +33,13 @@ def tiny_config():
 
 def noise(expected, seed=0):
   rng = np.random.default_rng(seed)
-  draw = lambda path, x: rng.uniform(0.5, 1.5, x.shape) if path[-1].key in ("var", "scale") else rng.normal(
-      0, 1 / np.sqrt(max(1, np.prod(x.shape[:-1]))), x.shape)
-  return jax.tree_util.tree_map_with_path(lambda path, x: draw(path, x).astype(np.float32), expected)
+
+  def draw(path, x):
+    if path[-1].key in ("var", "scale"):
+      return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
+    return rng.normal(0, 1 / np.sqrt(max(1, np.prod(x.shape[:-1]))), x.shape).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, expected)
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +181,12 @@ def test_stablehlo_equals_the_live_network_at_another_batch_size(model, live, tm
 
 
 def test_a_comparison_sees_a_wrong_export():
-  template = lambda image, wh: tuple(image.sum((1, 2, 3)) * (i + 1) / 9 for i in range(len(passes.ENCODED)))
-  search = lambda *arrays: tuple(arrays[i] + arrays[-1].sum((1, 2, 3)) for i in range(len(passes.OUTPUTS)))
+  def template(image, wh):
+    return tuple(image.sum((1, 2, 3)) * (i + 1) / 9 for i in range(len(passes.ENCODED)))
+
+  def search(*arrays):
+    return tuple(arrays[i] + arrays[-1].sum((1, 2, 3)) for i in range(len(passes.OUTPUTS)))
+
   inputs = {"template": {"template": (3, 3, 1), "template_wh": (2,)}, "search": {"search": (3, 3, 1)}}
   live = passes.Passes({"template": template, "search": search}, inputs, {}, {})
   assert max(passes.max_differences(live, live.functions, batch=3).values()) <= 1e-6
@@ -228,7 +236,7 @@ def torch_resnet_shapes(blocks, bottleneck, widths=(64, 128, 256, 512), stem=7):
   shapes["conv1.weight"] = (widths[0], 3, stem, stem)
   norm("bn1", widths[0])
   inputs = widths[0]
-  for stage, (count, width) in enumerate(zip(blocks, widths), 1):
+  for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), 1):
     outputs = width * (4 if bottleneck else 1)
     for block in range(count):
       prefix = f"layer{stage}.{block}"
@@ -284,10 +292,14 @@ def convolve(x, kernel, stride=1, dilation=1, pad=0):
 def torch_forward(weights, image, blocks, bottleneck):
   """The ResNet on an image [3, H, W] from PyTorch's arrays, with our padding and dilation. -> stage 4 [C, h, w]."""
   def norm(x, name):
-    column = lambda part: weights[f"{name}.{part}"][:, None, None]
+    def column(part):
+      return weights[f"{name}.{part}"][:, None, None]
+
     return (x - column("running_mean")) / np.sqrt(column("running_var") + 1e-5) * column("weight") + column("bias")
 
-  relu = lambda x: np.maximum(x, 0)
+  def relu(x):
+    return np.maximum(x, 0)
+
   x = relu(norm(convolve(image, weights["conv1.weight"], 2, pad=2), "bn1"))
   side = (x.shape[1] - 3) // 2 + 1
   x = np.max([x[:, i:i + 2 * side:2, j:j + 2 * side:2][:, :side, :side] for i in range(3) for j in range(3)], axis=0)

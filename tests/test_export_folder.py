@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 import small
-from input_pipeline.errors import UserError
 from input_pipeline import geometry
+from input_pipeline.errors import UserError
 from siamdff_jax.checkpoints import safetensors
 from siamdff_jax.export import folder as folders
 from siamdff_jax.export import formats, onnx, passes, savedmodel, stablehlo
@@ -92,7 +92,10 @@ def test_the_search_pass_has_the_trackers_own_side(checkpoint, live, exported):
   encoded = run["template"](template, state.center_wh[None, 2:] * 63 / about[2])
   search = crop(frame, window, SIDE, size)[None, ..., None] / 255
   class_logit, quality_logit, ltrb, presence = run["search"](*encoded, search)
-  sigmoid = lambda x: 1 / (1 + np.exp(-x))
+
+  def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
   np.testing.assert_allclose(sigmoid(class_logit) * sigmoid(quality_logit), seen.cell_score, rtol=1e-4)
   np.testing.assert_allclose(presence, seen.presence_logit, rtol=1e-4, atol=1e-5)
   # The size of a box in frame pixels, by the manifest's "crops": window = template window * search_side/template_side.
@@ -150,7 +153,10 @@ def test_a_damaged_manifest_is_named(live, exported, tmp_path):
   text = (good / "manifest.json").read_text()
   folder = copied(good, tmp_path)
   path = folder / "manifest.json"
-  load = lambda: stablehlo.load(str(folder))
+
+  def load():
+    return stablehlo.load(str(folder))
+
   for content, message in (
       (text[:len(text) // 2], "damaged, it is not JSON"), ("", "damaged, it is not JSON"), ("[1]", "a JSON object"),
       ("{}", "of an export as None, expected jax.export"),
@@ -220,7 +226,10 @@ def test_where_nothing_can_be_written_is_found_before_the_conversion(live, tmp_p
   if kind == "onnx":
     pytest.importorskip("jax2onnx", reason="the extra of requirements-export.txt is not installed")
   (tmp_path / "file").write_text("")
-  refuses = lambda *arrays: pytest.fail("converted first")
+
+  def refuses(*arrays):
+    pytest.fail("converted first")
+
   broken = live._replace(functions={name: refuses for name in passes.NAMES})
   for out in ("file", "file/below"):
     with pytest.raises(UserError, match=f"{tmp_path / out}: cannot be written"):
@@ -255,8 +264,12 @@ def test_a_full_disk_leaves_no_half_file(checkpoint, tmp_path, monkeypatch):
 
 
 def test_a_network_that_says_nothing_finite_is_refused():
-  template = lambda image, wh: tuple(image.sum((1, 2, 3)) * np.nan for _ in passes.ENCODED)
-  search = lambda *arrays: arrays[:len(passes.OUTPUTS)]
+  def template(image, wh):
+    return tuple(image.sum((1, 2, 3)) * np.nan for _ in passes.ENCODED)
+
+  def search(*arrays):
+    return arrays[:len(passes.OUTPUTS)]
+
   inputs = {"template": {"template": (3, 3, 1), "template_wh": (2,)}, "search": {"search": (3, 3, 1)}}
   finite = {"template": lambda image, wh: [np.zeros(2)] * len(passes.ENCODED), "search": search}
   broken = passes.Passes({"template": template, "search": search}, inputs, {}, {})

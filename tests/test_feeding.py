@@ -47,7 +47,10 @@ def samplers(raw):
   config, entry = configuration(), dict(format="antiuav410", root=str(raw), weight=1.0)
   records.prepare(datasets.load("antiuav410", raw), str(raw.parent / "packed"))
   config.data.train = dict(raw=entry, packed=dict(format="packed", root=str(raw.parent / "packed"), weight=1.0))
-  one = lambda name: sources.sampler({name: config.data.train[name]}, config, str(raw.parent / "workdir"))
+
+  def one(name):
+    return sources.sampler({name: config.data.train[name]}, config, str(raw.parent / "workdir"))
+
   return {name: one(name) for name in ("raw", "packed")}
 
 

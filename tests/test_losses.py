@@ -35,7 +35,10 @@ def giou_by_hand(a, b):
 
 def nwd_by_hand(a, b, constant):
   """Gaussians N((cx, cy), diag(w^2/4, h^2/4)): squared 2-Wasserstein distance of centres and half sides."""
-  as_vector = lambda x: np.array([(x[0] + x[2]) / 2, (x[1] + x[3]) / 2, (x[2] - x[0]) / 2, (x[3] - x[1]) / 2])
+
+  def as_vector(x):
+    return np.array([(x[0] + x[2]) / 2, (x[1] + x[3]) / 2, (x[2] - x[0]) / 2, (x[3] - x[1]) / 2])
+
   return np.exp(-np.linalg.norm(as_vector(a) - as_vector(b)) / constant)
 
 
@@ -56,9 +59,9 @@ def test_forms_of_a_box():
 
 def test_overlaps_equal_those_by_hand():
   a, b = random_boxes(0), random_boxes(1)
-  np.testing.assert_allclose(geometry.iou(a, b), [iou_by_hand(*p)[0] for p in zip(a, b)], atol=1e-5)
-  np.testing.assert_allclose(losses.giou(a, b), [giou_by_hand(*p) for p in zip(a, b)], atol=1e-5)
-  np.testing.assert_allclose(losses.nwd(a, b, 32.0), [nwd_by_hand(*p, 32) for p in zip(a, b)], atol=1e-5)
+  np.testing.assert_allclose(geometry.iou(a, b), [iou_by_hand(*p)[0] for p in zip(a, b, strict=True)], atol=1e-5)
+  np.testing.assert_allclose(losses.giou(a, b), [giou_by_hand(*p) for p in zip(a, b, strict=True)], atol=1e-5)
+  np.testing.assert_allclose(losses.nwd(a, b, 32.0), [nwd_by_hand(*p, 32) for p in zip(a, b, strict=True)], atol=1e-5)
 
 
 def test_overlaps_at_the_ends():
@@ -147,7 +150,7 @@ def test_focal_loss_by_hand():
   logit, positive, negative, counts = masks()
   p = sigmoid(logit.astype(np.float64))
   expected = 0.0
-  for probability, is_positive, is_negative in zip(p.ravel(), positive.ravel(), negative.ravel()):
+  for probability, is_positive, is_negative in zip(p.ravel(), positive.ravel(), negative.ravel(), strict=True):
     if is_positive:
       expected += -0.25 * (1 - probability) ** 2 * np.log(probability)
     if is_negative:
@@ -170,7 +173,10 @@ def test_balanced_bce_by_hand():
 
 def outputs(seed=0, size=16):
   rng = np.random.default_rng(seed)
-  normal = lambda *shape: rng.normal(size=(size, *shape)).astype(np.float32)
+
+  def normal(*shape):
+    return rng.normal(size=(size, *shape)).astype(np.float32)
+
   return {"class_logit": normal(SIDE, SIDE), "quality_logit": normal(SIDE, SIDE), "presence_logit": normal(),
           "ltrb": np.exp(normal(SIDE, SIDE, 4)) * 8}
 
@@ -228,7 +234,10 @@ def test_parts_of_a_batch_add_up_with_the_counts_of_the_whole():
   batch, out = {"search_box_ltrb": box, "present": present.astype(np.float32)}, outputs(1)
   counts = losses.label_counts(batch, SIDE, SEARCH)
   whole = losses.task_losses(out, batch, counts, config, SEARCH)
-  half = lambda tree, i: jax.tree.map(lambda x: x[8 * i:8 * i + 8], tree)
+
+  def half(tree, i):
+    return jax.tree.map(lambda x: x[8 * i:8 * i + 8], tree)
+
   parts = [losses.task_losses(half(out, i), half(batch, i), jax.tree.map(lambda c: c / 2, counts), config, SEARCH)
            for i in range(2)]
   for name, value in whole.items():

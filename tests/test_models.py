@@ -27,9 +27,11 @@ def shapes_of(config, batch=2):
   """(variables, outputs) of shapes, without computing anything."""
   model = build(config.model)
   channels = 2 if model.prior_channel else 1
-  image = lambda side: jax.ShapeDtypeStruct((batch, side, side, channels), jnp.float32)
-  init = jax.eval_shape(model.init_with_output, jax.random.key(0), image(model.template_side),
-                        jax.ShapeDtypeStruct((batch, 2), jnp.float32), image(model.search_side))
+
+  template, search = (jax.ShapeDtypeStruct((batch, side, side, channels), jnp.float32)
+                      for side in (model.template_side, model.search_side))
+  init = jax.eval_shape(model.init_with_output, jax.random.key(0), template,
+                        jax.ShapeDtypeStruct((batch, 2), jnp.float32), search)
   return init[1], init[0]
 
 
@@ -99,7 +101,10 @@ def test_a_cell_lies_at_its_pixel(kind):
   side, (row, column) = 383, (21, 26)
   image = jnp.full((1, side, side, 1), 0.5)
   variables = jax.eval_shape(lambda: TINY[kind].init(jax.random.key(0), image, False))
-  positive = lambda path, x: np.full(x.shape, 1 / np.prod(x.shape[:-1]) if path[-1].key == "kernel" else 0, np.float32)
+
+  def positive(path, x):
+    return np.full(x.shape, 1 / np.prod(x.shape[:-1]) if path[-1].key == "kernel" else 0, np.float32)
+
   params = jax.tree_util.tree_map_with_path(positive, variables["params"])
   params = jax.tree_util.tree_map_with_path(lambda p, x: np.ones_like(x) if p[-1].key == "scale" else x, params)
   stats = jax.tree_util.tree_map_with_path(
@@ -134,7 +139,10 @@ def network():
 def test_mirrored_crops_give_mirrored_maps(network):
   """With kernels that are symmetric from left to right nothing in the network may prefer a side."""
   apply, params = network
-  symmetric = lambda x: (x + x[:, ::-1]) / 2 if x.ndim > 2 else x
+
+  def symmetric(x):
+    return (x + x[:, ::-1]) / 2 if x.ndim > 2 else x
+
   params = jax.tree.map(symmetric, params)
   template, wh, search = small.inputs(3)
   out = apply(params, (template, wh, search))
@@ -150,7 +158,10 @@ def test_a_moved_target_moves_in_the_backbone(network):
   del network
   model = TINY["resnet_stem3"]
   axis = np.arange(127) - 63.0
-  blob = lambda dx: np.exp(-(axis[:, None] ** 2 + (axis - dx) ** 2) / 50)[None, ..., None].astype(np.float32)
+
+  def blob(dx):
+    return np.exp(-(axis[:, None] ** 2 + (axis - dx) ** 2) / 50)[None, ..., None].astype(np.float32)
+
   variables = jax.jit(model.init, static_argnums=2)(jax.random.key(0), blob(0), False)
   levels = jax.jit(lambda image: model.apply(variables, image, False)[2])
   here, moved = levels(blob(0)), levels(blob(16))
@@ -204,7 +215,7 @@ def test_examples_do_not_mix(network):
   """In inference an example's outputs do not depend on what else is in the batch."""
   apply, params = network
   inputs = small.inputs(1)
-  other = tuple(np.concatenate([x[:1], y[1:]]) for x, y in zip(inputs, small.inputs(7)))
+  other = tuple(np.concatenate([x[:1], y[1:]]) for x, y in zip(inputs, small.inputs(7), strict=True))
   a, b = apply(params, inputs), apply(params, other)
   np.testing.assert_allclose(a["ltrb"][0], b["ltrb"][0], rtol=1e-4)
   assert np.abs(a["ltrb"][1] - b["ltrb"][1]).max() > 1e-3
@@ -231,9 +242,11 @@ def test_remat_changes_nothing():
   params = small.random_params(plain, image, train=True)
   results = []
   for model in (plain, plain.clone(remat=True)):
-    loss = lambda params, model=model: sum((x**2).mean() for x in model.apply({"params": params}, image, True).values())
+    def loss(params, model=model):
+      return sum((x**2).mean() for x in model.apply({"params": params}, image, True).values())
+
     results.append(jax.jit(jax.value_and_grad(loss))(params))
-  for a, b in zip(jax.tree.leaves(results[0]), jax.tree.leaves(results[1])):
+  for a, b in zip(jax.tree.leaves(results[0]), jax.tree.leaves(results[1]), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
@@ -247,8 +260,8 @@ def test_batch_statistics_move_only_when_asked(norm, moves):
   after = updates["batch_stats"]["stem"]["Norm_0"]["BatchNorm_0"]["mean"] if moves else before
   assert bool(np.abs(after - before).max() > 1e-4) == moves
   if not moves:
-    for a, b in zip(jax.tree.leaves(updates.get("batch_stats", {})), jax.tree.leaves(variables["batch_stats"])):
-      np.testing.assert_array_equal(a, b)
+    moved = updates.get("batch_stats", variables["batch_stats"])
+    jax.tree.map(np.testing.assert_array_equal, moved, variables["batch_stats"])
 
 
 def test_max_pool_is_that_of_flax():
@@ -256,7 +269,10 @@ def test_max_pool_is_that_of_flax():
   rng = np.random.default_rng(0)
   for side in (9, 10):
     x = np.asarray(rng.normal(size=(2, side, side, 3)), np.float32)
-    theirs = lambda x: nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+
+    def theirs(x):
+      return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+
     np.testing.assert_array_equal(layers.max_pool(x), theirs(x))
     gradients = [jax.grad(lambda x, f=f: (f(nn.relu(x)) ** 2).sum())(x) for f in (layers.max_pool, theirs)]
     np.testing.assert_allclose(*gradients, atol=1e-6)

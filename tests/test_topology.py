@@ -61,7 +61,7 @@ def assert_same_training(folder, layout, expected):
   for process in range(2):
     metrics = json.loads((folder / f"{layout}_{process}.json").read_text())
     assert len(metrics) == worker.STEPS
-    for found, wanted in zip(metrics, expected_metrics):
+    for found, wanted in zip(metrics, expected_metrics, strict=True):
       assert {"loss", "grad_norm", "iou"} < found.keys() == wanted.keys()
       for name in found:
         assert found[name] == pytest.approx(wanted[name], rel=1e-5, abs=1e-7), (process, name)

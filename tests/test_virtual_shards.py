@@ -154,8 +154,13 @@ def test_the_mean_is_added_up_in_order():
   rng = np.random.default_rng(0)
   tree = {name: (rng.normal(size=(8, *shape)) * 10.0 ** rng.integers(-6, 7, (8, *shape))).astype(np.float32)
           for name, shape in dict(a=(3, 5), b=(), c=(7,)).items()}
-  mean = lambda x: sum(x[1:], start=x[0]) / np.float32(8)
-  mapped = lambda **axes: jax.pmap(lambda x: gradients.ordered_mean(x, "data"), "data", out_axes=None, **axes)
+
+  def mean(x):
+    return sum(x[1:], start=x[0]) / np.float32(8)
+
+  def mapped(**axes):
+    return jax.pmap(lambda x: gradients.ordered_mean(x, "data"), "data", out_axes=None, **axes)
+
   alone = jax.jit(lambda x: gradients.ordered_mean(x, None))(tree)
   four = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), tree)
   for found in (alone, mapped(devices=jax.devices("cpu")[:4])(four)):

@@ -5,6 +5,7 @@ the two l2-normalised maps, times beta = 1000, summed over levels. Applied to bo
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax
 import jax
@@ -25,7 +26,7 @@ def attention_map(features: jax.Array) -> jax.Array:
 
 
 class AttentionTransfer(nn.Module):
-  """Term: attention. Has no parameters: maps of any width can be compared.
+  """The distiller of attention transfer; its term: attention. No parameters: maps of any width can be compared.
 
   Attributes:
     weights: by term name; what is missing is taken from `WEIGHTS`.
@@ -34,10 +35,10 @@ class AttentionTransfer(nn.Module):
   weights: Mapping[str, float] = flax.core.FrozenDict()
 
   @nn.compact
-  def __call__(self, student: dict, teacher: dict, template_wh: jax.Array, search_box_ltrb: jax.Array,
-               present: jax.Array) -> dict[str, jax.Array]:
+  def __call__(self, student: Mapping[str, Any], teacher: Mapping[str, Any], template_wh: jax.Array,
+               search_box_ltrb: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
     """As `contextual.TargetAwareDistiller`; the target plays no part."""
     del template_wh, search_box_ltrb, present
-    total = sum(((attention_map(pair.student) - attention_map(pair.teacher)) ** 2).mean()
-                for pair in feature_pairs(student, teacher))
+    total = sum((((attention_map(pair.student) - attention_map(pair.teacher)) ** 2).mean()
+                 for pair in feature_pairs(student, teacher)), jnp.zeros(()))
     return weighted({"attention": total}, self.weights, WEIGHTS)

@@ -7,6 +7,7 @@ at initialisation, 0.2 the order of the task loss.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax
 import jax
@@ -20,7 +21,7 @@ WEIGHTS = {"channel": 0.2}
 
 
 class ChannelWise(nn.Module):
-  """Term: channel.
+  """The channel-wise distiller; its term: channel.
 
   Attributes:
     weights: by term name; what is missing is taken from `WEIGHTS`.
@@ -31,17 +32,20 @@ class ChannelWise(nn.Module):
   temperature: float = 4.0
 
   @nn.compact
-  def __call__(self, student: dict, teacher: dict, template_wh: jax.Array, search_box_ltrb: jax.Array,
-               present: jax.Array) -> dict[str, jax.Array]:
+  def __call__(self, student: Mapping[str, Any], teacher: Mapping[str, Any], template_wh: jax.Array,
+               search_box_ltrb: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
     """As `contextual.TargetAwareDistiller`; the target plays no part."""
     del template_wh, search_box_ltrb, present
-    total = 0.0
+    total = jnp.zeros(())
     for pair in feature_pairs(student, teacher):
       ours, theirs = pair.student, pair.teacher
       if ours.shape[-1] != theirs.shape[-1]:  # As published: no adapter between equal widths.
         ours = nn.Dense(theirs.shape[-1], name=f"adapt_{pair.name}")(ours)
-      log = lambda x: jax.nn.log_softmax(x.reshape(x.shape[0], -1, x.shape[-1]) / self.temperature, axis=1)
-      ours, theirs = log(ours), log(theirs)  # [B, HW, C]
+      ours, theirs = self._log_shares(ours), self._log_shares(theirs)
       divergence = (jnp.exp(theirs) * (theirs - ours)).sum(1)  # [B, C]
       total += self.temperature**2 * divergence.mean()
     return weighted({"channel": total}, self.weights, WEIGHTS)
+
+  def _log_shares(self, x: jax.Array) -> jax.Array:
+    """Every channel's map as logarithms of a distribution over positions, [B, H, W, C] -> [B, HW, C]."""
+    return jax.nn.log_softmax(x.reshape(x.shape[0], -1, x.shape[-1]) / self.temperature, axis=1)

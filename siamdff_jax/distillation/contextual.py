@@ -10,6 +10,7 @@ Every term is also a mean over examples: gradients of parts of a batch average t
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax
 import jax
@@ -46,13 +47,17 @@ def target_response(template: jax.Array, foreground: jax.Array, search: jax.Arra
     (template features pooled inside the box) and each cell.
   """
   descriptor = jnp.einsum("bij,bijc->bc", foreground, template)
-  unit = lambda x: x * jax.lax.rsqrt((x**2).sum(-1, keepdims=True) + 1e-6)
-  cosine = jnp.einsum("bijc,bc->bij", unit(search), unit(descriptor))
+  cosine = jnp.einsum("bijc,bc->bij", _unit(search), _unit(descriptor))
   return jax.nn.log_softmax(cosine.reshape(cosine.shape[0], -1) / temperature, axis=-1)
 
 
+def _unit(x: jax.Array) -> jax.Array:
+  """Vectors [..., C] of length 1; the zero vector stays."""
+  return x * jax.lax.rsqrt((x**2).sum(-1, keepdims=True) + 1e-6)
+
+
 class TargetAwareDistiller(nn.Module):
-  """Terms: feature_foreground, feature_background, attention, context, target_kl (see `docs/method.md`).
+  """Our distiller. Its terms: feature_foreground, feature_background, attention, context, target_kl (docs/method.md).
 
   Attributes:
     weights: by term name; what is missing is taken from `WEIGHTS`.
@@ -66,8 +71,8 @@ class TargetAwareDistiller(nn.Module):
   target_temperature: float = 0.1
 
   @nn.compact
-  def __call__(self, student: dict, teacher: dict, template_wh: jax.Array, search_box_ltrb: jax.Array,
-               present: jax.Array) -> dict[str, jax.Array]:
+  def __call__(self, student: Mapping[str, Any], teacher: Mapping[str, Any], template_wh: jax.Array,
+               search_box_ltrb: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
     """Weighted float32 scalars by term name; their sum is the distillation loss.
 
     Args:
@@ -78,7 +83,7 @@ class TargetAwareDistiller(nn.Module):
         the example takes no part in target_kl.
 
     Raises:
-      ValueError: grids that differ, or an unknown weight.
+      UserError: see `feature_pairs`, or an unknown weight.
     """
     adapted = [self._adapt(pair) for pair in feature_pairs(student, teacher)]
     template, search = (next(p for p in adapted if p.branch == b).teacher.shape[1] for b in ("template", "search"))

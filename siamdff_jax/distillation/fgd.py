@@ -7,6 +7,7 @@ one row and column more and exchanges the axes, which we do not repeat.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax
 import jax
@@ -28,7 +29,7 @@ WEIGHTS = {
 
 
 class FGD(nn.Module):
-  """Terms: foreground, background, attention, relation.
+  """FGD's distiller. Its terms: foreground, background, attention, relation.
 
   Attributes:
     weights: by term name; what is missing is taken from `WEIGHTS`.
@@ -39,8 +40,8 @@ class FGD(nn.Module):
   temperature: float = 0.8
 
   @nn.compact
-  def __call__(self, student: dict, teacher: dict, template_wh: jax.Array, search_box_ltrb: jax.Array,
-               present: jax.Array) -> dict[str, jax.Array]:
+  def __call__(self, student: Mapping[str, Any], teacher: Mapping[str, Any], template_wh: jax.Array,
+               search_box_ltrb: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
     """As `contextual.TargetAwareDistiller`; without a target the search branch has no foreground term."""
     parts = []
     for pair in feature_pairs(student, teacher):
@@ -50,7 +51,7 @@ class FGD(nn.Module):
       else:
         cover = search_masks(search_box_ltrb, present, side).cover
       parts.append(self._compare(pair, (cover > 0).astype(jnp.float32)))
-    terms = {name: sum(part[name] for part in parts) for name in WEIGHTS}
+    terms = {name: sum((part[name] for part in parts), jnp.zeros(())) for name in WEIGHTS}
     return weighted(terms, self.weights, WEIGHTS)
 
   def _compare(self, pair: Pair, inside: jax.Array) -> dict[str, jax.Array]:
@@ -65,15 +66,18 @@ class FGD(nn.Module):
       ours = nn.Dense(theirs.shape[-1], name=f"adapt_{pair.name}")(ours)
     spatial, channel = spatial_attention(theirs, self.temperature), channel_attention(theirs, self.temperature)
     error = spatial * (channel[:, None, None, :] * (theirs - ours) ** 2).sum(-1)  # [B, H, W]
-    # Every region counts by its mean: scaled by its own number of cells.
-    region = lambda mask: ((mask * error).sum((1, 2)) / jnp.maximum(mask.sum((1, 2)), 1)).mean()
     attention = (jnp.abs(spatial - spatial_attention(ours, self.temperature)).sum((1, 2))
                  + jnp.abs(channel - channel_attention(ours, self.temperature)).sum(-1))
     relation = (theirs + ContextBlock(reduction=2, name=f"teacher_context_{pair.name}")(theirs)
                 - ours - ContextBlock(reduction=2, name=f"student_context_{pair.name}")(ours))
     return {
-        "foreground": region(inside),
-        "background": region(1 - inside),
+        "foreground": _region(error, inside),
+        "background": _region(error, 1 - inside),
         "attention": attention.mean(),
         "relation": (relation**2).sum((1, 2, 3)).mean(),
     }
+
+
+def _region(error: jax.Array, mask: jax.Array) -> jax.Array:
+  """A region's error [B, H, W] by its mean, scaled by its own number of cells -> []."""
+  return ((mask * error).sum((1, 2)) / jnp.maximum(mask.sum((1, 2)), 1)).mean()

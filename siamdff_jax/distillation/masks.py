@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from input_pipeline.geometry import covered
 from siamdff_jax.models.backbone import STRIDE
+from siamdff_jax.models.dcfam import cell_cover
 
 
 class Masks(NamedTuple):
@@ -22,19 +22,13 @@ class Masks(NamedTuple):
 
 
 def _normalised(weight: jax.Array) -> jax.Array:
+  """[B, n, n] over each example's sum, or zero."""
   # The floor is far below the 1/64 of a cell that a box of one pixel covers.
   return weight / jnp.maximum(weight.sum((1, 2), keepdims=True), 1e-6)
 
 
-def _cover(box_ltrb: jax.Array, side: int) -> jax.Array:
-  """Sides [B, 4] in pixels from the crop's centre -> share of each cell inside, [B, side, side]."""
-  left = STRIDE * (jnp.arange(side, dtype=jnp.float32) - side / 2)  # [side]
-  low, high = box_ltrb[:, :2, None], box_ltrb[:, 2:, None]  # [B, 2, 1]
-  share = covered(left, left + STRIDE, low, high) / STRIDE  # [B, (x, y), side]
-  return share[:, 1, :, None] * share[:, 0, None, :]
-
-
 def _masks(cover: jax.Array) -> Masks:
+  """Of the share [B, n, n] of every cell inside the box."""
   return Masks(cover, _normalised(cover), _normalised(1 - cover))
 
 
@@ -46,7 +40,7 @@ def template_masks(template_wh: jax.Array, side: int) -> Masks:
     side: cells per side of the feature map.
   """
   half = template_wh.astype(jnp.float32) / 2
-  return _masks(_cover(jnp.concatenate([-half, half], -1), side))
+  return _masks(cell_cover(-half, half, side))
 
 
 def search_masks(search_box_ltrb: jax.Array, present: jax.Array, side: int) -> Masks:
@@ -61,4 +55,4 @@ def search_masks(search_box_ltrb: jax.Array, present: jax.Array, side: int) -> M
   exists = (present > 0)[:, None]
   # `where`, not a product: an absent target's box may hold anything, NaN included.
   box = jnp.where(exists, search_box_ltrb.astype(jnp.float32) - centre, 0)
-  return _masks(_cover(box, side))
+  return _masks(cell_cover(box[:, :2], box[:, 2:], side))

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 
 import jax
 
+from input_pipeline.errors import UserError
 
-def weighted(terms: dict[str, jax.Array], weights: Mapping[str, float], defaults: Mapping[str, float]) -> dict:
+
+def weighted(terms: Mapping[str, jax.Array], weights: Mapping[str, float], defaults: Mapping[str, float]
+             ) -> dict[str, jax.Array]:
   """Each scalar of `terms` times its weight.
 
   Args:
@@ -14,10 +17,10 @@ def weighted(terms: dict[str, jax.Array], weights: Mapping[str, float], defaults
     defaults: the weight of every term that `weights` leaves out.
 
   Raises:
-    ValueError: a weight for a term that does not exist.
+    UserError: a weight for a term that does not exist.
   """
   unknown = sorted(set(weights) - set(defaults))
   if unknown:
-    raise ValueError(f"distiller.weights has {unknown}, but this distiller's terms are {sorted(defaults)}")
+    raise UserError(f"distiller.weights has {unknown}, but this distiller's terms are {sorted(defaults)}")
   merged = {**defaults, **weights}
   return {name: merged[name] * value for name, value in terms.items()}

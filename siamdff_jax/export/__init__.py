@@ -1,1 +1,1 @@
-"""Weights in and out: one-file checkpoints, StableHLO, SavedModel, TFLite, ONNX; PyTorch backbones in."""
+"""The tracker's network in other formats: one-file checkpoints, StableHLO, SavedModel, TFLite, ONNX."""

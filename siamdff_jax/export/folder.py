@@ -10,8 +10,8 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
-from collections.abc import Sequence as Ordered
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from input_pipeline.errors import UserError
 from siamdff_jax.export.passes import NAMES, Passes
@@ -22,7 +22,7 @@ _AGAIN = "export it again"
 
 
 @contextlib.contextmanager
-def writing(folder: str, passes: Passes, format: str, places: dict[str, str], **more) -> Iterator[str]:
+def writing(folder: str, passes: Passes, format: str, places: Mapping[str, str], **more: Any) -> Iterator[str]:
   """A temporary folder to write the files to; they become the export when the block ends without an error.
 
   The manifest is the last file to come, and that of an earlier export the first to go: no folder has one that does not
@@ -57,7 +57,7 @@ def writing(folder: str, passes: Passes, format: str, places: dict[str, str], **
   write_atomically(os.path.join(folder, MANIFEST), text.encode())
 
 
-def checked(folder: str, format: str, opened: Ordered[str], passes: Passes | None = None) -> dict:
+def checked(folder: str, format: str, opened: Collection[str], passes: Passes | None = None) -> dict[str, Any]:
   """The manifest of an export, after every file that it names is found to be what was written.
 
   Args:
@@ -90,13 +90,13 @@ def checked(folder: str, format: str, opened: Ordered[str], passes: Passes | Non
   return manifest
 
 
-def _refuse_other_format(folder, format):
+def _refuse_other_format(folder: str, format: str) -> None:
   path = os.path.join(folder, MANIFEST)
   if os.path.exists(path) and (other := _read(path).get("format")) != format:
     raise UserError(f"{path}: is not of an export as {format} but of one as {other}; choose another --out")
 
 
-def _read(path) -> dict:
+def _read(path: str) -> dict[str, Any]:
   try:
     with open(path, encoding="utf-8") as file:
       manifest = json.load(file)
@@ -109,7 +109,7 @@ def _read(path) -> dict:
   return manifest
 
 
-def _require_whole(path, about):
+def _require_whole(path: str, about: Mapping[str, Any]) -> None:
   try:
     found = _about(path)
   except FileNotFoundError as error:
@@ -122,7 +122,8 @@ def _require_whole(path, about):
     raise UserError(f"{path}: damaged, its SHA-256 is not that in {MANIFEST}; {_AGAIN}")
 
 
-def _require_same_passes(path, theirs, ours):
+def _require_same_passes(path: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+  """Compares what two manifests say of the passes."""
   for name in NAMES:
     for side in ("inputs", "outputs"):
       for their, our in zip(theirs[name][side], ours[name][side], strict=True):
@@ -131,10 +132,11 @@ def _require_same_passes(path, theirs, ours):
                           f"here {our['shape']}")
 
 
-def _about(path) -> dict:
+def _about(path: str) -> dict[str, Any]:
+  """What the manifest holds of a file."""
   with open(path, "rb") as file:
     return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _digest(manifest: dict) -> str:
+def _digest(manifest: Mapping[str, Any]) -> str:
   return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Export in any format, followed by a run of what was written: what `scripts/export.py` does."""
 
-from collections.abc import Sequence as Ordered
+from collections.abc import Sequence
 
 import ml_collections
 
@@ -16,7 +16,7 @@ _WEIGHT_TOLERANCE = {"float32": 0.0, "float16": 0.02}
 
 
 def export(checkpoint: str, kind: str, out: str, dtype: str | None = None, notes: dict[str, str] | None = None,
-           settings: Ordered[str] = ()) -> tuple[dict[str, float], float]:
+           settings: Sequence[str] = ()) -> tuple[dict[str, float], float]:
   """Writes `checkpoint` to `out` and compares what was written with the live network on noise.
 
   Args:

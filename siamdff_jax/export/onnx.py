@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
+from typing import Any
 
 from input_pipeline.errors import UserError
 from siamdff_jax.export import folder as folders
@@ -16,7 +18,7 @@ _FILES = {name: f"{name}.onnx" for name in NAMES}
 _SKIPPED = ("remove_redundant_transpose_pairs", "prune_unused_graph_inputs")
 
 
-def export(passes: Passes, folder: str):
+def export(passes: Passes, folder: str) -> None:
   """Writes template.onnx and search.onnx (any batch size; large weights in a file beside it) and manifest.json.
 
   Raises:
@@ -46,19 +48,19 @@ def load(passes: Passes, folder: str) -> dict[str, Pass]:
   options = onnxruntime.SessionOptions()
   options.log_severity_level = 3
 
-  def bind(name):
+  def bind(name: str) -> Pass:
     path = os.path.join(folder, _FILES[name])
     try:
       session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's kinds of error share no other base.
       raise UserError(f"{path}: ONNX Runtime cannot load it ({error})") from error
     inputs, outputs = list(passes.inputs[name]), list(passes.outputs[name])
-    return lambda *arrays: session.run(outputs, dict(zip(inputs, arrays)))
+    return lambda *arrays: session.run(outputs, dict(zip(inputs, arrays, strict=True)))
 
   return {name: bind(name) for name in NAMES}
 
 
-def _require(package: str):
+def _require(package: str) -> Any:
   try:
     return __import__(package)
   except ImportError as error:
@@ -67,7 +69,7 @@ def _require(package: str):
 
 
 @contextlib.contextmanager
-def _without_broken_passes():
+def _without_broken_passes() -> Iterator[None]:
   from jax2onnx.converter import ir_optimizations
 
   everything = ir_optimizations._OPTIMIZER_PASSES

@@ -8,9 +8,8 @@ are the host's (see `tracking.tracker`); what it needs to know is in `Passes.man
 of the tracker's setting `search_side`.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence as Ordered
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,26 +23,27 @@ from siamdff_jax.tracking.tracker import Tracker
 ENCODED = tuple(f"feature{level}" for level in LEVELS) + ("intensity", "mask")
 OUTPUTS = ("class_logit", "quality_logit", "ltrb", "presence_logit")
 NAMES = ("template", "search")
-_TEMPLATE_INPUTS = ("template", "template_wh")
 
-Pass = Callable[..., tuple]  # Arrays in, arrays out, in the order of the names.
+Pass = Callable[..., Sequence[Any]]  # Arrays in, arrays out, in the order of the names.
+Shapes = dict[str, tuple[int, ...]]  # By array name, without the batch.
 
 
 class Passes(NamedTuple):
-  """Attributes:
+  """Both passes of one tracker.
 
+  Attributes:
     functions: {"template", "search"}: positional arrays in the order of `inputs` -> tuple in the order of `outputs`.
     inputs, outputs: {"template", "search"}: {array name: shape without the batch}; all float32.
     manifest: JSON-able description of files of these passes.
   """
 
   functions: dict[str, Pass]
-  inputs: dict[str, dict[str, tuple[int, ...]]]
-  outputs: dict[str, dict[str, tuple[int, ...]]]
-  manifest: dict
+  inputs: dict[str, Shapes]
+  outputs: dict[str, Shapes]
+  manifest: dict[str, Any]
 
 
-def from_checkpoint(checkpoint: str, settings: Ordered[str] = ()) -> Passes:
+def from_checkpoint(checkpoint: str, settings: Sequence[str] = ()) -> Passes:
   """The passes of a checkpoint (see `checkpoints.find`), its tracker with other settings (see `configured.parse`).
 
   Raises:
@@ -56,44 +56,46 @@ def from_checkpoint(checkpoint: str, settings: Ordered[str] = ()) -> Passes:
   return from_tracker(*load_tracker(checkpoint, settings))
 
 
-def from_tracker(tracker: Tracker, variables: dict) -> Passes:
+def from_tracker(tracker: Tracker, variables: Mapping[str, Any]) -> Passes:
   """The passes of a tracker and its network's variables."""
   model = tracker.model
   variables = jax.tree.map(jnp.asarray, variables)
 
-  def template_pass(template, template_wh):
-    encoded = model.apply(variables, template, template_wh, method="encode_template")
+  def template_pass(template: jax.Array, template_wh: jax.Array) -> tuple[jax.Array, ...]:
+    encoded: Any = model.apply(variables, template, template_wh, method="encode_template")
     parts = {f"feature{level}": x for level, x in encoded["features"].items()} | encoded
     return tuple(parts[name].astype(jnp.float32) for name in ENCODED)
 
-  def search_pass(*arrays):
-    parts = dict(zip((*ENCODED, "search"), arrays))
+  def search_pass(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    parts = dict(zip((*ENCODED, "search"), arrays, strict=True))
     features = {level: parts[f"feature{level}"].astype(model.dtype) for level in LEVELS}
     encoded = {"features": features, "intensity": parts["intensity"].astype(model.dtype), "mask": parts["mask"],
                "backbone": {}}  # Only distillers look at the backbone's levels.
-    out = model.apply(variables, encoded, parts["search"], method="track")
+    out: Any = model.apply(variables, encoded, parts["search"], method="track")
     return tuple(out[name] for name in OUTPUTS)
 
-  functions = {"template": template_pass, "search": search_pass}
-  shape = lambda side: (side, side, 1)
-  template_inputs = dict(zip(_TEMPLATE_INPUTS, (shape(model.template_side), (2,))))
+  functions: dict[str, Pass] = {"template": template_pass, "search": search_pass}
+  template_inputs: Shapes = {"template": (model.template_side, model.template_side, 1), "template_wh": (2,)}
   encoded = _output_shapes(template_pass, template_inputs, ENCODED)
-  search_inputs = encoded | {"search": shape(tracker.sides.search)}
+  search_inputs = encoded | {"search": (tracker.sides.search, tracker.sides.search, 1)}
   inputs = {"template": template_inputs, "search": search_inputs}
   outputs = {"template": encoded, "search": _output_shapes(search_pass, search_inputs, OUTPUTS)}
   return Passes(functions, inputs, outputs, _manifest(tracker, inputs, outputs))
 
 
-def _output_shapes(function, inputs, names):
+def _output_shapes(function: Pass, inputs: Shapes, names: Sequence[str]) -> Shapes:
   out = jax.eval_shape(function, *(jax.ShapeDtypeStruct((1, *s), jnp.float32) for s in inputs.values()))
-  return {name: tuple(x.shape[1:]) for name, x in zip(names, out)}
+  return {name: tuple(x.shape[1:]) for name, x in zip(names, out, strict=True)}
 
 
-def _manifest(tracker, inputs, outputs):
+def _described(arrays: Shapes) -> list[dict[str, Any]]:
+  return [{"name": name, "shape": ["batch", *shape], "dtype": "float32"} for name, shape in arrays.items()]
+
+
+def _manifest(tracker: Tracker, inputs: Mapping[str, Shapes], outputs: Mapping[str, Shapes]) -> dict[str, Any]:
   model, side = tracker.model, tracker.sides.search
-  describe = lambda arrays: [{"name": name, "shape": ["batch", *s], "dtype": "float32"} for name, s in arrays.items()]
   return {
-      "passes": {name: {"inputs": describe(inputs[name]), "outputs": describe(outputs[name])} for name in NAMES},
+      "passes": {name: {"inputs": _described(inputs[name]), "outputs": _described(outputs[name])} for name in NAMES},
       "images": {
           "layout": "NHWC", "range": [0, 1], "template_side": model.template_side, "search_side": side,
           "normalisation": {"mean": model.mean, "std": model.std, "where": "inside the template and search passes"}},
@@ -123,7 +125,7 @@ def random_inputs(passes: Passes, batch: int = 1, seed: int = 0) -> dict[str, np
   }
 
 
-def max_differences(passes: Passes, exported: dict[str, Pass], batch: int = 1, seed: int = 0) -> dict[str, float]:
+def max_differences(passes: Passes, exported: Mapping[str, Pass], batch: int = 1, seed: int = 0) -> dict[str, float]:
   """Runs exported passes and the live ones on the same noise.
 
   Args:
@@ -138,18 +140,22 @@ def max_differences(passes: Passes, exported: dict[str, Pass], batch: int = 1, s
     UserError: an output of another shape, or one that is not finite, also where the live one is not.
   """
   inputs = random_inputs(passes, batch, seed)
-  run = {"live": {name: jax.jit(f) for name, f in passes.functions.items()}, "exported": exported}
-  results = {}
-  for kind, functions in run.items():
-    encoded = [np.asarray(x) for x in functions["template"](inputs["template"], inputs["template_wh"])]
-    out = [np.asarray(x) for x in functions["search"](*encoded, inputs["search"])]
-    results[kind] = dict(zip(ENCODED + OUTPUTS, encoded + out))
+  ours = _outputs({name: jax.jit(function) for name, function in passes.functions.items()}, inputs)
+  theirs = _outputs(exported, inputs)
   differences = {}
-  for name, live in results["live"].items():
-    other = results["exported"][name]
+  for name, live in ours.items():
+    other = theirs[name]
     if not np.isfinite(live).all():
       raise UserError(f"the network's {name} is not finite on noise, there is nothing to compare the export with")
     if other.shape != live.shape or not np.isfinite(other).all():
       raise UserError(f"the exported model's {name} has shape {other.shape} and must be finite, {live.shape} expected")
     differences[name] = float(np.abs(other - live).max() / max(1.0, np.abs(live).max()))
   return differences
+
+
+def _outputs(functions: Mapping[str, Pass], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """What the template pass gives, and the search pass on it, by name."""
+  encoded = functions["template"](inputs["template"], inputs["template_wh"])
+  encoded = [np.asarray(x) for x in encoded]
+  out = [np.asarray(x) for x in functions["search"](*encoded, inputs["search"])]
+  return dict(zip(ENCODED + OUTPUTS, encoded + out, strict=True))

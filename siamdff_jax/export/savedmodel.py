@@ -1,6 +1,9 @@
 """SavedModel and TFLite by `jax2tf`, for TensorFlow Serving, phones and boards."""
 
 import os
+from typing import Any
+
+import numpy as np
 
 from input_pipeline.errors import UserError
 from siamdff_jax.export import folder as folders
@@ -12,7 +15,7 @@ _SAVEDMODEL, _TFLITE = "SavedModel", "TFLite"
 _TFLITE_FILES = {name: f"{name}.tflite" for name in NAMES}
 
 
-def export_savedmodel(passes: Passes, folder: str):
+def export_savedmodel(passes: Passes, folder: str) -> None:
   """Writes a SavedModel with the signatures "template" and "search" (any batch size), and manifest.json.
 
   Raises:
@@ -40,11 +43,11 @@ def load_savedmodel(passes: Passes, folder: str) -> dict[str, Pass]:
   except (OSError, ValueError, tf.errors.OpError) as error:
     raise UserError(f"{folder}: not a readable SavedModel ({error})") from error
 
-  def bind(name):
+  def bind(name: str) -> Pass:
     signature, names = loaded.signatures[name], list(passes.inputs[name])
 
-    def run(*arrays):
-      out = signature(**{key: tf.constant(value) for key, value in zip(names, arrays)})
+    def run(*arrays: Any) -> list[np.ndarray]:
+      out = signature(**{key: tf.constant(value) for key, value in zip(names, arrays, strict=True)})
       return [out[key].numpy() for key in passes.outputs[name]]
 
     return run
@@ -52,7 +55,7 @@ def load_savedmodel(passes: Passes, folder: str) -> dict[str, Pass]:
   return {name: bind(name) for name in NAMES}
 
 
-def export_tflite(passes: Passes, folder: str):
+def export_tflite(passes: Passes, folder: str) -> None:
   """Writes template.tflite and search.tflite (batch 1, built-in operations only) and manifest.json.
 
   Raises:
@@ -75,7 +78,7 @@ def load_tflite(passes: Passes, folder: str) -> dict[str, Pass]:
 
   folders.checked(folder, _TFLITE, _TFLITE_FILES.values(), passes)
 
-  def bind(name):
+  def bind(name: str) -> Pass:
     path = os.path.join(folder, _TFLITE_FILES[name])
     try:
       # The signature is bound to its interpreter, which must outlive it.
@@ -84,8 +87,8 @@ def load_tflite(passes: Passes, folder: str) -> dict[str, Pass]:
     except (ValueError, RuntimeError) as error:
       raise UserError(f"{path}: not a readable TFLite file ({error})") from error
 
-    def run(*arrays):
-      out = signature(**dict(zip(names, arrays)))
+    def run(*arrays: Any) -> list[np.ndarray]:
+      out = signature(**dict(zip(names, arrays, strict=True)))
       return [out[key] for key in passes.outputs[name]]
 
     return run
@@ -93,7 +96,7 @@ def load_tflite(passes: Passes, folder: str) -> dict[str, Pass]:
   return {name: bind(name) for name in NAMES}
 
 
-def _function(passes: Passes, name: str, batch: int | None, platforms: tuple[str, ...]):
+def _function(passes: Passes, name: str, batch: int | None, platforms: tuple[str, ...]) -> Any:
   """A pass as a tf.function with named inputs and a dict of named outputs."""
   import tensorflow as tf
   from jax.experimental import jax2tf
@@ -103,5 +106,5 @@ def _function(passes: Passes, name: str, batch: int | None, platforms: tuple[str
       passes.functions[name], with_gradient=False, native_serialization_platforms=platforms,
       polymorphic_shapes=["(batch, ...)"] * len(inputs) if batch is None else None)
   signature = [tf.TensorSpec((batch, *shape), tf.float32, name=key) for key, shape in inputs.items()]
-  return tf.function(lambda *arrays: dict(zip(outputs, converted(*arrays))), autograph=False,
+  return tf.function(lambda *arrays: dict(zip(outputs, converted(*arrays), strict=True)), autograph=False,
                      input_signature=signature)

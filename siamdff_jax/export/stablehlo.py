@@ -19,7 +19,7 @@ _FORMAT = "jax.export (StableHLO)"
 _FILES = {name: f"{name}.stablehlo" for name in NAMES}
 
 
-def export(passes: Passes, folder: str):
+def export(passes: Passes, folder: str) -> None:
   """Writes template.stablehlo, search.stablehlo and manifest.json.
 
   Raises:
@@ -41,7 +41,7 @@ def load(folder: str) -> dict[str, Pass]:
     UserError: see `folders.checked`.
   """
   folders.checked(folder, _FORMAT, _FILES.values())
-  loaded = {}
+  loaded: dict[str, Pass] = {}
   for name in NAMES:
     path = os.path.join(folder, _FILES[name])
     try:

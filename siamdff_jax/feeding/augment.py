@@ -8,6 +8,7 @@ batch, the devices or the feed.
 """
 
 import functools
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ _JPEG_STEPS = (
     (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99))
 
 
-def augment(batch: dict, seed: int, config: ml_collections.ConfigDict) -> dict:
+def augment(batch: Mapping[str, jax.Array], seed: int, config: ml_collections.ConfigDict) -> dict[str, jax.Array]:
   """Augments a batch.
 
   Args:
@@ -41,16 +42,22 @@ def augment(batch: dict, seed: int, config: ml_collections.ConfigDict) -> dict:
   template, search, box = jax.vmap(one)(
       keys, batch["template"][..., 0].astype(jnp.float32), batch["search"][..., 0].astype(jnp.float32),
       batch["search_box_ltrb"], batch["present"])
-  return batch | {"template": template[..., None], "search": search[..., None], "search_box_ltrb": box}
+  return {**batch, "template": template[..., None], "search": search[..., None], "search_box_ltrb": box}
 
 
-def _augment_pair(key, template, search, box, present, config):
+def _augment_pair(key: jax.Array, template: jax.Array, search: jax.Array, box: jax.Array, present: jax.Array,
+                  config: ml_collections.ConfigDict) -> tuple[jax.Array, jax.Array, jax.Array]:
   """template [St, St], search [Ss, Ss], box ltrb [4] -> the same, augmented."""
   shared, *own = random.split(key, 3)
   flip, polarity, crossover = random.uniform(shared, (3,)) < jnp.array(
       [config.flip, config.polarity, config.crossover])
-  mirror = lambda image: jnp.where(flip, image[:, ::-1], image)
-  invert = lambda image, inverted: jnp.where(inverted, 255 - image, image)  # White-hot and black-hot cameras.
+
+  def mirror(image: jax.Array) -> jax.Array:
+    return jnp.where(flip, image[:, ::-1], image)
+
+  def invert(image: jax.Array, inverted: jax.Array) -> jax.Array:  # White-hot and black-hot cameras.
+    return jnp.where(inverted, 255 - image, image)
+
   side = search.shape[1]
   mirrored = jnp.array([side, 0, side, 0]) * present + box[jnp.array([2, 1, 0, 3])] * jnp.array([-1, 1, -1, 1])
   template, search = _processed(random.fold_in(shared, 1), [mirror(template), mirror(search)], config)
@@ -60,7 +67,7 @@ def _augment_pair(key, template, search, box, present, config):
   return template, search, jnp.where(flip, mirrored, box)
 
 
-def _processed(key, images, config):
+def _processed(key: jax.Array, images: Sequence[jax.Array], config: ml_collections.ConfigDict) -> Sequence[jax.Array]:
   """What a camera makes of all its images, each with its probability: blur of its lens, a tone curve, sharpening with
   its halos."""
   u = random.uniform(key, (5,))
@@ -81,7 +88,7 @@ def _processed(key, images, config):
   return images
 
 
-def _displayed(key, images, config):
+def _displayed(key: jax.Array, images: Sequence[jax.Array], config: ml_collections.ConfigDict) -> Sequence[jax.Array]:
   """What happens to finished images, each with its probability: local equalization, compression."""
   chance, u = jnp.split(random.uniform(key, (7,)), [2])
   if config.equalize:
@@ -92,11 +99,11 @@ def _displayed(key, images, config):
     block = jnp.floor(8 * jnp.exp2(2 * u[2])).astype(jnp.int32)  # Crops enlarge small targets.
     shifts = jnp.floor(u[3:] * block).astype(jnp.int32)
     images = [jnp.where(chance[1] < config.compression, _compressed(image, coarseness, block, shift), image)
-              for image, shift in zip(images, shifts)]
+              for image, shift in zip(images, shifts, strict=True)]
   return images
 
 
-def _equalized(image, limit):
+def _equalized(image: jax.Array, limit: jax.Array) -> jax.Array:
   """Histogram equalization with at most `limit` times the contrast, as CLAHE does about a target. [S, S] -> [S, S]."""
   width = 255 / _EQUALIZED_LEVELS
   starts = [width * i for i in range(_EQUALIZED_LEVELS)]  # Not an axis: terms become one loop.
@@ -104,11 +111,12 @@ def _equalized(image, limit):
   share = jnp.diff(jnp.stack([(some < start).mean() for start in starts]), append=1.0)
   share = jnp.minimum(share, limit / _EQUALIZED_LEVELS)
   share += (1 - share.sum()) / _EQUALIZED_LEVELS  # As usual, what was cut off is given to all levels.
-  curve = sum(share[i] * jnp.clip(image - start, 0, width) for i, start in enumerate(starts))
+  parts = (share[i] * jnp.clip(image - start, 0, width) for i, start in enumerate(starts))
+  curve = sum(parts, jnp.zeros(()))
   return jnp.minimum(255 / width * curve, 255)
 
 
-def _compressed(image, coarseness, block, shift):
+def _compressed(image: jax.Array, coarseness: jax.Array, block: jax.Array, shift: jax.Array) -> jax.Array:
   """JPEG's loss: coefficients of the cosine transform of blocks, rounded to multiples of steps. [S, S] -> [S, S].
 
   Args:
@@ -134,7 +142,7 @@ def _compressed(image, coarseness, block, shift):
   return jnp.clip(_blurred(coefficients, back, back) + 128, 0, 255)
 
 
-def _sensor(key, image, config):
+def _sensor(key: jax.Array, image: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
   """One camera's effects, each with its probability; an effect of probability 0 costs nothing. [S, S] -> [S, S]."""
   side = image.shape[0]
   numbers, fields = random.split(key)
@@ -171,7 +179,7 @@ def _sensor(key, image, config):
   return jnp.clip(image, 0, 255)
 
 
-def _nearly_normal(key, shape):
+def _nearly_normal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
   """Mean 0, deviation 1, at most 3.5: the sum of four bytes of a hash of the place.
 
   Pixel noise needs many numbers and little of them: on a CPU this takes a tenth of the time of `random.normal`. The
@@ -182,26 +190,28 @@ def _nearly_normal(key, shape):
   for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
     x = (x ^ (x >> shift)) * jnp.uint32(factor)
   x = (x ^ (x >> 16)) ^ second
-  total = sum((x >> shift) & 255 for shift in (0, 8, 16, 24))
+  total = sum(((x >> shift) & 255 for shift in (0, 8, 16, 24)), jnp.zeros((), jnp.uint32))
   return ((total.astype(jnp.float32) - 510) * (4 * (256**2 - 1) / 12) ** -0.5).reshape(shape)
 
 
-def _blurred(image, rows, columns):
+def _blurred(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+  """[H, W] under [H', H] along its columns and [W', W] along its rows -> [H', W']."""
   return jnp.matmul(jnp.matmul(rows, image, precision="highest"), columns.T, precision="highest")
 
 
-def _blur_matrix(sigma, side):
+def _blur_matrix(sigma: jax.Array, side: int) -> jax.Array:
   """[side, side]: a Gaussian about every row's own place; what would lie outside the image has no weight."""
   weights = _gaussians(sigma, side)
   return weights / weights.sum(1, keepdims=True)
 
 
-def _grain_matrix(sigma, side):
+def _grain_matrix(sigma: jax.Array, side: int) -> jax.Array:
   """[side, side]: the same, but white noise keeps its deviation."""
   weights = _gaussians(sigma, side)
   return weights * lax.rsqrt((weights**2).sum(1, keepdims=True))
 
 
-def _gaussians(sigma, side):
+def _gaussians(sigma: jax.Array, side: int) -> jax.Array:
+  """[side, side]: bells of deviation `sigma` about every row's own place, 1 there."""
   distance = jnp.arange(side)[:, None] - jnp.arange(side)
   return jnp.exp(-0.5 * (distance / sigma) ** 2)

@@ -19,22 +19,30 @@ from siamdff_jax.parallel.layouts import Layout
 log = logging.getLogger(__name__)
 
 KINDS = ("host", "device")
+Batch = dict[str, Any]  # Arrays by name.
 
 
 class Feed(Protocol):
-  """What the loop needs.
+  """What the loop compiles the step with, and asks for data once per step.
 
   Attributes:
-    prepare: for `Layout.compile`: makes the batch inside the compiled step.
     whole: for `Layout.compile`: which entries of the data are not one row per example.
     replicated: what every device has whole, placed.
   """
 
-  prepare: Any
   whole: tuple[str, ...]
   replicated: Any
 
-  def __next__(self) -> Any:
+  def prepare(self, sharded: Batch, replicated: Any, step: jax.Array) -> Batch:
+    """For `Layout.compile`: makes a device's part of the batch inside the compiled step.
+
+    Args:
+      sharded: this device's part of what `next` gave.
+      replicated: the attribute of this name.
+      step: int32 [], steps taken before this one.
+    """
+
+  def __next__(self) -> Batch:
     """The placed data of the next step."""
 
 
@@ -54,7 +62,8 @@ def make(config: ml_collections.ConfigDict, sampler: PairSampler, layout: Layout
   raise UserError(f"data.feed is {config.data.feed!r}, expected one of {KINDS}")
 
 
-def batches(sampler: PairSampler, config: ml_collections.ConfigDict, start_step: int) -> Iterator[dict]:
+def batches(sampler: PairSampler, config: ml_collections.ConfigDict, start_step: int
+            ) -> Iterator[dict[str, np.ndarray]]:
   """This process's share of the batches, by tf.data."""
   return pipeline.batches(
       sampler, config.data, template_side=config.model.template_side, search_side=config.model.search_side,
@@ -65,38 +74,42 @@ def batches(sampler: PairSampler, config: ml_collections.ConfigDict, start_step:
 class HostFeed:
   """The host reads, decodes and crops; the step augments."""
 
-  def __init__(self, config, layout: Layout, stream: Iterator[dict]):
-    self.whole, self.replicated = (), {}
-    self.prepare = lambda sharded, replicated, step: augment(sharded, config.seed, config.data.augment)
-    self._stream, self._put = stream, layout.put_sharded
+  def __init__(self, config: ml_collections.ConfigDict, layout: Layout, stream: Iterator[dict[str, np.ndarray]]):
+    self.whole: tuple[str, ...] = ()
+    self.replicated: Any = {}
+    self._config, self._stream, self._put = config, stream, layout.put_sharded
 
-  def __next__(self):
+  def prepare(self, sharded: Batch, replicated: Any, step: jax.Array) -> Batch:
+    return augment(sharded, self._config.seed, self._config.data.augment)
+
+  def __next__(self) -> Batch:
     return self._put(next(self._stream))
 
 
 class ResidentFeed:
   """The data set lies in accelerator memory; the step draws, gathers, crops and augments."""
 
-  def __init__(self, config, sampler: PairSampler, layout: Layout):
-    devices, shards = layout.devices, config.data.resident_shards
+  def __init__(self, config: ml_collections.ConfigDict, sampler: PairSampler, layout: Layout):
+    devices, shards = layout.num_devices, config.data.resident_shards
     if devices % shards:
       raise UserError(f"data.resident_shards is {shards}, expected a divisor of the {devices} devices")
     where = resident.places(sampler, shards)
     log.info("%d frames in device memory: %.2f GiB per device, one copy per %d of the %d devices",
              len(sampler.tables.boxes), where.size * resident.UNIT / 2**30, shards, devices)
 
-    def prepare(sharded, replicated, step):
-      batch = resident.batch_of(sharded, replicated, step, config, shards, devices)
-      return augment(batch, config.seed, config.data.augment)
-
     # Where all devices have the same shard it is decoded once; more than one is never kept on the host.
     loaded = functools.lru_cache(1)(functools.partial(resident.table, sampler, where))
     share = config.train.batch_size // jax.process_count()
     slots = jax.process_index() * share + np.arange(share, dtype=np.uint32)
-    self.prepare, self.whole = prepare, ("pixels",)
-    self.replicated = layout.put_replicated({"tables": vars(sampler.tables), "places": where})
+    self._config, self._devices, self._shards = config, devices, shards
+    self.whole: tuple[str, ...] = ("pixels",)
+    self.replicated: Any = layout.put_replicated({"tables": vars(sampler.tables), "places": where})
     self._sharded = layout.put_sharded({"slot": slots}) | {
         "pixels": layout.put_parts(lambda device: loaded(device % shards))}
 
-  def __next__(self):
+  def prepare(self, sharded: Batch, replicated: Any, step: jax.Array) -> Batch:
+    batch = resident.batch_of(sharded, replicated, step, self._config, self._shards, self._devices)
+    return augment(batch, self._config.seed, self._config.data.augment)
+
+  def __next__(self) -> Batch:
     return self._sharded

@@ -7,7 +7,9 @@ them round (a crop is zero everywhere but where its frame is).
 """
 
 import os
+from collections.abc import Mapping
 from concurrent import futures
+from typing import Any
 
 import flax
 import jax
@@ -18,6 +20,10 @@ from jax import lax
 from tqdm import tqdm
 
 from input_pipeline import pipeline, sampling
+from input_pipeline.errors import UserError
+from input_pipeline.geometry import Array
+from input_pipeline.records.reading import PackedCrops
+from input_pipeline.sequences import Sequence
 from siamdff_jax.parallel.layouts import AXIS
 
 UNIT = 128  # Bytes. The width of a TPU's lanes; rows of small cutouts waste half of it on average.
@@ -25,7 +31,7 @@ UNIT = 128  # Bytes. The width of a TPU's lanes; rows of small cutouts waste hal
 
 @flax.struct.dataclass
 class Places:
-  """Where every frame's stored part lies. Arrays [N] of int32 but for `mean`.
+  """Where every frame's stored part lies. Arrays [N] of int32 but for `mean`; NumPy on the host, JAX in the step.
 
   Attributes:
     shard: which shard of the table holds it.
@@ -37,21 +43,25 @@ class Places:
     widest: units of the widest row.
   """
 
-  shard: jax.Array
-  unit: jax.Array
-  stride: jax.Array
-  x: jax.Array
-  y: jax.Array
-  width: jax.Array
-  height: jax.Array
-  mean: jax.Array
+  shard: Array
+  unit: Array
+  stride: Array
+  x: Array
+  y: Array
+  width: Array
+  height: Array
+  mean: Array
   size: int = flax.struct.field(pytree_node=False)
   widest: int = flax.struct.field(pytree_node=False)
 
 
 def places(sampler: sampling.PairSampler, shards: int) -> Places:
-  """Lays the frames of the sampler's sequences (which must be packed) out over `shards` tables of equal size."""
-  stored = [sequence.frames for sequence in sampler.sequences]
+  """Lays the frames of the sampler's sequences (which must be packed) out over `shards` tables of equal size.
+
+  Raises:
+    UserError: the tables would be larger than can be addressed.
+  """
+  stored = [_packed(sequence) for sequence in sampler.sequences]
   x, y, width, height = np.concatenate([frames.rectangles for frames in stored]).T
   stride = -(-width // UNIT)
   units = (stride * height).astype(np.int64)
@@ -62,9 +72,10 @@ def places(sampler: sampling.PairSampler, shards: int) -> Places:
   unit = ends - units - begin[shard]
   size = int((unit + units).max())
   if size >= 2**31:
-    raise ValueError(f"{size * UNIT / 2**30:.0f} GiB on a device: expected less than 256, raise the number of shards")
-  as_int = lambda a: a.astype(np.int32)
-  return Places(*map(as_int, (shard, unit, stride, x, y, width, height)),
+    raise UserError(f"{size * UNIT / 2**30:.0f} GiB of frames on a device: expected less than 256, raise "
+                    "--config.data.resident_shards")
+  arrays = dict(shard=shard, unit=unit, stride=stride, x=x, y=y, width=width, height=height)
+  return Places(**{name: array.astype(np.int32) for name, array in arrays.items()},
                 mean=np.concatenate([frames.means for frames in stored]), size=size, widest=int(stride.max()))
 
 
@@ -73,10 +84,10 @@ def table(sampler: sampling.PairSampler, where: Places, shard: int) -> np.ndarra
   out = np.zeros((where.size, UNIT), np.uint8)
   rows = np.flatnonzero(where.shard == shard)
 
-  def fill(chunk):
+  def fill(chunk: np.ndarray) -> int:
     for row in chunk:
       sequence, t = sampler.locate(row)
-      image = sampler.sequences[sequence].frames.cutout(t).image
+      image = _packed(sampler.sequences[sequence]).cutout(t).image
       height, stride, unit = len(image), where.stride[row], where.unit[row]
       view = out[unit:unit + height * stride].reshape(height, stride * UNIT)
       view[:, :image.shape[1]] = image
@@ -117,9 +128,14 @@ def crop(pixels: jax.Array, place: Places, window: jax.Array, side: int, units: 
   return jnp.matmul(levels, triangle.T, precision="highest") + place.mean
 
 
-def batch_of(sharded: dict, replicated: dict, step: jax.Array, config: ml_collections.ConfigDict, shards: int,
-             devices: int) -> dict:
-  """A device's part of a batch; a `prepare` of `training.parallel.Layout`.
+def _packed(sequence: Sequence) -> PackedCrops:
+  assert isinstance(sequence.frames, PackedCrops)  # `sources.sampler` sees to it.
+  return sequence.frames
+
+
+def batch_of(sharded: Mapping[str, jax.Array], replicated: Mapping[str, Any], step: jax.Array,
+             config: ml_collections.ConfigDict, shards: int, devices: int) -> dict[str, jax.Array]:
+  """A device's part of a batch; a `prepare` of `parallel.layouts.Layout.compile`.
 
   Args:
     sharded: "slot" uint32 [b], which of the batch's examples; "pixels" uint8 [size, UNIT], this device's shard of the
@@ -133,7 +149,8 @@ def batch_of(sharded: dict, replicated: dict, step: jax.Array, config: ml_collec
   Returns:
     As `input_pipeline.pipeline.example`, stacked.
   """
-  slots, mine = sharded["slot"], slice(None)
+  slots: jax.Array = sharded["slot"]
+  mine: slice | jax.Array = slice(None)
   groups = [list(range(first, first + shards)) for first in range(0, devices, shards)]
   shard = lax.axis_index(AXIS) % shards
   if shards > 1:
@@ -145,7 +162,7 @@ def batch_of(sharded: dict, replicated: dict, step: jax.Array, config: ml_collec
   plan = sampling.draw(sampling.Tables(**replicated["tables"]), config.seed, index, config.data.pairs,
                        sides[1] / sides[0], jnp)
   out = {name: value[mine] for name, value in (pipeline.labels(plan, *sides, jnp) | {"index": index}).items()}
-  for name, side in zip(("template", "search"), sides):
+  for name, side in zip(("template", "search"), sides, strict=True):
     place = jax.tree.map(lambda x, rows=plan[f"{name}_frame"]: x[rows], where)
     crops = jax.vmap(lambda p, w, s=side: crop(sharded["pixels"], p, w, s, where.widest))(
         place, plan[f"{name}_window"])

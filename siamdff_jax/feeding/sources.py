@@ -12,7 +12,7 @@ from siamdff_jax.parallel import distributed
 PACKED = "packed"  # The `format` of what scripts/prepare_data.py wrote.
 
 
-def sampler(entries, config: ml_collections.ConfigDict, workdir: str) -> PairSampler:
+def sampler(entries: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: str) -> PairSampler:
   """Reads the sources and returns the sampler over them.
 
   Args:

@@ -104,7 +104,7 @@ class ResNet(nn.Module):
     x = max_pool(x)  # [B, (S-3)/4, ...]
     block_cls = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
     out = {}
-    for stage, (count, width) in enumerate(zip(self.blocks, self.widths), 1):
+    for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True), 1):
       dilation = {3: 2, 4: 4}.get(stage, 1)
       for i in range(count):
         stride = 2 if stage == 2 and i == 0 else 1

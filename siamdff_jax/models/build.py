@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import ml_collections
+from flax import linen as nn
 
 from input_pipeline.errors import UserError
 from siamdff_jax.models.backbone import Lite, ResNet, feature_side
@@ -25,7 +26,7 @@ def build(config: ml_collections.ConfigDict, axis_name: str | None = None) -> Si
   kind = options.pop("kind")
   if kind == "resnet":
     options = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in options.items()}
-    backbone = ResNet(**options, **common)
+    backbone: nn.Module = ResNet(**options, **common)
   elif kind == "lite":
     backbone = Lite(tuple(tuple(s) for s in options["stages"]), **common)
   else:

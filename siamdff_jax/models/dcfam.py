@@ -14,6 +14,21 @@ from input_pipeline.geometry import covered
 from siamdff_jax.models.backbone import STRIDE
 
 
+def cell_cover(low: jax.Array, high: jax.Array, side: int) -> jax.Array:
+  """The share of each feature cell that a box covers.
+
+  Args:
+    low, high: [B, 2] the box's left and top, right and bottom side in pixels from the crop's centre.
+    side: cells per side of the (cut) map, whose centre is the crop's.
+
+  Returns:
+    [B, side, side] in 0..1.
+  """
+  left = STRIDE * (jnp.arange(side) - side / 2)  # Left edges of the cells, relative to the centre.
+  cover = covered(left, left + STRIDE, low[..., None], high[..., None]) / STRIDE  # [B, (x, y), side]
+  return cover[:, 1, :, None] * cover[:, 0, None, :]
+
+
 def box_mask(box_wh: jax.Array, side: int) -> jax.Array:
   """The share of each feature cell that a centred box covers.
 
@@ -24,10 +39,8 @@ def box_mask(box_wh: jax.Array, side: int) -> jax.Array:
   Returns:
     float32 [B, side, side, 1] in 0..1.
   """
-  left = STRIDE * (jnp.arange(side) - side / 2)  # Left edges of the cells, relative to the centre.
-  half = box_wh[:, :, None] / 2  # [B, 2, 1]
-  cover = covered(left, left + STRIDE, -half, half) / STRIDE  # [B, 2, side]
-  return (cover[:, 1, :, None] * cover[:, 0, None, :])[..., None]
+  half = box_wh / 2
+  return cell_cover(-half, half, side)[..., None]
 
 
 def pool_inside(x: jax.Array, mask: jax.Array) -> jax.Array:

@@ -84,7 +84,7 @@ def _shifted(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax
   _, height, width, _ = x.shape
   _, h, w, _ = kernel.shape
   rows, cols = height - dilation * (h - 1), width - dilation * (w - 1)
-  out = 0
+  out = jnp.zeros((), x.dtype)
   for i in range(h):
     for j in range(w):
       y0, x0 = i * dilation, j * dilation
@@ -92,11 +92,13 @@ def _shifted(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax
   return out
 
 
-def _shifted_forward(x, kernel, stride, dilation):
+def _shifted_forward(x: jax.Array, kernel: jax.Array, stride: int, dilation: int
+                     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   return _shifted(x, kernel, stride, dilation), (x, kernel)
 
 
-def _shifted_backward(stride, dilation, residuals, g):
+def _shifted_backward(stride: int, dilation: int, residuals: tuple[jax.Array, jax.Array], g: jax.Array
+                      ) -> tuple[jax.Array, jax.Array]:
   x, kernel = residuals
   taps = kernel.shape[1:3]
   # For x: the cotangent, spread by the stride and padded by the kernel's reach, under the turned kernel.
@@ -110,7 +112,7 @@ def _shifted_backward(stride, dilation, residuals, g):
 
   span = [(n - 1) * stride + 1 for n in g.shape[1:3]]
 
-  def one_tap(tap):  # The cotangent times what this tap saw.
+  def one_tap(tap: jax.Array) -> jax.Array:  # The cotangent times what this tap saw.
     seen = lax.dynamic_slice_in_dim(x, tap[0] * dilation, span[0], axis=1)
     seen = lax.dynamic_slice_in_dim(seen, tap[1] * dilation, span[1], axis=2)
     product = seen[:, ::stride, ::stride] * g

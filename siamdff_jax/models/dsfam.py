@@ -54,7 +54,10 @@ class DSFAM(nn.Module):
       "search" [B, H, W, D], and by name "guidance" [B, H, W, 3] and "branch_weights" [B, H, W, 5].
     """
     d = levels[2].shape[-1]
-    conv = lambda kernel, dilation, name: DepthwiseConv(kernel, 1, dilation, dtype=self.dtype, name=name)
+
+    def conv(kernel: int, dilation: int, name: str) -> nn.Module:
+      return DepthwiseConv(kernel, 1, dilation, dtype=self.dtype, name=name)
+
     deepest = levels[4]
     branches = [
         conv(3, 1, "local3")(levels[2]),
@@ -66,12 +69,18 @@ class DSFAM(nn.Module):
     mean = (levels[2] + levels[3] + levels[4]) / 3
     # The target's descriptor over the search map, as a cosine: where in the frame does it look like the target?
     descriptor = pool_inside(template, box_mask)[:, None, None, :]
-    # Not jnp.linalg.norm, whose gradient at the zero vector is NaN (a crop without any contrast gives one).
-    norm = lambda x: jnp.sqrt((x.astype(jnp.float32) ** 2).sum(-1) + 1e-12)
-    similarity = (descriptor * mean).sum(-1) / (norm(descriptor) * norm(mean)).astype(self.dtype)  # [B, H, W]
+    similarity = (descriptor * mean).sum(-1) / (_norm(descriptor) * _norm(mean)).astype(self.dtype)  # [B, H, W]
     guidance = jnp.stack([similarity, mean.mean(-1), peak(mean, -1)], axis=-1)
     logits = nn.Conv(len(branches), (7, 7), dtype=self.dtype, name="guide")(guidance)
     weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(self.dtype)  # [B, H, W, 5]
     mixed = sum(weights[..., i:i + 1] * branch for i, branch in enumerate(branches))
     scale = self.param("scale", nn.initializers.zeros, (d,)).astype(self.dtype)
     return {"search": mean + scale * mixed, "guidance": guidance, "branch_weights": weights}
+
+
+def _norm(x: jax.Array) -> jax.Array:
+  """The length of the last axis' vectors, float32: [..., D] -> [...].
+
+  Not jnp.linalg.norm, whose gradient at the zero vector is NaN (a crop without any contrast gives one).
+  """
+  return jnp.sqrt((x.astype(jnp.float32) ** 2).sum(-1) + 1e-12)

@@ -41,8 +41,11 @@ class Head(nn.Module):
         x = ConvNorm(response.shape[-1], 3, norm="group", dtype=self.dtype, name=f"{name}{i}")(x, False)
       towers[name] = x
     small = nn.initializers.normal(0.01)
-    conv = lambda features, bias, name: nn.Conv(
-        features, (3, 3), kernel_init=small, bias_init=nn.initializers.constant(bias), dtype=self.dtype, name=name)
+
+    def conv(features: int, bias: float, name: str) -> nn.Module:
+      return nn.Conv(features, (3, 3), kernel_init=small, bias_init=nn.initializers.constant(bias), dtype=self.dtype,
+                     name=name)
+
     prior = -math.log((1 - 0.01) / 0.01)  # Every cell starts with a class probability of 1 %.
     class_logit = conv(1, prior, "class")(towers["class_tower"])[..., 0].astype(jnp.float32)
     quality_logit = conv(1, 0.0, "quality")(towers["box_tower"])[..., 0].astype(jnp.float32)

@@ -38,9 +38,13 @@ def intensity_prior(image: jax.Array, template_side: int) -> jax.Array:
   x = x - x.mean(axis=(1, 2), keepdims=True)  # Keeps the variance below exact to rounding.
   side, n = x.shape[1], feature_side(x.shape[1])
 
-  def window(width):  # -> pixel count [2n, 2n], sums of x and x^2 [B, 2n, 2n]
+  def window(width: int) -> tuple[np.ndarray, jax.Array, jax.Array]:
+    """Pixel count [2n, 2n], sums of x and x^2 [B, 2n, 2n]."""
     rows = _window_sums(side, width)
-    total = lambda v: jnp.einsum("ph,bhw,qw->bpq", rows, v, rows, precision="highest")
+
+    def total(v: jax.Array) -> jax.Array:
+      return jnp.einsum("ph,bhw,qw->bpq", rows, v, rows, precision="highest")
+
     count = rows.sum(1)
     return np.outer(count, count), total(x), total(x * x)
 

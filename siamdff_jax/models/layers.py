@@ -24,7 +24,7 @@ def peak(x: jax.Array, axis: int) -> jax.Array:
 
 
 @peak.defjvp
-def _peak_jvp(axis, primals, tangents):
+def _peak_jvp(axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
   (x,), (tangent,) = primals, tangents
   axis %= x.ndim
   winner = jax.lax.expand_dims(jax.lax.argmax(x, axis, jnp.int32), (axis,))
@@ -45,7 +45,7 @@ def max_pool(x: jax.Array) -> jax.Array:
   return x
 
 
-def _as_product(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
+def _as_product(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
   """A 1x1 convolution as what it is: XLA:CPU's convolution takes up to 1.5 times as long (docs/performance.md)."""
   return x @ kernel[0, 0]
 

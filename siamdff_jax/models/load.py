@@ -16,9 +16,9 @@ from siamdff_jax.models.siamdff import SiamDFF
 def abstract_variables(model: SiamDFF) -> dict[str, Any]:
   """Shapes of the network's {"params", "batch_stats"}."""
   channels = 2 if model.prior_channel else 1
-  image = lambda side: jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-  return jax.eval_shape(model.init, jax.random.key(0), image(model.template_side),
-                        jax.ShapeDtypeStruct((1, 2), jnp.float32), image(model.search_side))
+  template, search = (jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+                      for side in (model.template_side, model.search_side))
+  return jax.eval_shape(model.init, jax.random.key(0), template, jax.ShapeDtypeStruct((1, 2), jnp.float32), search)
 
 
 def load_model(checkpoint: str, config: ml_collections.ConfigDict | None = None) -> tuple[SiamDFF, dict[str, Any]]:

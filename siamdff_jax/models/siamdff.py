@@ -6,6 +6,7 @@
                                                   DSFAM ---------------'
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -62,7 +63,7 @@ class SiamDFF(nn.Module):
     template, search = (backbones.feature_side(side) for side in (self.template_side, self.search_side))
     return search + 2 * self.correlation_padding - min(CORRELATION_SIDE, template) + 1
 
-  def setup(self):
+  def setup(self) -> None:
     self.neck = Neck(self.features, self.norm, self.axis_name, self.dtype)
     if self.use_sten:
       self.sten = {str(level): STEN(self.heads, self.use_intensity, self.dtype) for level in backbones.LEVELS}
@@ -72,7 +73,8 @@ class SiamDFF(nn.Module):
       self.dcfam = dcfam.DCFAM(self.dtype)
     self.head = Head(self.tower_depth, self.template_side, self.dtype)
 
-  def __call__(self, template: jax.Array, template_wh: jax.Array, search: jax.Array, train: bool = False) -> dict:
+  def __call__(self, template: jax.Array, template_wh: jax.Array, search: jax.Array, train: bool = False
+               ) -> dict[str, Any]:
     """Both branches.
 
     Args:
@@ -89,19 +91,19 @@ class SiamDFF(nn.Module):
     encoded = self.encode_template(template, template_wh, train)
     return self.track(encoded, search, train)
 
-  def encode_template(self, template: jax.Array, template_wh: jax.Array, train: bool = False) -> dict:
+  def encode_template(self, template: jax.Array, template_wh: jax.Array, train: bool = False) -> dict[str, Any]:
     """What is computed once per target; the result is the first argument of `track`."""
     levels, features = self._features(template, train)
     side = min(CORRELATION_SIDE, features[2].shape[1])
-    cut = lambda x: centre_cut(x, side)
     return {
         "backbone": levels,
-        "features": {level: cut(x) for level, x in features.items()},
-        "intensity": cut(intensity.intensity_prior(template[..., :1], self.template_side)).astype(self.dtype),
+        "features": {level: centre_cut(x, side) for level, x in features.items()},
+        "intensity": centre_cut(
+            intensity.intensity_prior(template[..., :1], self.template_side), side).astype(self.dtype),
         "mask": dcfam.box_mask(template_wh, side),
     }
 
-  def track(self, encoded: dict, search: jax.Array, train: bool = False) -> dict:
+  def track(self, encoded: Mapping[str, Any], search: jax.Array, train: bool = False) -> dict[str, Any]:
     """The search pass: a template from `encode_template` against search crops [B, Ss, Ss, C]."""
     out = {"template_backbone": encoded["backbone"], "template": encoded["features"], "template_mask": encoded["mask"]}
     out["search_backbone"], out["search"] = self._features(search, train)
@@ -115,13 +117,12 @@ class SiamDFF(nn.Module):
       mixed = {level: x["mixed_template"] for level, x in out["sten"].items()}
       enhanced = {level: x["search"] for level, x in out["sten"].items()}
 
-    mean = lambda levels: sum(levels[level] for level in backbones.LEVELS) / len(levels)
-    template, mixed = mean(encoded["features"]), mean(mixed)  # [B, 7, 7, D]
+    template, mixed = _mean(encoded["features"]), _mean(mixed)  # [B, 7, 7, D]
     if self.use_dsfam:
       out["dsfam"] = self.dsfam(enhanced, template, encoded["mask"])
       out["fused_search"] = out["dsfam"]["search"]
     else:
-      out["fused_search"] = mean(enhanced)  # [B, H, W, D]
+      out["fused_search"] = _mean(enhanced)  # [B, H, W, D]
     out["fused_template"] = self.dcfam(template, mixed, encoded["mask"]) if self.use_dcfam else mixed
     pad = self.correlation_padding
     searched = jnp.pad(out["fused_search"], ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -130,8 +131,13 @@ class SiamDFF(nn.Module):
     out["response"] = response / (out["fused_template"].shape[1] * out["fused_template"].shape[2]) ** 0.5
     return out | self.head(out["response"])
 
-  def _features(self, image: jax.Array, train: bool) -> tuple[dict, dict]:
+  def _features(self, image: jax.Array, train: bool) -> tuple[dict[int, jax.Array], dict[int, jax.Array]]:
     """[B, S, S, C] -> (backbone levels, neck levels)."""
     x = jnp.concatenate([(image[..., :1] - self.mean) / self.std, image[..., 1:]], -1).astype(self.dtype)
     levels = self.backbone(x, train)
     return levels, self.neck(levels, train)
+
+
+def _mean(levels: Mapping[int, jax.Array]) -> jax.Array:
+  """The mean of the levels' features, all [B, H, W, D]."""
+  return sum((levels[level] for level in backbones.LEVELS), jnp.zeros((), levels[2].dtype)) / len(levels)

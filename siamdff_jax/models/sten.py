@@ -27,9 +27,14 @@ class IntensityAttention(nn.Module):
   def __call__(self, queries: jax.Array, keys: jax.Array, key_intensity: jax.Array) -> jax.Array:
     """queries [B, h, w, D], keys [B, H, W, D], key_intensity [B, H, W, S] -> attended [B, h, w, D]."""
     b, h, w, d = queries.shape
-    split = lambda x: x.reshape(b, -1, self.heads, d // self.heads)  # [B, N, heads, d]
-    dense = lambda name: nn.Dense(d, dtype=self.dtype, name=name)
-    q, k, v = split(dense("query")(queries)), split(dense("key")(keys)), dense("value")(keys)
+
+    def split(x: jax.Array) -> jax.Array:
+      return x.reshape(b, -1, self.heads, d // self.heads)  # [B, N, heads, d]
+
+    def dense(name: str, x: jax.Array) -> jax.Array:
+      return nn.Dense(d, dtype=self.dtype, name=name)(x)
+
+    q, k, v = split(dense("query", queries)), split(dense("key", keys)), dense("value", keys)
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(q.shape[-1]).astype(q.dtype)
     logits = logits.astype(jnp.float32)
     if self.use_intensity:
@@ -77,7 +82,8 @@ class STEN(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, template, search, template_intensity, search_intensity) -> dict[str, jax.Array]:
+  def __call__(self, template: jax.Array, search: jax.Array, template_intensity: jax.Array,
+               search_intensity: jax.Array) -> dict[str, jax.Array]:
     """Enhances both branches with each other.
 
     Args:
@@ -89,7 +95,10 @@ class STEN(nn.Module):
     Returns:
       "search" [B, H, W, D], "mixed_template" [B, h, w, D], and the attended features before the merge by name.
     """
-    attention = lambda name: IntensityAttention(self.heads, self.use_intensity, self.dtype, name=name)
+
+    def attention(name: str) -> nn.Module:
+      return IntensityAttention(self.heads, self.use_intensity, self.dtype, name=name)
+
     search_attended = attention("search_attention")(search, template, template_intensity)
     template_attended = attention("template_attention")(template, search, search_intensity)
     return {

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from siamdff_jax.models.load import abstract_variables
 from siamdff_jax.models.siamdff import SiamDFF
 
 
-def flops(function: Callable, *arguments) -> float:
+def flops(function: Callable[..., Any], *arguments: Any) -> float:
   """Floating-point operations of a function of arrays (only their shapes matter), a multiply-add as 2.
 
   XLA's count of the lowered program, before any optimisation; nothing is compiled. The CPU's backend counts: the
@@ -23,7 +24,9 @@ def flops(function: Callable, *arguments) -> float:
   """
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
   with jax.default_device(jax.local_devices(backend="cpu")[0]):
-    return float(jax.jit(function).lower(*shapes).cost_analysis()["flops"])
+    counted = jax.jit(function).lower(*shapes).cost_analysis()
+  assert counted is not None  # As it is on accelerators.
+  return float(counted["flops"])
 
 
 def summarize(config: ml_collections.ConfigDict) -> dict[str, float]:
@@ -42,16 +45,20 @@ def summarize(config: ml_collections.ConfigDict) -> dict[str, float]:
 def _counts(model: SiamDFF) -> dict[str, float]:
   variables = abstract_variables(model)
   channels = 2 if model.prior_channel else 1
-  image = lambda side: jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-  encode = lambda v, template, wh: model.apply(v, template, wh, method="encode_template")
-  track = lambda v, encoded, search: {
-      key: value for key, value in model.apply(v, encoded, search, method="track").items()
-      if key in ("class_logit", "quality_logit", "ltrb", "presence_logit")}
+  template, search = (jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+                      for side in (model.template_side, model.search_side))
   wh = jax.ShapeDtypeStruct((1, 2), jnp.float32)
-  encoded = jax.eval_shape(encode, variables, image(model.template_side), wh)
 
+  def encode(variables: Any, template: jax.Array, wh: jax.Array) -> Any:
+    return model.apply(variables, template, wh, method="encode_template")
+
+  def track(variables: Any, encoded: Any, search: jax.Array) -> dict[str, jax.Array]:
+    out: Any = model.apply(variables, encoded, search, method="track")
+    return {name: out[name] for name in ("class_logit", "quality_logit", "ltrb", "presence_logit")}
+
+  encoded = jax.eval_shape(encode, variables, template, wh)
   return {
       "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-      "search_gflop": flops(track, variables, encoded, image(model.search_side)) / 1e9,
-      "template_gflop": flops(encode, variables, image(model.template_side), wh) / 1e9,
+      "search_gflop": flops(track, variables, encoded, search) / 1e9,
+      "template_gflop": flops(encode, variables, template, wh) / 1e9,
   }

@@ -3,14 +3,20 @@
 import contextlib
 import os
 import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
 from input_pipeline.errors import UserError
 
+_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None  # None: not set from Python.
 
-def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None):
+
+def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+          ) -> None:
   """Joins this process to the others; to be called once, before anything else touches a device.
 
   Without arguments, the cluster says who the others are (TPU pods, SLURM, Open MPI, Kubernetes: see
@@ -46,14 +52,14 @@ def is_lead() -> bool:
   return jax.process_index() == 0
 
 
-def wait_for_all(name: str):
+def wait_for_all(name: str) -> None:
   """Returns when every process has come here."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
 
 
 @contextlib.contextmanager
-def lead_first():
+def lead_first() -> Iterator[None]:
   """What is inside happens in the first process, and when it is done there, in the others."""
   if not is_lead():
     wait_for_all("lead_first")
@@ -75,16 +81,16 @@ class StopSignal:
 
   _last: "StopSignal | None" = None
 
-  def __init__(self):
+  def __init__(self) -> None:
     StopSignal._last = self
     self._asked = self._interrupted = False
     self._alone = jax.process_count() == 1
-    self._previous = {}
+    self._previous: dict[int, _Handler] = {}
     for number in (signal.SIGINT, signal.SIGHUP, *([signal.SIGTERM] if self._alone else [])):
       if signal.getsignal(number) is not signal.SIG_IGN:
         self._previous[number] = signal.signal(number, self._ask)
 
-  def _ask(self, number, _):
+  def _ask(self, number: int, _: FrameType | None) -> None:
     if number == signal.SIGINT:
       if self._interrupted:
         raise KeyboardInterrupt
@@ -105,13 +111,13 @@ class StopSignal:
     has more to do then, another training, does not begin it."""
     return cls._last is not None and cls._last._asked
 
-  def restore(self):
+  def restore(self) -> None:
     """Sets what the signals did before."""
     for number, previous in self._previous.items():
       if previous is not None:
         signal.signal(number, previous)
 
-  def raise_if_interrupted(self):
+  def raise_if_interrupted(self) -> None:
     """Raises KeyboardInterrupt if there was a Ctrl-C: all is saved, but whoever pressed it wants what follows to stop.
 
     So the exit code is 130, and a script that goes on after a success does not. After SIGTERM it is 0, as a scheduler
