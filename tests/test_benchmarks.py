@@ -210,7 +210,10 @@ def test_all_forms_of_a_convolution_agree(name):
   channels = dict(inputs=min(shape.inputs, 4), outputs=min(shape.outputs, 4))
   kernel = shape.kernel if shape.kind == "correlation" else min(shape.kernel, 3)
   shape = dataclasses.replace(shape, side=13, kernel=kernel, **channels)
-  back = lambda array, axes, order: np.asarray(array).transpose([axes.index(a) for a in order])
+
+  def back(array, axes, order):
+    return np.asarray(array).transpose([axes.index(a) for a in order])
+
   results = []
   for function, x_axes, w_axes in convolutions.forms(shape).values():
     x, w = convolutions.arrays(shape, 2, x_axes, w_axes)
@@ -222,7 +225,7 @@ def test_all_forms_of_a_convolution_agree(name):
     results.append((back(out, x_axes, "NHWC"), back(by_x, x_axes, "NHWC"), back(by_w, w_axes, order)))
   assert results[0][0].shape == (2, shape.out_side, shape.out_side, shape.outputs) and len(results) > 1
   for other in results[1:]:
-    for a, b in zip(results[0], other):
+    for a, b in zip(results[0], other, strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 

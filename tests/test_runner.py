@@ -51,7 +51,7 @@ def moving_square(seed: int, length: int, shape=SHAPES[0]) -> tuple[np.ndarray, 
   rng = np.random.default_rng(seed)
   frames = rng.normal(90, 6, (length, *shape))
   boxes = np.array([[20.25 + 2 * t, 30 + t, 12.5, 8.25] for t in range(length)])
-  for frame, (x, y, w, h) in zip(frames, boxes.astype(int)):
+  for frame, (x, y, w, h) in zip(frames, boxes.astype(int), strict=True):
     frame[y:y + h, x:x + w] += 100
   return frames.clip(0, 255).astype(np.uint8), boxes
 
@@ -132,7 +132,7 @@ def reset_by_hand(plain, frames, truth):
   """The rule of VOT in a loop over frames: (boxes, starts)."""
   init, step = plain
   boxes, starts, state, due = [], [], None, 0
-  for t, (frame, box) in enumerate(zip(frames, truth)):
+  for t, (frame, box) in enumerate(zip(frames, truth, strict=True)):
     answer = [np.nan] * 4
     if state is not None:
       state, out = step(state, frame)
@@ -208,7 +208,7 @@ def test_plan(lengths, lanes, chunk):
       taken = max(taken, stream + 1)
     for used in slots:
       assert used == list(range(len(used))) and (len(used) == chunk or taken == len(lengths))
-  for found, length in zip(frames, lengths):
+  for found, length in zip(frames, lengths, strict=True):
     assert [t for _, t in found] == list(range(length)) and len({lane for lane, _ in found}) == 1
 
 

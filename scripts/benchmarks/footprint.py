@@ -12,6 +12,7 @@ import numpy as np
 from input_pipeline.records import CONTEXT
 from input_pipeline.sampling import needed_context
 from siamdff_jax.feeding.resident import UNIT
+from siamdff_jax.training.state import TrainState
 
 # Anti-UAV410 (see README.md): frames of all three splits, their size, and the targets' sqrt(w h) in pixels at seven
 # quantiles of the training split, which stand for the distribution.
@@ -33,7 +34,7 @@ PURPOSES = ("parameters", "gradients", "optimizer", "ema", "statistics", "teache
 PLACED = ("parameters", "optimizer", "ema", "statistics", "teacher", "inputs")  # The step's arguments.
 
 
-def predicted(state, teacher_variables, batch, analysis) -> dict[str, int | None]:
+def predicted(state: TrainState, teacher_variables: Any, batch: Any, analysis: Any) -> dict[str, int | None]:
   """Bytes on one device during a step.
 
   Args:
@@ -60,7 +61,7 @@ def predicted(state, teacher_variables, batch, analysis) -> dict[str, int | None
   return found | {"total": sum(found.values()) + max(not_donated, 0)}
 
 
-def resident_bytes(config: ml_collections.ConfigDict, frames: int = FRAMES, frame_size: tuple = FRAME_SIZE,
+def resident_bytes(config: ml_collections.ConfigDict, frames: int = FRAMES, frame_size: tuple[int, int] = FRAME_SIZE,
                    sizes: Iterable[float] = TARGET_SIZES, quantiles: Iterable[float] = TARGET_QUANTILES) -> float:
   """Estimated bytes of a data set in device memory, as `feeding.resident` lays it out.
 
@@ -115,7 +116,7 @@ def _resident(field: str) -> int | None:
     return None
 
 
-def _trim():
+def _trim() -> None:
   """Gives what the compiler freed back to the system, so that it is not taken for the step's."""
   gc.collect()
   libc = ctypes.CDLL(None)
