@@ -6,7 +6,7 @@ import pytest
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
-from siamdff_jax.tracking.runner import Stream
+from siamdff_jax.tracking.streams import Stream
 
 NAN = [np.nan] * 4
 

@@ -21,7 +21,8 @@ from input_pipeline.sequences import FrameShape
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.models.build import build
 from siamdff_jax.models.summary import summarize
-from siamdff_jax.tracking.runner import Runner, Stream
+from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.tracking.streams import Stream
 from siamdff_jax.tracking.tracker import Tracker
 from siamdff_jax.training import throughput
 
