@@ -47,7 +47,7 @@ def _shapes(texts: list[str]) -> list[FrameShape]:
   return [FrameShape(rows=int(height), columns=int(width)) for width, _, height in (t.partition("x") for t in texts)]
 
 
-def _data_set(flag: flags.FlagHolder[str]) -> tuple[str, str] | None:
+def _data_set(flag: flags.FlagHolder[str | None]) -> tuple[str, str] | None:
   """(format, root) of a flag FORMAT:ROOT, None where it is not given."""
   if flag.value is None:
     return None

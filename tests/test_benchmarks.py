@@ -28,6 +28,7 @@ from benchmarks import (
 )
 from configs import base
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import FrameShape
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHIP = scaling.Machine("4 x H100", "NVIDIA H100 80GB HBM3", chips=4, chips_per_host=2, memory=2**33, bandwidth=1e9,
@@ -129,7 +130,7 @@ def test_paper_needs_no_device():
 def test_resident_data():
   """By hand: three windows of 20 px to each side of a 10-px target are 120 px, in rows of one unit of 128 bytes."""
   config, square = base.get_config(), lambda size, frames=1: dict(
-      frames=frames, frame_size=(640, 512), sizes=(size, size), quantiles=(0, 1))
+      frames=frames, shape=FrameShape(512, 640), sizes=(size, size), quantiles=(0, 1))
   assert footprint.resident_bytes(config, **square(10, 1000)) == pytest.approx(1000 * 128 * 120)
   assert footprint.resident_bytes(config, **square(500)) == 640 * 512
 

@@ -50,7 +50,7 @@ def measure(raw: str, packed: str, repeats: int, config: ml_collections.ConfigDi
   sides = {"template_side": config.model.template_side, "search_side": config.model.search_side}
   loaded = {"JPEG files 640x512": datasets.load("antiuav410", raw), "packed records": records.load(packed)}
   samplers = {name: PairSampler([found], [1.0], config.data.pairs, **sides) for name, found in loaded.items()}
-  calls = {"augment": _augmentation(config)}
+  calls: dict[Any, Callable[[], Any]] = {"augment": _augmentation(config)}
   for name, sampler in samplers.items():
     calls |= {(name, stage): call for stage, call in _stages(sampler, tuple(sides.values())).items()}
     calls[name, "batches"] = _batches(sampler, sides, config)
@@ -124,7 +124,7 @@ def _exhaust(dataset: "tf.data.Dataset") -> None:
 
 
 def _batches(sampler: "PairSampler", sides: Mapping[str, int], config: ml_collections.ConfigDict
-             ) -> Callable[[], None]:
+             ) -> Callable[[], Any]:
   """`PAIRS` pairs of the training's own pipeline, which goes on from call to call."""
   from input_pipeline import pipeline
 
@@ -134,7 +134,7 @@ def _batches(sampler: "PairSampler", sides: Mapping[str, int], config: ml_collec
   return lambda: list(itertools.islice(stream, PAIRS // 32)) and None
 
 
-def _augmentation(config: ml_collections.ConfigDict) -> Callable[[], None]:
+def _augmentation(config: ml_collections.ConfigDict) -> Callable[[], Any]:
   import jax
 
   from benchmarks.cases import random_batch

@@ -68,8 +68,9 @@ class Report:
     self._path, self._write = path, write
     if path and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
       raise UserError(f"--json={path}: cannot be written, expected a file in a folder that is there")
-    self._content = {"command": command, "repeats": repeats, "machine": facts or machine(), "tables": []}
-    write(f"{command}: medians of {repeats}; {machine_line(self._content['machine'])}")
+    facts = facts or machine()
+    self._content: dict[str, Any] = {"command": command, "repeats": repeats, "machine": facts, "tables": []}
+    write(f"{command}: medians of {repeats}; {machine_line(facts)}")
 
   def table(self, title: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """One table; `rows` may be a generator that measures."""

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ class BareStep:
     self._compile(self.layout.compile(step))
     self.memory = footprint.predicted(self.state, self._rest[1], self.batch, self.analysis)
 
-  def _compile(self, compiled: Callable[..., Any]) -> None:
+  def _compile(self, compiled: Any) -> None:
     start = time.perf_counter()
     self.analysis = None
     if hasattr(compiled, "lower"):
@@ -69,7 +69,7 @@ class BareStep:
     return metrics
 
 
-def _networks(case: Case, axis_name: str | None = None) -> tuple[SiamDFF, Any, SiamDFF | None]:
+def _networks(case: Case, axis_name: str | None = None) -> tuple[SiamDFF, Any, Any]:
   """(model, distiller or None, teacher or None)."""
   model = build(case.config.model, axis_name)
   if case.teacher_config is None:

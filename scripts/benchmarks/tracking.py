@@ -68,10 +68,10 @@ def _measured(case: Case, streams: Iterable[int], sources: Mapping[str, FrameSou
       calls["lockstep", name, count] = functools.partial(_run, runner, source, box, count)
   gflop, dtype = summarize(case.config.model)["search_gflop"], case.config.model.dtype
   peak = throughput.peak_flops(jax.devices()[0].device_kind, dtype)
-  for (kind, source, count), times in timing.interleaved(calls, repeats, warmup=1).items():
-    rate = count * len(sources[source]) / timing.median(times)
+  for (kind, name, count), times in timing.interleaved(calls, repeats, warmup=1).items():
+    rate = count * len(sources[name]) / timing.median(times)
     devices = 1 if kind == "one by one" else min(count, jax.local_device_count())  # Those that have something to do.
-    yield {"case": _student(case), "dtype": dtype, "tracked": kind, "frames from": source, "streams": count,
+    yield {"case": _student(case), "dtype": dtype, "tracked": kind, "frames from": name, "streams": count,
            "frames/s": rate, "GFLOP/frame": gflop, "GFLOP/s": rate * gflop,
            "share of the peak": 1e9 * rate * gflop / (peak * devices) if peak else None, "seconds": times}
 
