@@ -21,6 +21,8 @@
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import config_flags
@@ -28,6 +30,9 @@ from ml_collections import config_flags
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from input_pipeline.errors import UserError
 from siamdff_jax import cli
+
+if TYPE_CHECKING:
+  from benchmarks.cases import Case
 
 _R50 = pathlib.Path(__file__).resolve().parent.parent / "configs" / "siamdff_r50.py"
 _CONFIG = cli.define_config("What is measured; single values are set by --config.KEY=VALUE (for accelerator: in "
@@ -52,15 +57,18 @@ _VIRTUAL_PAIRS = flags.DEFINE_integer("virtual_pairs", 4, "For scaling: pairs pe
 _VIRTUAL_DEVICES = flags.DEFINE_list("virtual_devices", [1, 2, 4, 8], "For scaling: their numbers.")
 
 
-def _batches(default):
+_Tables = Iterator[tuple[str, Iterable[dict]]]  # (title, rows) one after the other.
+
+
+def _batches(default: Iterable[int]) -> list[int]:
   return cli.whole_numbers(_BATCH) or sorted(default)
 
 
-def _config_flag():
+def _config_flag() -> flags.Flag:
   return flags.FLAGS["config"]
 
 
-def _case():
+def _case() -> "Case":
   """--config, distilled from --teacher."""
   from benchmarks import cases
 
@@ -72,38 +80,38 @@ def _case():
   return cases.case(name, _CONFIG.value, teacher, cases.overridden(config, overrides))
 
 
-def _distillations():
+def _distillations() -> list["Case"]:
   from benchmarks import cases
 
   return cases.distillations(_CASES.value, config_flags.get_override_values(_config_flag()))
 
 
-def _accelerator():
+def _accelerator() -> _Tables:
   from benchmarks import accelerator
 
   return accelerator.tables(_distillations(), _batches((32, 64, 128, 256)), _REPEATS.value)
 
 
-def _step():
+def _step() -> _Tables:
   from benchmarks import step
 
   yield "", step.rows([_case()], _batches((32, 64, 128, 256)), _REPEATS.value)
 
 
-def _loop():
+def _loop() -> _Tables:
   from benchmarks import loop
 
   for batch in _batches([_CONFIG.value.train.batch_size]):
     yield "", loop.rows([_case()], batch, _REPEATS.value)
 
 
-def _memory():
+def _memory() -> _Tables:
   from benchmarks import memory
 
   yield "GiB on one device", memory.rows([_case()], _batches([_CONFIG.value.train.batch_size]))
 
 
-def _scaling():
+def _scaling() -> _Tables:
   from benchmarks import cases, scaling, weak_scaling
 
   yield f"On paper, at {scaling.MFU:.0%} MFU, nothing overlapped", scaling.rows(_distillations(), _batches([32]))
@@ -113,13 +121,13 @@ def _scaling():
                                                     cli.whole_numbers(_VIRTUAL_DEVICES))
 
 
-def _input():
+def _input() -> _Tables:
   from benchmarks import input as feeding
 
   yield "", feeding.rows(_CONFIG.value, _REPEATS.value)
 
 
-def _saving():
+def _saving() -> _Tables:
   from benchmarks import saving
 
   if _WORKDIR.value and not os.path.isdir(_WORKDIR.value):
@@ -128,14 +136,14 @@ def _saving():
     yield "", saving.rows(_CONFIG.value, workdir, _REPEATS.value)
 
 
-def _scoring():
+def _scoring() -> _Tables:
   from benchmarks import scoring
 
   with tempfile.TemporaryDirectory() as folder:
     yield "", scoring.rows(folder, _REPEATS.value)
 
 
-def _tracking():
+def _tracking() -> _Tables:
   from benchmarks import tracking
 
   networks = [_case()] if _config_flag().present else _distillations()
@@ -144,14 +152,14 @@ def _tracking():
   yield "Host memory over the length of sequences", tracking.memory_rows(networks[-1], max(streams), _FRAMES.value)
 
 
-def _pytorch():
+def _pytorch() -> _Tables:
   from benchmarks import pytorch
 
   for batch in _batches([0]):
     yield "", pytorch.rows(_CONFIG.value, batch or None, _REPEATS.value)
 
 
-def _convolutions():
+def _convolutions() -> _Tables:
   from benchmarks import convolutions
 
   names = [name for name in convolutions.SHAPES if not _SHAPES.value or any(part in name for part in _SHAPES.value)]
@@ -166,7 +174,7 @@ def _convolutions():
       yield "XLA's own form (NHWC) under compiler flags", convolutions.flag_rows(batch, _REPEATS.value, names)
 
 
-def _depthwise():
+def _depthwise() -> _Tables:
   from benchmarks import depthwise
 
   yield "", depthwise.rows(_REPEATS.value)
@@ -177,7 +185,7 @@ _COMMANDS = {"accelerator": _accelerator, "step": _step, "loop": _loop, "memory"
              "convolutions": _convolutions, "depthwise": _depthwise}
 
 
-def main(command):
+def main(command: str) -> None:
   from benchmarks.report import Report
   from siamdff_jax.config_check.experiment import check
 

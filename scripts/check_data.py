@@ -31,7 +31,7 @@ _FORMAT = flags.DEFINE_enum("format", None, list(datasets.FORMATS), "How the dat
 _ROOT = flags.DEFINE_string("root", None, "The folder of the data set.", required=True)
 
 
-def main(_):
+def main(_: list[str]) -> int:
   report = datasets.check(_FORMAT.value, _ROOT.value)
   print("\n".join(report.lines()))
   return 1 if report.num_errors else 0

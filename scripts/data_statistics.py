@@ -20,7 +20,7 @@ _ROOT = flags.DEFINE_string("root", None, "The folder of the data set.", require
 _CONTRAST = flags.DEFINE_bool("contrast", False, "Also measure how far targets stand out, from up to 20 frames each.")
 
 
-def main(_):
+def main(_: list[str]) -> None:
   sequences = datasets.load(_FORMAT.value, _ROOT.value, frames=_CONTRAST.value)
   values = statistics.measure(sequences)
   if _CONTRAST.value:

@@ -29,7 +29,7 @@ _TRACKER = flags.DEFINE_multi_string("tracker", [], "NAME=VALUE: a setting of th
 flags.mark_flags_as_required(["checkpoint", "format", "out"])
 
 
-def main(_):
+def main(_: list[str]) -> int:
   import jax
 
   jax.config.update("jax_platforms", "cpu")  # The form of the network that exports with any batch size.

@@ -32,7 +32,7 @@ _SHARDS = flags.DEFINE_integer("shards", None, "Number of files; chosen by size 
 _VERIFY = flags.DEFINE_integer("verify", 200, "Frames to compare with the source; 0 for all.", lower_bound=0)
 
 
-def main(_):
+def main(_: list[str]) -> None:
   sequences = datasets.load(_FORMAT.value, _ROOT.value)
   records.prepare(sequences, _OUT.value, context=_CONTEXT.value, workers=_WORKERS.value, shards=_SHARDS.value)
   mean, largest = records.verify(sequences, _OUT.value, _VERIFY.value or None)

@@ -40,14 +40,14 @@ _BACKGROUNDS = flags.DEFINE_string("backgrounds", None,
 _BESIDE = flags.DEFINE_string("beside", None, "FORMAT:ROOT of a data set to put beside this one in a picture.")
 
 
-def _shapes(texts):
+def _shapes(texts: list[str]) -> list[FrameShape]:
   for text in texts:
     if not re.fullmatch(r"[1-9]\d{1,4}x[1-9]\d{1,4}", text):
       raise UserError(f"--sizes: {text!r} is no size, expected for example 640x512")
   return [FrameShape(rows=int(height), columns=int(width)) for width, _, height in (t.partition("x") for t in texts)]
 
 
-def _data_set(flag):
+def _data_set(flag: flags.FlagHolder[str | None]) -> tuple[str, str] | None:
   """(format, root) of a flag FORMAT:ROOT, None where it is not given."""
   if flag.value is None:
     return None
@@ -57,7 +57,7 @@ def _data_set(flag):
   return format, root
 
 
-def main(_):
+def main(_: list[str]) -> None:
   beside = _data_set(_BESIDE)
   sheet = write_dataset(_OUT.value, _SEQUENCES.value, _FRAMES.value, _SEED.value, _WIDTH.value, _HEIGHT.value,
                         shapes=_shapes(_SIZES.value), camera_jumps=_TRAJECTORIES.value == "camera_jumps",

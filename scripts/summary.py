@@ -13,7 +13,7 @@ _NAMES = flags.DEFINE_list("names", ["siamdff_r50", "siamdff_r18", "siamdff_lite
                            "Files in configs/, NAME or NAME:variant.")
 
 
-def main(_):
+def main(_: list[str]) -> None:
   from siamdff_jax import config_files
   from siamdff_jax.config_check.experiment import check
   from siamdff_jax.models.summary import summarize

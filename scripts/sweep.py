@@ -30,7 +30,7 @@ _WORKER = flags.DEFINE_integer("worker", 0, "Number of this process among those 
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main(_):
+def main(_: list[str]) -> None:
   from siamdff_jax.sweeps.sweep import sweep
 
   print(sweep(_CONFIG.value, _WORKDIR.value, _TRIALS.value, _ENGINE.value, _WORKER.value))

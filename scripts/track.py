@@ -23,7 +23,7 @@ _TRACKER = flags.DEFINE_multi_string(
 flags.mark_flags_as_required(["checkpoint", "input", "box", "out"])
 
 
-def main(_):
+def main(_: list[str]) -> None:
   from siamdff_jax.tracking.single import track_input
 
   track_input(_CHECKPOINT.value, _INPUT.value, _BOX.value, _OUT.value, _TRACKER.value)

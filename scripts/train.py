@@ -28,7 +28,7 @@ cli.define_processes()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main(_):
+def main(_: list[str]) -> None:
   cli.join_processes()
   import jax
 

@@ -7,6 +7,8 @@ import signal
 import sys
 import types
 import warnings
+from collections.abc import Callable, Collection
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -23,7 +25,7 @@ def define_config(help_string: str, default: str | None = None) -> flags.FlagHol
   return flag_parsing.define_config("config", default, help_string)
 
 
-def define_processes():
+def define_processes() -> None:
   """The flags of `join_processes`."""
   flags.DEFINE_bool("distributed", False, "Join the other processes that the cluster says there are.")
   flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; joins the others by it.")
@@ -58,7 +60,7 @@ def whole_numbers(flag: flags.FlagHolder) -> list[int]:
   return found
 
 
-def join_processes():
+def join_processes() -> None:
   """Joins the others where the flags ask for it; to be called before anything else touches a device."""
   values = flags.FLAGS.flag_values_dict()
   given = [values[name] for name in ("coordinator", "num_processes", "process_id")]
@@ -68,7 +70,7 @@ def join_processes():
     distributed.start(*given)
 
 
-def run(main, commands=(), more=False):
+def run(main: Callable[[Any], Any], commands: Collection[str] = (), more: bool = False) -> None:
   """Runs `main(argv)` of a script with parsed absl flags.
 
   With `commands`, the script's first argument must be one of these names, and `main` is called with it instead of argv.
@@ -79,7 +81,7 @@ def run(main, commands=(), more=False):
   Anything else is our mistake and keeps its traceback.
   """
 
-  def plain_logs():
+  def plain_logs() -> None:
     """Our own messages as plain lines; of the libraries only warnings."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     handler = _PlainLines()
@@ -91,7 +93,7 @@ def run(main, commands=(), more=False):
   # ffmpeg is started by fork and exec at once, which JAX's threads do not disturb.
   warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
 
-  def guarded(argv):
+  def guarded(argv: list[str]) -> Any:
     rest = argv[1 + bool(commands):]
     if rest and not more:
       raise UserError(f"unexpected argument {rest[0]!r}; options are written --name=value (see --help)")
@@ -102,7 +104,7 @@ def run(main, commands=(), more=False):
       raise UserError(f"{given}, expected one of {', '.join(commands)} (see --help)")
     return main(argv[1])
 
-  def ready(argv):
+  def ready(argv: list[str]) -> Any:
     plain_logs()
     if hasattr(sys.stdout, "reconfigure"):  # Names of files may be no text.
       sys.stdout.reconfigure(errors="backslashreplace")
@@ -116,7 +118,7 @@ def run(main, commands=(), more=False):
 class _PlainLines(logging.StreamHandler):
   """Messages as plain lines on stderr; on a terminal in the place of a bar of progress, which is drawn anew below."""
 
-  def format(self, record):
+  def format(self, record: logging.LogRecord) -> str:
     return _over_progress(record.getMessage())
 
 
@@ -124,7 +126,7 @@ def _over_progress(line: str) -> str:
   return f"\r\x1b[K{line}" if sys.stderr.isatty() else line
 
 
-def _with_errors(function, argv):
+def _with_errors(function: Callable[[list[str]], Any], argv: list[str]) -> Any:
   """What `function(argv)` returns; an error of the user's or the machine's ends the process with a sentence."""
   try:
     try:
@@ -147,7 +149,7 @@ def _with_errors(function, argv):
     sys.exit(1)
 
 
-def _flush():
+def _flush() -> None:
   """Writes what is printed: when Python itself does, at its end, a broken pipe or a full disk is no error any more."""
   if sys.stdout is not None:  # As it is where the caller has closed it.
     sys.stdout.flush()

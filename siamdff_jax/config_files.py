@@ -7,6 +7,8 @@ import os
 import pathlib
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 import ml_collections
 
@@ -59,14 +61,16 @@ def find(name: str) -> str:
   return f"{file}{colon}{variant}"
 
 
-def _get_config(file: str):
+def _get_config(file: str) -> Callable[..., Any]:
   """The function `get_config` of a file."""
   if not os.path.isfile(file):
     what = "a folder" if os.path.isdir(file) else "no such config"
     raise UserError(f"{file}: {what}, expected a file of your own or one of {', '.join(_ours().values())}"
                     f"{_nearest(file)}")
   loader = importlib.machinery.SourceFileLoader(_MODULE, file)
-  module = importlib.util.module_from_spec(importlib.util.spec_from_loader(_MODULE, loader))
+  spec = importlib.util.spec_from_loader(_MODULE, loader)
+  assert spec is not None  # It is only where a loader finds nothing; this one need not look.
+  module = importlib.util.module_from_spec(spec)
   sys.modules[_MODULE] = module
   try:
     loader.exec_module(module)

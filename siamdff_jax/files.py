@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from input_pipeline.errors import UserError
 
 
-def make_folder(folder: str):
+def make_folder(folder: str) -> None:
   """Makes a folder to write to and tries it: what takes long to compute must not be lost to a mistake in its name.
 
   Raises:
@@ -22,10 +22,13 @@ def make_folder(folder: str):
     raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
-def write_atomically(path, content: bytes | str):
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
   """Writes a file through a temporary one beside it, so that a killed run leaves no half file.
 
   Text is in UTF-8; what is no text in it (a sequence's name may be any bytes) is written as Python shows it.
+
+  Raises:
+    UserError: it cannot be written.
   """
   path = os.fspath(path)
   content = content.encode(errors="backslashreplace") if isinstance(content, str) else content

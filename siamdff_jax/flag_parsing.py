@@ -8,7 +8,8 @@ exist.
 import collections
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -26,11 +27,17 @@ _MISSING = "must have a value other than None"  # absl's words about a required 
 
 
 class _ConfigParser(flags.ArgumentParser):
-  """Of a flag for a config file. `arguments` are those of the command line, `default` the file where none is given."""
+  """Of a flag for a config file.
+
+  Attributes:
+    name: of the flag.
+    arguments: those of the command line.
+    default: the file where none is given.
+  """
 
   def __init__(self, name: str, default: str | None):
-    self.name = name
-    self.arguments, self.default = [], default
+    self.name, self.default = name, default
+    self.arguments: list[str] = []
 
   def parse(self, path: str) -> ml_collections.ConfigDict:
     try:
@@ -46,7 +53,7 @@ class _ConfigParser(flags.ArgumentParser):
 class _AnyParser(flags.ArgumentParser):
   """Of a value that is None in the config, which says nothing of its type."""
 
-  def parse(self, argument):
+  def parse(self, argument: str) -> Any:
     return literal(argument)
 
 
@@ -77,13 +84,16 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
   """
   try:
     arguments = values.read_flags_from_files(list(argv[1:]), force_gnu=False)
-    by_default = []
-    for flag in _config_flags(values):
-      if flag.parser.default and not any(re.match(rf"--?{flag.name}(=|$)", x) for x in arguments):
-        arguments = [f"--{flag.name}={flag.parser.default}", *arguments]
-        by_default.append(flag)
-    for flag in _config_flags(values):
-      flag.parser.arguments[:] = [argv[0], *arguments]
+  except flags.Error as error:
+    raise _sentence(error, values) from error
+  by_default = []
+  for flag, parser in _config_flags(values):
+    if parser.default and not any(re.match(rf"--?{flag.name}(=|$)", x) for x in arguments):
+      arguments = [f"--{flag.name}={parser.default}", *arguments]
+      by_default.append(flag)
+  for _, parser in _config_flags(values):
+    parser.arguments[:] = [argv[0], *arguments]
+  try:
     rest = values([argv[0], *arguments])
   except (flags.Error, LookupError, TypeError, ValueError) as error:  # All that ml_collections raises of values.
     raise _sentence(error, values) from error
@@ -99,11 +109,13 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
   return rest
 
 
-def _config_flags(values) -> list[flags.Flag]:
-  return [values[name] for name in values if isinstance(values[name].parser, _ConfigParser)]
+def _config_flags(values: flags.FlagValues) -> list[tuple[flags.Flag, _ConfigParser]]:
+  """The flags for config files, and their parsers."""
+  pairs = [(values[name], values[name].parser) for name in values]
+  return [(flag, parser) for flag, parser in pairs if isinstance(parser, _ConfigParser)]
 
 
-def _require_key(flag: str, key: str, config: ml_collections.ConfigDict):
+def _require_key(flag: str, key: str, config: ml_collections.ConfigDict) -> None:
   """Raises a UserError if a config has no such key; a group's are "train.steps", "loss.weights['class']"."""
   try:
     names = config_path.split(key)
@@ -121,11 +133,11 @@ def _require_key(flag: str, key: str, config: ml_collections.ConfigDict):
       raise UserError(f"--{flag}.{key}: {place} is a value, no group, expected --{place}=VALUE")
 
 
-def _nearest_key(place: str, name: str, group, whole: tuple) -> str:
+def _nearest_key(place: str, name: str, group: Mapping[str, Any], whole: tuple[str, ml_collections.ConfigDict]) -> str:
   """The key that is meant: one of the same group, or one of the `whole` (flag, config) that is called like it."""
   if near := nearest(name, group):
     return f"; did you mean '--{place_of(place, near)}'?"
-  everywhere = {}
+  everywhere: dict[str, str] = {}
   _collect(whole[1], whole[0], everywhere)
   if near := nearest(name, everywhere, 0.8):
     return f"; did you mean '--{everywhere[near]}'?"
@@ -134,15 +146,15 @@ def _nearest_key(place: str, name: str, group, whole: tuple) -> str:
   return f", expected one of {', '.join(map(str, group))}"
 
 
-def _collect(group, place: str, found: dict):
-  """{name: place} of all keys, the first one of a name."""
+def _collect(group: Mapping[str, Any], place: str, found: dict[str, str]) -> None:
+  """Enters {name: place} of all keys into `found`, the first one of a name."""
   for name in group:
     found.setdefault(str(name), place_of(place, name))
     if is_group(group[name]):
       _collect(group[name], place_of(place, name), found)
 
 
-def _require_once(arguments: Sequence[str], values):
+def _require_once(arguments: Sequence[str], values: flags.FlagValues) -> None:
   """Raises a UserError for a flag that is there twice and whose values do not add up: absl takes the last silently."""
   given, rest = collections.defaultdict(list), iter(arguments)
   for argument in rest:
@@ -164,12 +176,8 @@ def _require_once(arguments: Sequence[str], values):
       raise UserError(f"--{name} is given {len(found)} times ({', '.join(found)}), expected once{several}")
 
 
-def _sentence(error: Exception, values) -> UserError:
-  """What absl, or a parser of ours, has to say."""
-  if isinstance(error, UserError):
-    return error
-  if isinstance(error.__context__, UserError):  # Which absl has put into an error of its own.
-    return error.__context__
+def _sentence(error: Exception, values: flags.FlagValues) -> UserError:
+  """What absl or ml_collections have to say."""
   if isinstance(error, flags.UnrecognizedFlagError):
     return UserError(_unknown(error.flagname, values))
   text = str(error)
@@ -187,16 +195,17 @@ def _sentence(error: Exception, values) -> UserError:
   return UserError(" ".join(text.removeprefix("ERROR:: ").split()))
 
 
-def _unknown(name: str, values) -> str:
+def _unknown(name: str, values: flags.FlagValues) -> str:
+  """The sentence about a flag that there is not."""
   if name[:2] == "no" and name[2:] in values:
     return f"--{name}: {name[2:]} is no switch, expected --{name[2:]}=VALUE"
-  for flag in _config_flags(values):
+  for flag, _ in _config_flags(values):
     if re.match(rf"(no)?{flag.name}\.", name):
       return f"--{name}: there is no config that it could set a value of, give --{flag.name}=FILE"
   return f"there is no flag --{name}{did_you_mean(name, values, '--') or ', see --help'}"
 
 
-def _expected(flag: flags.Flag, value: str, values) -> str:
+def _expected(flag: flags.Flag, value: str, values: flags.FlagValues) -> str:
   """What a flag takes, as "expected ..."; "" where its parser says it best."""
   parser = flag.parser
   if isinstance(parser, flags.EnumParser):

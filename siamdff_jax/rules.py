@@ -19,8 +19,9 @@ _LONGEST = 60  # Characters of a value that are shown.
 
 
 class Rule(NamedTuple):
-  """Attributes:
+  """What one value may be.
 
+  Attributes:
     accepts: whether a value makes sense.
     expected: what does, for "expected ...".
     names: what may be meant by a misspelled text.
@@ -37,12 +38,13 @@ class Each(NamedTuple):
   rule: Any
 
 
-def _in_range(value, least, most, above, below) -> bool:
+def _in_range(value: Any, least: float | None, most: float | None, above: float | None, below: float | None) -> bool:
   return (math.isfinite(value) and (least is None or value >= least) and (most is None or value <= most)
           and (above is None or value > above) and (below is None or value < below))
 
 
-def _range(least, most, above, below) -> str:
+def _range(least: float | None, most: float | None, above: float | None, below: float | None) -> str:
+  """The bounds in words, with a space before them."""
   if least is not None and most is not None:
     if most == 2**31 - 1:
       return f" of at least {least:g}"  # That it is no longer a number of this kind needs no word.
@@ -52,17 +54,24 @@ def _range(least, most, above, below) -> str:
       (bound, words) for bound, words in bounds if bound is not None))
 
 
-def number(least=None, most=None, above=None, below=None) -> Rule:
+def number(least: float | None = None, most: float | None = None, above: float | None = None,
+           below: float | None = None) -> Rule:
   """A finite number within bounds."""
-  accepts = lambda x: (isinstance(x, numbers.Real) and not isinstance(x, bool)
-                       and _in_range(x, least, most, above, below))
+
+  def accepts(value: Any) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and _in_range(value, least, most, above, below)
+
   return Rule(accepts, f"a finite number{_range(least, most, above, below)}")
 
 
-def whole(least=None, most=2**31 - 1) -> Rule:
+def whole(least: int | None = None, most: int | None = 2**31 - 1) -> Rule:
   """A whole number within bounds; by default what has room in 32 bits."""
-  accepts = lambda x: (isinstance(x, numbers.Integral) and not isinstance(x, bool)
-                       and _in_range(x, least, most, None, None))
+
+  def accepts(value: Any) -> bool:
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_whole and _in_range(value, least, most, None, None)
+
   return Rule(accepts, f"a whole number{_range(least, most, None, None)}")
 
 
@@ -72,6 +81,7 @@ def switch() -> Rule:
 
 
 def text() -> Rule:
+  """Any text."""
   return Rule(lambda x: isinstance(x, str), "a text")
 
 
@@ -87,15 +97,19 @@ def optional(rule: Rule) -> Rule:
 
 def several(count: int, rule: Rule, of_what: str) -> Rule:
   """`count` values in a row that each keep the rule."""
-  accepts = lambda x: isinstance(x, list | tuple) and len(x) == count and all(map(rule.accepts, x))
+
+  def accepts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == count and all(map(rule.accepts, value))
+
   return Rule(accepts, f"{count} {of_what}")
 
 
-def is_group(value) -> bool:
+def is_group(value: Any) -> bool:
+  """Whether this is a group of values."""
   return isinstance(value, Mapping | ml_collections.ConfigDict)
 
 
-def literal(text: str):
+def literal(text: str) -> Any:
   """A number, a switch or a list as Python writes it; anything else stays a text."""
   try:
     return ast.literal_eval(text)

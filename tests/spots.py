@@ -33,7 +33,7 @@ def scene(places, level=255, seed=0):
   A place may have a third number, its grey level.
   """
   frames = np.random.default_rng(seed).normal(90, 5, (len(places), H, W)).clip(0, 255).astype(np.uint8)
-  for frame, spots in zip(frames, places):
+  for frame, spots in zip(frames, places, strict=True):
     for x, y, *given in spots:
       frame[y:y + SIDE, x:x + SIDE] = given[0] if given else level
   return frames

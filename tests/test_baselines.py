@@ -6,7 +6,7 @@ import pytest
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
-from siamdff_jax.tracking.runner import Stream
+from siamdff_jax.tracking.streams import Stream
 
 NAN = [np.nan] * 4
 
@@ -16,7 +16,7 @@ def sequence(seed: int, length: int) -> tuple[np.ndarray, np.ndarray]:
   rng = np.random.default_rng(seed)
   frames, texture = rng.normal(90, 6, (length, 120, 160)), rng.normal(150, 30, (16, 24))
   boxes = np.array([[30.3 + 2 * t, 40 + t, 24, 16] for t in range(length)])
-  for frame, (x, y, w, h) in zip(frames, boxes.astype(int)):
+  for frame, (x, y, w, h) in zip(frames, boxes.astype(int), strict=True):
     frame[y:y + h, x:x + w] = texture
   return frames.clip(0, 255).astype(np.uint8), boxes
 

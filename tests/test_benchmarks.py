@@ -28,6 +28,7 @@ from benchmarks import (
 )
 from configs import base
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import FrameShape
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHIP = scaling.Machine("4 x H100", "NVIDIA H100 80GB HBM3", chips=4, chips_per_host=2, memory=2**33, bandwidth=1e9,
@@ -129,7 +130,7 @@ def test_paper_needs_no_device():
 def test_resident_data():
   """By hand: three windows of 20 px to each side of a 10-px target are 120 px, in rows of one unit of 128 bytes."""
   config, square = base.get_config(), lambda size, frames=1: dict(
-      frames=frames, frame_size=(640, 512), sizes=(size, size), quantiles=(0, 1))
+      frames=frames, shape=FrameShape(512, 640), sizes=(size, size), quantiles=(0, 1))
   assert footprint.resident_bytes(config, **square(10, 1000)) == pytest.approx(1000 * 128 * 120)
   assert footprint.resident_bytes(config, **square(500)) == 640 * 512
 
@@ -210,7 +211,10 @@ def test_all_forms_of_a_convolution_agree(name):
   channels = dict(inputs=min(shape.inputs, 4), outputs=min(shape.outputs, 4))
   kernel = shape.kernel if shape.kind == "correlation" else min(shape.kernel, 3)
   shape = dataclasses.replace(shape, side=13, kernel=kernel, **channels)
-  back = lambda array, axes, order: np.asarray(array).transpose([axes.index(a) for a in order])
+
+  def back(array, axes, order):
+    return np.asarray(array).transpose([axes.index(a) for a in order])
+
   results = []
   for function, x_axes, w_axes in convolutions.forms(shape).values():
     x, w = convolutions.arrays(shape, 2, x_axes, w_axes)
@@ -222,7 +226,7 @@ def test_all_forms_of_a_convolution_agree(name):
     results.append((back(out, x_axes, "NHWC"), back(by_x, x_axes, "NHWC"), back(by_w, w_axes, order)))
   assert results[0][0].shape == (2, shape.out_side, shape.out_side, shape.outputs) and len(results) > 1
   for other in results[1:]:
-    for a, b in zip(results[0], other):
+    for a, b in zip(results[0], other, strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 

@@ -22,8 +22,8 @@ from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.evaluation import compare, evaluate
 from siamdff_jax.experiments import calibration
 from siamdff_jax.results import Result
-from siamdff_jax.tracking.reading import BrokenStreams
 from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.tracking.streams import BrokenStreams
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -12,8 +12,8 @@ from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import FrameShape
 from siamdff_jax.tracking import reading
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
-from siamdff_jax.tracking.reading import BrokenStreams, Stream
 from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.tracking.streams import BrokenStreams, Stream, check_box
 from siamdff_jax.tracking.tracker import Tracker
 
 CONFIG = {"lost_after": 4, "camera_compensation": True, "template_update": 0.5, "template_every": 3, "tiles": 2}
@@ -110,7 +110,7 @@ def test_streams_that_cannot_start_leave_the_others_alone(kind):
 @pytest.mark.parametrize("kind", ["loop", "KCF"])
 def test_frames_that_are_announced_only_or_of_another_size(kind):
   frames, boxes = walk(8)
-  small = [*frames[:6], frames[6][:50], frames[7]]
+  small = ArrayFrames([*frames[:6], frames[6][:50], frames[7]])
 
   class Short(ArrayFrames):
     def __len__(self):
@@ -191,6 +191,6 @@ def test_one_rule_for_outside():
   """A box that ends where the frame begins shares no pixel with it."""
   for box in ([-16, 10, 16, 9], [224, 10, 5, 5], [10, -9, 5, 9], [10, 160, 5, 5]):
     with pytest.raises(UserError, match="s: the box .* lies outside the frame of 224x160 pixels"):
-      reading.check_box(np.array(box, float), FrameShape(160, 224), "s")
+      check_box(np.array(box, float), FrameShape(160, 224), "s")
   for box in ([-15.9, 10, 16, 9], [223.9, 10, 5, 5], [10, -8.9, 5, 9], [10, 159.9, 5, 5]):
-    reading.check_box(np.array(box, float), FrameShape(160, 224), "s")
+    check_box(np.array(box, float), FrameShape(160, 224), "s")

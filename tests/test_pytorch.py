@@ -14,7 +14,7 @@ from siamdff_jax.training.step import make_step
 
 torch = pytest.importorskip("torch", reason="needs requirements-bench.txt")
 
-from benchmarks import pytorch, pytorch_tracker, pytorch_training  # noqa: E402
+from benchmarks import pytorch, pytorch_tracker, pytorch_training, pytorch_weights  # noqa: E402
 
 HEAD = ("class_logit", "quality_logit", "ltrb", "presence_logit")
 
@@ -25,9 +25,17 @@ def variables_of(model):
   shapes = abstract_variables(model).get("batch_stats")
   if shapes:
     rng = np.random.default_rng(1)
-    draw = lambda path, x: rng.uniform(0.5, 2, x.shape) if path[-1].key == "var" else 0.2 * rng.normal(size=x.shape)
-    variables["batch_stats"] = jax.tree_util.tree_map_with_path(lambda p, x: draw(p, x).astype(np.float32), shapes)
+
+    def draw(path, x):
+      values = rng.uniform(0.5, 2, x.shape) if path[-1].key == "var" else 0.2 * rng.normal(size=x.shape)
+      return values.astype(np.float32)
+
+    variables["batch_stats"] = jax.tree_util.tree_map_with_path(draw, shapes)
   return variables
+
+
+def tensors(arrays):
+  return {name: torch.tensor(value) for name, value in arrays.items()}
 
 
 def torch_images(*images):
@@ -44,7 +52,7 @@ def test_forward_is_equal(norm, bottleneck, stem):
   expected = apply(variables, template, wh, search)
 
   network = pytorch_tracker.SiamDFF(config.model).eval()
-  pytorch_tracker.load_variables(network, variables, bottleneck)
+  pytorch_weights.load_variables(network, variables, bottleneck)
   images = torch_images(template, search)
   with torch.inference_mode():
     found = network(images[0], torch.tensor(wh), images[1])
@@ -61,7 +69,6 @@ def test_losses_are_equal():
   out["presence_logit"] = rng.normal(size=8).astype(np.float32)
   counts = losses.label_counts(batch, side, small.SEARCH_SIDE)
   expected = losses.task_losses(out, batch, counts, config.loss, small.SEARCH_SIDE)
-  tensors = lambda arrays: {name: torch.tensor(value) for name, value in arrays.items()}
   found = pytorch_training.task_losses(tensors(out), tensors(batch), config.loss.weights, small.SEARCH_SIDE)
   for name, value in found.items():
     np.testing.assert_allclose(value, expected[f"loss/{name}"], rtol=1e-4, err_msg=name)
@@ -84,7 +91,7 @@ def test_training_steps_are_equal():
     expected.append([float(metrics["loss"]), float(metrics["grad_norm"])])
 
   network = pytorch_tracker.SiamDFF(config.model)
-  pytorch_tracker.load_variables(network, variables, False)
+  pytorch_weights.load_variables(network, variables, False)
   train = pytorch_training.TrainingStep(network, config)
   tensors = pytorch.torch_batch(batch, "cpu")
   found = [[float(value) for value in train(tensors).values()] for _ in range(3)]

@@ -18,8 +18,8 @@ from siamdff_jax import results
 from siamdff_jax.evaluation import evaluate
 from siamdff_jax.experiments import robustness
 from siamdff_jax.tracking.baselines import BaselineRunner
-from siamdff_jax.tracking.reading import BrokenStreams
 from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.tracking.streams import BrokenStreams
 
 CORNERS = [(20, 12), (41, 30), (60, 50)]  # Of a target of 9x7 pixels in frames of 96x81.
 

@@ -16,8 +16,9 @@ from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import FrameShape
 from siamdff_jax.models.build import build
 from siamdff_jax.tracking import lockstep as lockstep_module
-from siamdff_jax.tracking import reading
-from siamdff_jax.tracking.runner import Runner, Stream
+from siamdff_jax.tracking.chunks import plan, read_chunks
+from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.tracking.streams import Stream
 from siamdff_jax.tracking.tracker import Tracker
 
 SHAPES = ((96, 128), (70, 150), (130, 64))
@@ -51,7 +52,7 @@ def moving_square(seed: int, length: int, shape=SHAPES[0]) -> tuple[np.ndarray, 
   rng = np.random.default_rng(seed)
   frames = rng.normal(90, 6, (length, *shape))
   boxes = np.array([[20.25 + 2 * t, 30 + t, 12.5, 8.25] for t in range(length)])
-  for frame, (x, y, w, h) in zip(frames, boxes.astype(int)):
+  for frame, (x, y, w, h) in zip(frames, boxes.astype(int), strict=True):
     frame[y:y + h, x:x + w] += 100
   return frames.clip(0, 255).astype(np.uint8), boxes
 
@@ -132,7 +133,7 @@ def reset_by_hand(plain, frames, truth):
   """The rule of VOT in a loop over frames: (boxes, starts)."""
   init, step = plain
   boxes, starts, state, due = [], [], None, 0
-  for t, (frame, box) in enumerate(zip(frames, truth)):
+  for t, (frame, box) in enumerate(zip(frames, truth, strict=True)):
     answer = [np.nan] * 4
     if state is not None:
       state, out = step(state, frame)
@@ -200,7 +201,7 @@ def two_by_two(tracker):
 def test_plan(lengths, lanes, chunk):
   """Every stream in one lane, whole and in order; a lane has nothing to do only when no stream waits."""
   frames, taken = [[] for _ in lengths], 0
-  for segments in reading.plan(lengths, lanes, chunk):
+  for segments in plan(lengths, lanes, chunk):
     slots = [[] for _ in range(lanes)]
     for stream, start, count, lane, slot in segments:
       frames[stream] += [(lane, t) for t in range(start, start + count)]
@@ -208,7 +209,7 @@ def test_plan(lengths, lanes, chunk):
       taken = max(taken, stream + 1)
     for used in slots:
       assert used == list(range(len(used))) and (len(used) == chunk or taken == len(lengths))
-  for found, length in zip(frames, lengths):
+  for found, length in zip(frames, lengths, strict=True):
     assert [t for _, t in found] == list(range(length)) and len({lane for lane, _ in found}) == 1
 
 
@@ -224,6 +225,9 @@ class Watched:
     return len(self._frames)
 
   def __iter__(self):
+    return iter(self._frames)
+
+  def readable(self):
     with self.lock:
       Watched.open += 1
       Watched.most_open = max(Watched.most_open, Watched.open)
@@ -254,7 +258,7 @@ def test_buffers_are_not_overwritten_while_in_use():
   """Any chunk is untouched until the second after it is asked for."""
   streams = [Stream(f"s{i}", ArrayFrames(np.full((23, 4, 4), i + 1, np.uint8) + np.arange(23, dtype=np.uint8)
                                          [:, None, None] * 10), np.array([0, 0, 2, 2.0])) for i in range(3)]
-  chunks, held = reading.read_chunks(streams, [(4, 4)] * 3, lanes=2, chunk=3, canvas=(64, 64)), []
+  chunks, held = read_chunks(streams, [FrameShape(4, 4)] * 3, lanes=2, chunk=3, canvas=FrameShape(64, 64)), []
   for inputs, segments in chunks:
     held = [*held, (inputs, segments)][-2:]
     for arrays, found in held:
@@ -282,11 +286,11 @@ def test_resets_need_the_truth(tracker):
 
 
 class Broken(Watched):
-  """Frame 5 cannot be read."""
+  """Frame 5 and all that follow cannot be read."""
 
-  def __iter__(self):
+  def readable(self):
     yield from self._frames[:5]
-    raise UserError("bad/000005.jpg: not a readable image")
+    yield from [UserError("bad/000005.jpg: not a readable image")] * (len(self) - 5)
 
 
 class Short(Watched):
@@ -298,7 +302,7 @@ class Short(Watched):
 
 @pytest.mark.parametrize("source, message", [
     (Broken, "bad/000005.jpg: not a readable image"), (Short, "bad: the frames end after 9, 11 were expected"),
-    (lambda frames: [*frames[:4], frames[4][:50]], "bad: frame 4 is 128x50 pixels, expected 128x96")])
+    (lambda frames: ArrayFrames([*frames[:4], frames[4][:50]]), "bad: frame 4 is 128x50 pixels, expected 128x96")])
 def test_unreadable_frames(two_by_two, source, message):
   """Sequences that ended before are there."""
   frames, boxes = moving_square(0, 9)

@@ -17,7 +17,7 @@ from input_pipeline.sequences import from_labels
 from siamdff_jax import results
 from siamdff_jax.evaluation import running, starts
 from siamdff_jax.results import Result
-from siamdff_jax.tracking.reading import BrokenStreams
+from siamdff_jax.tracking.streams import BrokenStreams
 
 
 def sequence(name, length=4, first=(10.0, 8.0, 6.0, 4.0)):

@@ -195,7 +195,7 @@ def test_the_disk_fills_while_the_video_is_written(track, tmp_path, largest_file
 def test_an_encoder_that_fails_without_saying_so(tmp_path, monkeypatch, does):
   """It leaves a whole video with too few frames, a cut one, none, and ends well; or only its exit code says so."""
   result = Result([BOX] * COUNT)
-  video.write(str(tmp_path / "few.mp4"), FRAMES[:8], result)
+  video.write(str(tmp_path / "few.mp4"), FRAMES[:8], Result([BOX] * 8))
   fake = tmp_path / "ffmpeg"
   fake.write_text(f'#!/bin/sh\ncat > /dev/null\nfor last; do :; done\nIN={tmp_path}/few.mp4\n{does} "$last"\n')
   fake.chmod(0o755)

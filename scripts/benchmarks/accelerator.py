@@ -16,9 +16,9 @@ def tables(cases: list[Case], batches: list[int], repeats: int) -> Iterator[tupl
   """
   # The mesh layout: on one device it is the plain jitted step, and it tells its memory.
   cases = [case.with_batch(batches[0], kind="mesh") for case in cases]
-  kept = []
+  kept: list[tuple[Case, dict]] = []
 
-  def swept():
+  def swept() -> Iterator[dict]:
     for case in cases:
       for row in step.rows([case], batches, repeats):
         kept.append((case, row))

@@ -1,6 +1,8 @@
 """What is measured: a config with or without a teacher's config, and batches of random pairs for it."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -29,7 +31,7 @@ class Case:
   config: ml_collections.ConfigDict
   teacher_config: ml_collections.ConfigDict | None = None
 
-  def with_batch(self, batch: int, **layout) -> "Case":
+  def with_batch(self, batch: int, **layout: Any) -> "Case":
     """The same with another global batch size, and other entries of `config.layout`."""
     config = self.config.copy_and_resolve_references()
     config.train.batch_size = batch
@@ -54,7 +56,7 @@ def load(path: str) -> tuple[str, ml_collections.ConfigDict]:
   return name, config_files.load(config_files.find(path))
 
 
-def overridden(config: ml_collections.ConfigDict, overrides: dict) -> ml_collections.ConfigDict:
+def overridden(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> ml_collections.ConfigDict:
   """The config with {"model.dtype": "float32", ...}; raises UserError for a key that it does not have."""
   config = config.copy_and_resolve_references()
   for key, value in overrides.items():
@@ -68,7 +70,7 @@ def overridden(config: ml_collections.ConfigDict, overrides: dict) -> ml_collect
   return config
 
 
-def distillations(names, overrides: dict) -> list[Case]:
+def distillations(names: Iterable[str], overrides: Mapping[str, Any]) -> list[Case]:
   """The cases of `PAIRS` by name, with `overrides` of student and teacher alike."""
   found = []
   for name in names:
@@ -83,7 +85,10 @@ def random_batch(config: ml_collections.ConfigDict, seed: int = 0) -> dict[str, 
   """A global batch of noise in the form of `input_pipeline.pipeline.example`; an eighth of it without a target."""
   rng = np.random.default_rng(seed)
   size, model = config.train.batch_size, config.model
-  image = lambda side: rng.integers(0, 256, (size, side, side, 1), np.uint8)
+
+  def image(side: int) -> np.ndarray:
+    return rng.integers(0, 256, (size, side, side, 1), np.uint8)
+
   wh = rng.uniform(0.2, 0.4, (size, 2)) * model.template_side
   centre = rng.uniform(0.4, 0.6, (size, 2)) * model.search_side
   present = (np.arange(size) % 8 != 7).astype(np.float32)

@@ -1,6 +1,7 @@
 """Where XLA:CPU's convolutions are slow and what helps: layout, form, dtype, flags; on the networks' shapes."""
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -87,18 +88,18 @@ def _taps(shape: Shape, x: jax.Array) -> list[jax.Array]:
   return [x[:, i:i + span:shape.stride, j:j + span:shape.stride] for i in at for j in at]
 
 
-def _shifted_products(shape: Shape, x, w):
+def _shifted_products(shape: Shape, x: jax.Array, w: jax.Array) -> jax.Array:
   """One matrix product per tap, added up."""
   w = w.reshape(shape.kernel**2, shape.inputs, shape.outputs)
   return sum(tap @ w[i] for i, tap in enumerate(_taps(shape, x)))
 
 
-def _im2col(shape: Shape, x, w):
+def _im2col(shape: Shape, x: jax.Array, w: jax.Array) -> jax.Array:
   """One matrix product on all taps beside each other."""
   return jnp.concatenate(_taps(shape, x), -1) @ w.reshape(-1, shape.outputs)
 
 
-def _grouped_correlation(x, w):
+def _grouped_correlation(x: jax.Array, w: jax.Array) -> jax.Array:
   return depthwise.depthwise_correlation(x, w, form="grouped")
 
 
@@ -114,7 +115,7 @@ def forms(shape: Shape) -> dict[str, tuple[Callable, str, str]]:
            "NCHW (XLA)": (_library(shape, ("NCHW", "OIHW", "NCHW")), "NCHW", "OIHW"),
            "CHWN (XLA)": (_library(shape, ("CHWN", "IHWO", "CHWN")), "CHWN", "IHWO")}
   if shape.kind == "depthwise":
-    ours = lambda x, w: depthwise.depthwise_conv(x, w, dilation=shape.dilation, form="shift")
+    ours = functools.partial(depthwise.depthwise_conv, dilation=shape.dilation, form="shift")
     return found | {"multiply-adds (ours)": (ours, "NHWC", "HWO")}
   if shape.kernel == 1:
     return found | {"matrix product": (lambda x, w: x @ w.reshape(shape.inputs, shape.outputs), "NHWC", "HWIO")}
@@ -204,7 +205,7 @@ def pooling_rows(repeats: int, shapes: Iterable[tuple] = ((2, 127, 127, 64), (32
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     todo = {}
     for name, form in forms.items():
-      gradient = lambda x, form=form: jax.grad(lambda x: (form(x) ** 2).sum())(x)
+      gradient = jax.grad(lambda x, form=form: (form(x) ** 2).sum())
       for kind, function in (("forward", jax.jit(form)), ("gradient", jax.jit(gradient))):
         todo[f"{name}, {kind} (ms)"] = lambda function=function, x=x: function(x)
     times = timing.interleaved(todo, repeats)

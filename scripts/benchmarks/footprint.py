@@ -11,11 +11,13 @@ import numpy as np
 
 from input_pipeline.records import CONTEXT
 from input_pipeline.sampling import needed_context
+from input_pipeline.sequences import FrameShape
 from siamdff_jax.feeding.resident import UNIT
+from siamdff_jax.training.state import TrainState
 
-# Anti-UAV410 (see README.md): frames of all three splits, their size, and the targets' sqrt(w h) in pixels at seven
+# Anti-UAV410 (see README.md): frames of all three splits, their shape, and the targets' sqrt(w h) in pixels at seven
 # quantiles of the training split, which stand for the distribution.
-FRAMES, FRAME_SIZE = 438_397, (640, 512)
+FRAMES, FRAME_SHAPE = 438_397, FrameShape(rows=512, columns=640)
 TARGET_SIZES = (6.5, 8.0, 16.6, 30.6, 41.3, 56.8, 78.8)
 TARGET_QUANTILES = (0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
 
@@ -33,7 +35,7 @@ PURPOSES = ("parameters", "gradients", "optimizer", "ema", "statistics", "teache
 PLACED = ("parameters", "optimizer", "ema", "statistics", "teacher", "inputs")  # The step's arguments.
 
 
-def predicted(state, teacher_variables, batch, analysis) -> dict[str, int | None]:
+def predicted(state: TrainState, teacher_variables: Any, batch: Any, analysis: Any) -> dict[str, int | None]:
   """Bytes on one device during a step.
 
   Args:
@@ -60,7 +62,7 @@ def predicted(state, teacher_variables, batch, analysis) -> dict[str, int | None
   return found | {"total": sum(found.values()) + max(not_donated, 0)}
 
 
-def resident_bytes(config: ml_collections.ConfigDict, frames: int = FRAMES, frame_size: tuple = FRAME_SIZE,
+def resident_bytes(config: ml_collections.ConfigDict, frames: int = FRAMES, shape: FrameShape = FRAME_SHAPE,
                    sizes: Iterable[float] = TARGET_SIZES, quantiles: Iterable[float] = TARGET_QUANTILES) -> float:
   """Estimated bytes of a data set in device memory, as `feeding.resident` lays it out.
 
@@ -72,7 +74,7 @@ def resident_bytes(config: ml_collections.ConfigDict, frames: int = FRAMES, fram
   context = max(needed, CONTEXT)
   targets = np.interp(np.linspace(0, 1, 1001), list(quantiles), list(sizes))
   sides = 2 * context * (2 * targets)  # A square target's template window has twice its side.
-  width, height = (np.minimum(sides, side) for side in frame_size)
+  width, height = (np.minimum(sides, side) for side in shape.wh)
   return frames * float(np.mean(np.ceil(width / UNIT) * UNIT * height))
 
 
@@ -115,7 +117,7 @@ def _resident(field: str) -> int | None:
     return None
 
 
-def _trim():
+def _trim() -> None:
   """Gives what the compiler freed back to the system, so that it is not taken for the step's."""
   gc.collect()
   libc = ctypes.CDLL(None)

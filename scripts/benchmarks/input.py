@@ -13,11 +13,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
 from benchmarks import isolated, timing
+
+if TYPE_CHECKING:  # The process pins itself before it imports TensorFlow.
+  import tensorflow as tf
+
+  from input_pipeline.sampling import PairSampler
 
 PAIRS = 256  # Per timing.
 _STAGES = ("plan", "read", "decode", "crop")
@@ -44,7 +50,7 @@ def measure(raw: str, packed: str, repeats: int, config: ml_collections.ConfigDi
   sides = {"template_side": config.model.template_side, "search_side": config.model.search_side}
   loaded = {"JPEG files 640x512": datasets.load("antiuav410", raw), "packed records": records.load(packed)}
   samplers = {name: PairSampler([found], [1.0], config.data.pairs, **sides) for name, found in loaded.items()}
-  calls = {"augment": _augmentation(config)}
+  calls: dict[Any, Callable[[], Any]] = {"augment": _augmentation(config)}
   for name, sampler in samplers.items():
     calls |= {(name, stage): call for stage, call in _stages(sampler, tuple(sides.values())).items()}
     calls[name, "batches"] = _batches(sampler, sides, config)
@@ -53,7 +59,7 @@ def measure(raw: str, packed: str, repeats: int, config: ml_collections.ConfigDi
   out = []
   for name, sampler in samplers.items():
     ends = [per_pair[name, stage] for stage in _STAGES]
-    cost = {f"{stage} (ms)": end - start for stage, start, end in zip(_STAGES, [0, *ends], ends)}
+    cost = {f"{stage} (ms)": end - start for stage, start, end in zip(_STAGES, [0, *ends[:-1]], ends, strict=True)}
     out.append({"source": name, "pairs/s": 1e3 / per_pair[name, "batches"], **cost,
                 "decoding alone (pairs/s)": 1e3 / per_pair[name, "decoding alone"],
                 "augment in the step (ms)": per_pair["augment"],
@@ -63,7 +69,7 @@ def measure(raw: str, packed: str, repeats: int, config: ml_collections.ConfigDi
   return out
 
 
-def _stages(sampler, sides) -> dict:
+def _stages(sampler: "PairSampler", sides: tuple[int, int]) -> dict[str, Callable[[], Any]]:
   """Pipelines of `PAIRS` pairs that end after each stage, on one thread."""
   import numpy as np
   import tensorflow as tf
@@ -75,13 +81,25 @@ def _stages(sampler, sides) -> dict:
   keys = [f"{name}_{what}" for name in names for what in ("frame", "window")]
   planned = tf.data.Dataset.from_tensor_slices({key: plan[key] for key in keys})
   fetch = decoding.fetcher(sampler)
-  read = lambda p: p | dict(zip(names, fetch([p[f"{name}_frame"] for name in names])))
-  region = lambda p: {name: decoding.region(p[name], p[f"{name}_window"]) for name in names}
+
+  def read(pairs: dict[str, Any]) -> dict[str, Any]:
+    fetched = fetch([pairs[f"{name}_frame"] for name in names])
+    return pairs | {names[i]: fetched[i] for i in range(len(names))}
+
+  def region(pairs: dict[str, Any]) -> dict[str, Any]:
+    return {name: decoding.region(pairs[name], pairs[f"{name}_window"]) for name in names}
+
   # Something of the result, so that nothing is left out.
-  length = lambda p: [tf.strings.length(p[name]["data"]) for name in names]
-  peak = lambda found: [tf.reduce_max(found[name][0]) for name in names]
-  crop = lambda p: [decoding.resample(*region(p)[name], p[name], p[f"{name}_window"], side)
-                    for name, side in zip(names, sides)]
+  def length(pairs: dict[str, Any]) -> list[tf.Tensor]:
+    return [tf.strings.length(pairs[name]["data"]) for name in names]
+
+  def peak(found: dict[str, Any]) -> list[tf.Tensor]:
+    return [tf.reduce_max(found[name][0]) for name in names]
+
+  def crop(pairs: dict[str, Any]) -> list[tf.Tensor]:
+    return [decoding.resample(*region(pairs)[name], pairs[name], pairs[f"{name}_window"], side)
+            for name, side in zip(names, sides, strict=True)]
+
   stored = list(planned.map(read).as_numpy_iterator())
   in_memory = tf.data.Dataset.from_generator(
       lambda: stored, output_signature=planned.map(read).element_spec).cache()
@@ -91,7 +109,7 @@ def _stages(sampler, sides) -> dict:
   return {"plan": lambda: sampler.plan(0, np.arange(PAIRS))} | runs
 
 
-def _on_one_thread(dataset):
+def _on_one_thread(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
   import tensorflow as tf
 
   options = tf.data.Options()
@@ -100,12 +118,13 @@ def _on_one_thread(dataset):
   return dataset.batch(32).with_options(options)
 
 
-def _exhaust(dataset):
+def _exhaust(dataset: "tf.data.Dataset") -> None:
   for _ in dataset.as_numpy_iterator():
     pass
 
 
-def _batches(sampler, sides, config):
+def _batches(sampler: "PairSampler", sides: Mapping[str, int], config: ml_collections.ConfigDict
+             ) -> Callable[[], Any]:
   """`PAIRS` pairs of the training's own pipeline, which goes on from call to call."""
   from input_pipeline import pipeline
 
@@ -115,7 +134,7 @@ def _batches(sampler, sides, config):
   return lambda: list(itertools.islice(stream, PAIRS // 32)) and None
 
 
-def _augmentation(config):
+def _augmentation(config: ml_collections.ConfigDict) -> Callable[[], Any]:
   import jax
 
   from benchmarks.cases import random_batch
@@ -128,7 +147,7 @@ def _augmentation(config):
   return lambda: [jax.block_until_ready(call(batch)) for _ in range(PAIRS // 32)] and None
 
 
-def _resume(sampler, sides, config) -> float:
+def _resume(sampler: "PairSampler", sides: Mapping[str, int], config: ml_collections.ConfigDict) -> float:
   """Seconds until the first batch of a stream that starts at step 10^6."""
   from input_pipeline import pipeline
 
@@ -137,7 +156,7 @@ def _resume(sampler, sides, config) -> float:
   return time.perf_counter() - start
 
 
-def _main(arguments: dict):
+def _main(arguments: dict[str, Any]) -> None:
   os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
   arguments["config"] = ml_collections.ConfigDict(json.loads(arguments["config"]))
   print(json.dumps(measure(**arguments)))

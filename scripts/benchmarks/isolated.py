@@ -20,7 +20,8 @@ def run(module: str, arguments: dict, environment: dict[str, str] | None = None,
     Failed: another exit code than 0.
   """
   variables = {**os.environ, **(environment or {})}
-  variables["PYTHONPATH"] = os.pathsep.join([str(_SCRIPTS), str(_SCRIPTS.parent), *filter(None, [variables.get("PYTHONPATH")])])
+  folders = [str(_SCRIPTS), str(_SCRIPTS.parent), *filter(None, [variables.get("PYTHONPATH")])]
+  variables["PYTHONPATH"] = os.pathsep.join(folders)
   command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(arguments)]
   done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=timeout, check=False)
   if done.returncode:

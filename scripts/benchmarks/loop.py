@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 import jax
+import ml_collections
 
 from benchmarks import timing
 from benchmarks.cases import Case
@@ -62,7 +63,7 @@ def _loop(case: Case, data: str, folder: str, steps: int, repeats: int) -> list[
   return [config.train.batch_size / rate for rate in rates[2:]]
 
 
-def _write_teacher(config, workdir: str) -> str:
+def _write_teacher(config: ml_collections.ConfigDict, workdir: str) -> str:
   """A checkpoint of random weights."""
   state = initial_state(build(config.model), None, optimizer(config.optimizer, config.train.steps), config.seed + 1)
   with Checkpoints(workdir) as saved:

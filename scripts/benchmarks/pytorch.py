@@ -16,7 +16,9 @@ import functools
 import importlib.util
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,9 @@ from siamdff_jax.models.load import abstract_variables
 from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import make_step, network_inputs
+
+if TYPE_CHECKING:  # It need not be installed.
+  import torch
 
 PASSES = ("search", "forward", "training")  # The search pass has its template encoded before.
 MODES = {"cpu": ("eager", "channels_last", "compile"),
@@ -94,11 +99,11 @@ def compare(config: ml_collections.ConfigDict, batch: int | None = None, repeats
   return out
 
 
-def random_variables(model: SiamDFF, seed: int = 0) -> dict:
+def random_variables(model: SiamDFF, seed: int = 0) -> dict[str, Any]:
   """Float32 numpy variables: kernels that keep the size of their input, everything else as at initialisation."""
   rng = np.random.default_rng(seed)
 
-  def leaf(path, x):
+  def leaf(path: tuple[Any, ...], x: jax.ShapeDtypeStruct) -> np.ndarray:
     if path[-1].key == "kernel":
       return (rng.normal(size=x.shape) / np.sqrt(np.prod(x.shape[:-1]))).astype(np.float32)
     return np.full(x.shape, path[-1].key in ("scale", "var"), np.float32)
@@ -109,7 +114,10 @@ def random_variables(model: SiamDFF, seed: int = 0) -> dict:
 def random_batch(model: SiamDFF, size: int, seed: int = 0) -> dict[str, np.ndarray]:
   """A training batch of noise, in the form of `input_pipeline.pipeline.example`; every fourth pair is negative."""
   rng = np.random.default_rng(seed)
-  crop = lambda side: rng.integers(0, 256, (size, side, side, 1), np.uint8)
+
+  def crop(side: int) -> np.ndarray:
+    return rng.integers(0, 256, (size, side, side, 1), np.uint8)
+
   present = (np.arange(size) % 4 != 3).astype(np.float32)
   wh = rng.uniform(10, 40, (size, 2)).astype(np.float32)
   centre = model.search_side / 2 + rng.uniform(-20, 20, (size, 2))
@@ -118,7 +126,7 @@ def random_batch(model: SiamDFF, size: int, seed: int = 0) -> dict[str, np.ndarr
           "search_box_ltrb": box.astype(np.float32), "present": present}
 
 
-def torch_batch(batch: dict[str, np.ndarray], device: str) -> dict:
+def torch_batch(batch: Mapping[str, np.ndarray], device: str) -> dict[str, "torch.Tensor"]:
   """The batch as tensors, crops [B, 1, S, S]."""
   import torch
 
@@ -126,7 +134,7 @@ def torch_batch(batch: dict[str, np.ndarray], device: str) -> dict:
           for name, value in batch.items()}
 
 
-def _require_torch():
+def _require_torch() -> ModuleType:
   if importlib.util.find_spec("torch") is None:
     raise UserError("the comparison needs PyTorch: pip install -r requirements-bench.txt")
   import torch
@@ -148,14 +156,15 @@ def _torch_device() -> str:
   return "cuda"
 
 
-def _pin_to_one_core():
+def _pin_to_one_core() -> None:
   """Leaves one core, the last that it may use, to this process and to every thread that it has or starts."""
   core = max(os.sched_getaffinity(0))
   for thread in os.listdir("/proc/self/task"):
     os.sched_setaffinity(int(thread), {core})
 
 
-def _measure(name, config, model, variables, batch, modes, repeats, device) -> list[dict]:
+def _measure(name: str, config: ml_collections.ConfigDict, model: SiamDFF, variables: Mapping[str, Any],
+             batch: Mapping[str, np.ndarray], modes: Sequence[str], repeats: int, device: str) -> list[dict]:
   """The rows of one pass at one precision."""
   calls, notes = {}, {}
   calls["jax"], gflop = _jax_call(name, config, model, variables, batch)
@@ -187,25 +196,30 @@ def _measure(name, config, model, variables, batch, modes, repeats, device) -> l
   return found
 
 
-def _distance(result: dict, reference: dict) -> float:
+def _distance(result: Mapping[str, "torch.Tensor"], reference: Mapping[str, np.ndarray]) -> float:
   """The largest difference of any output, as a share of that output's largest value."""
   arrays = {key: value.float().cpu().numpy() for key, value in result.items()}
   return max(float(np.abs(arrays[key] - value).max() / max(np.abs(value).max(), 1e-9))
              for key, value in reference.items())
 
 
-def _jax_call(name, config, model, variables, batch) -> tuple[Callable[[], dict], float]:
+def _head(out: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """Of all that the network gives, what both sides compare."""
+  return {key: out[key] for key in _HEAD}
+
+
+def _jax_call(name: str, config: ml_collections.ConfigDict, model: SiamDFF, variables: Mapping[str, Any],
+              batch: Mapping[str, np.ndarray]) -> tuple[Callable[[], dict[str, jax.Array]], float]:
   """Our side of a pass, compiled, and the GFLOP of a call."""
   template, wh, search = network_inputs(jax.tree.map(jnp.asarray, batch), model.prior_channel)
-  head = lambda out: {key: out[key] for key in _HEAD}
   on_device = jax.device_put(variables)
   if name == "search":
     encode = jax.jit(functools.partial(model.apply, method="encode_template"))
     arguments = (on_device, encode(on_device, template, wh), search)
-    forward = jax.jit(lambda v, encoded, x: head(model.apply(v, encoded, x, method="track")))
+    forward = jax.jit(lambda v, encoded, x: _head(model.apply(v, encoded, x, method="track")))
   else:
     arguments = (on_device, template, wh, search)
-    forward = jax.jit(lambda v, *x: head(model.apply(v, *x)))
+    forward = jax.jit(lambda v, *x: _head(model.apply(v, *x)))
   gflop = summary.flops(forward, *arguments) / 1e9
   if name != "training":
     compiled = forward.lower(*arguments).compile()
@@ -213,63 +227,70 @@ def _jax_call(name, config, model, variables, batch) -> tuple[Callable[[], dict]
   return _jax_training(config, model, variables, batch), 3 * gflop
 
 
-def _jax_training(config, model, variables, batch) -> Callable[[], dict]:
+def _jax_training(config: ml_collections.ConfigDict, model: SiamDFF, variables: Mapping[str, Any],
+                  batch: Mapping[str, np.ndarray]) -> Callable[[], dict[str, jax.Array]]:
   rule = optimizer(config.optimizer, config.train.steps)
-  put = lambda tree: jax.tree.map(jnp.array, tree)  # Copies: the state is donated.
-  params = put({"student": variables["params"], "distiller": {}})
-  zero = lambda: jnp.zeros((), jnp.int32)
-  state = TrainState(step=zero(), params=params, batch_stats=put(variables.get("batch_stats", {})),
-                     opt_state=put(rule.init(params)), ema=put(variables["params"]), bad_steps=zero())
-  batch = put(batch)
-  step = jax.jit(make_step(model, rule, config), donate_argnums=0).lower(state, batch).compile()
 
-  def call():
+  def copied(tree: Any) -> Any:  # The state is donated.
+    return jax.tree.map(jnp.array, tree)
+
+  params = copied({"student": variables["params"], "distiller": {}})
+  state = TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=copied(variables.get("batch_stats", {})),
+                     opt_state=copied(rule.init(params)), ema=copied(variables["params"]),
+                     bad_steps=jnp.zeros((), jnp.int32))
+  placed = copied(batch)
+  step = jax.jit(make_step(model, rule, config), donate_argnums=0).lower(state, placed).compile()
+
+  def call() -> dict[str, jax.Array]:
     nonlocal state
-    state, metrics = step(state, batch)
+    state, metrics = step(state, placed)
     jax.block_until_ready((state, metrics))
     return {key: metrics[key] for key in ("loss", "grad_norm")}
 
   return call
 
 
-def _torch_call(name, mode, config, variables, batch, device) -> Callable[[], dict]:
+def _torch_call(name: str, mode: str, config: ml_collections.ConfigDict, variables: Mapping[str, Any],
+                batch: Mapping[str, np.ndarray], device: str) -> Callable[[], dict[str, "torch.Tensor"]]:
   """PyTorch's side of a pass in one form; nothing runs before the first call."""
   import torch
 
-  from benchmarks import pytorch_tracker, pytorch_training
+  from benchmarks import pytorch_tracker, pytorch_training, pytorch_weights
 
-  wrap = {"compile": torch.compile, "compile_graphs": functools.partial(torch.compile, mode="reduce-overhead"),
-          }.get(mode, lambda function: function)
+  compilers = {"compile": torch.compile, "compile_graphs": functools.partial(torch.compile, mode="reduce-overhead")}
+  wrap = compilers.get(mode, lambda function: function)
   network = pytorch_tracker.SiamDFF(config.model)
-  pytorch_tracker.load_variables(network, variables, config.model.backbone.bottleneck)
+  pytorch_weights.load_variables(network, variables, config.model.backbone.bottleneck)
   layout = torch.channels_last if mode == "channels_last" else torch.contiguous_format
   network = network.to(device, memory_format=layout)
   tensors = torch_batch(batch, device)
   tensors |= {key: tensors[key].to(memory_format=layout) for key in ("template", "search")}
   autocast = config.model.dtype == "bfloat16"
-  wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
   if name == "training":
     function = functools.partial(pytorch_training.TrainingStep(network, config, wrap, autocast), tensors)
   else:
     function = _torch_forward(name, network.eval(), wrap, tensors, device, autocast)
 
-  def call():
+  def call() -> dict[str, torch.Tensor]:
     out = function()
-    wait()
+    if device == "cuda":
+      torch.cuda.synchronize()
     return out
 
   return call
 
 
-def _torch_forward(name, network, wrap, tensors, device, autocast) -> Callable[[], dict]:
+def _torch_forward(name: str, network: "torch.nn.Module", wrap: Callable[[Callable], Callable],
+                   tensors: Mapping[str, "torch.Tensor"], device: str, autocast: bool
+                   ) -> Callable[[], dict[str, "torch.Tensor"]]:
   import torch
 
   template, search = (tensors[key].float() / 255 for key in ("template", "search"))
   run = wrap(network.track if name == "search" else network)
   encoded = None
 
-  def function():
+  def function() -> dict[str, torch.Tensor]:
     nonlocal encoded
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=autocast):
       if name != "search":

@@ -1,16 +1,16 @@
 """SiamDFF written plainly in PyTorch: the other side of the speed comparison, never used to track.
 
 The same network as `siamdff_jax/models`, from the same `config.model`, in PyTorch's idioms: NCHW, `nn.Conv2d`,
-`scaled_dot_product_attention`, depthwise correlation as a grouped convolution. `load_variables` takes the JAX network's
-weights over by name; a test holds the outputs equal, which is what makes the comparison fair.
+`scaled_dot_product_attention`, depthwise correlation as a grouped convolution. `pytorch_weights` takes the JAX
+network's weights over by name; a test holds the outputs equal, which is what makes the comparison fair.
 """
 
-import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
 import torch
-from flax import traverse_util
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,12 +66,12 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
   """Atrous ResNet of stride 8."""
 
-  def __init__(self, blocks, widths, bottleneck: bool, stem_kernel: int, norm: str):
+  def __init__(self, blocks: Sequence[int], widths: Sequence[int], bottleneck: bool, stem_kernel: int, norm: str):
     super().__init__()
     self.stem = ConvNorm(1, widths[0], stem_kernel, stride=2, padding=(stem_kernel - 3) // 2, norm=norm)
     self.pool = nn.MaxPool2d(3, 2)
     channels, self.outputs = widths[0], {}
-    for stage, (count, width) in enumerate(zip(blocks, widths), 1):
+    for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), 1):
       layers = []
       for i in range(count):
         stride = 2 if stage == 2 and i == 0 else 1
@@ -138,13 +138,18 @@ class IntensityAttention(nn.Module):
   def forward(self, queries: Tensor, keys: Tensor, intensity: Tensor) -> Tensor:
     """Tokens [B, N, D] and [B, M, D], intensity of the keys [B, S, H, W] with H W = M -> [B, N, D]."""
     b, n, d = queries.shape
-    split = lambda x: x.view(b, -1, self.heads, d // self.heads).transpose(1, 2)  # [B, heads, N, d]
     gate = 1 + torch.tanh(self.value_gate(intensity)).flatten(2).transpose(1, 2)
     q, k, v = self.query(queries), self.key(keys), self.value(keys) * gate
     bias = torch.einsum("bsm,hs->bhm", intensity.flatten(2), self.alpha)[:, :, None]  # [B, heads, 1, M]
     bias = bias.to(q.dtype).expand(-1, -1, n, -1)
-    attended = F.scaled_dot_product_attention(split(q), split(k), split(v.to(q.dtype)), attn_mask=bias)
+    attended = F.scaled_dot_product_attention(self._split(q), self._split(k), self._split(v.to(q.dtype)),
+                                              attn_mask=bias)
     return attended.transpose(1, 2).reshape(b, n, d)
+
+  def _split(self, x: Tensor) -> Tensor:
+    """[B, N, D] -> [B, heads, N, d]."""
+    b, n, d = x.shape
+    return x.view(b, n, self.heads, d // self.heads).transpose(1, 2)
 
 
 class SelectiveMerge(nn.Module):
@@ -176,7 +181,8 @@ class STEN(nn.Module):
     self.search_attention, self.template_attention = IntensityAttention(width, heads), IntensityAttention(width, heads)
     self.search_merge, self.template_merge = SelectiveMerge(width), SelectiveMerge(width)
 
-  def forward(self, template: Tensor, search: Tensor, template_intensity: Tensor, search_intensity: Tensor):
+  def forward(self, template: Tensor, search: Tensor, template_intensity: Tensor, search_intensity: Tensor
+              ) -> tuple[Tensor, Tensor]:
     """Maps [B, D, h, w], [B, D, H, W] -> (enhanced search, mixed template), the same shapes."""
     sides = template.shape[-1], search.shape[-1]
     z, x = (features.flatten(2).transpose(1, 2) for features in (template, search))
@@ -188,6 +194,16 @@ class STEN(nn.Module):
 def pool_inside(x: Tensor, mask: Tensor) -> Tensor:
   """Mean of x [B, D, h, w] weighted by mask [B, 1, h, w] -> [B, D]."""
   return (x * mask).sum((2, 3)) / (mask.sum((2, 3)) + 1e-6)
+
+
+def _norm(x: Tensor) -> Tensor:
+  """Length of the vectors in axis 1, in float32, never 0."""
+  return (x.float().square().sum(1) + 1e-12).sqrt()
+
+
+def _mean(maps: Iterable[Tensor]) -> Tensor:
+  """Of the maps of all levels."""
+  return sum(maps) / len(LEVELS)
 
 
 class ContextBlock(nn.Module):
@@ -210,8 +226,11 @@ class DSFAM(nn.Module):
 
   def __init__(self, width: int):
     super().__init__()
-    depthwise = lambda kernel, dilation: nn.Conv2d(
-        width, width, kernel, padding=dilation * (kernel - 1) // 2, dilation=dilation, groups=width, bias=False)
+
+    def depthwise(kernel: int, dilation: int) -> nn.Conv2d:
+      return nn.Conv2d(width, width, kernel, padding=dilation * (kernel - 1) // 2, dilation=dilation, groups=width,
+                       bias=False)
+
     self.local3, self.local5 = depthwise(3, 1), depthwise(5, 1)
     self.dilated2, self.dilated3 = depthwise(3, 2), depthwise(3, 3)
     self.context = ContextBlock(width)
@@ -224,8 +243,7 @@ class DSFAM(nn.Module):
                 levels[4] + self.context(levels[4])]
     mean = (levels[2] + levels[3] + levels[4]) / 3
     descriptor = pool_inside(template, mask)[:, :, None, None]
-    norm = lambda x: (x.float().square().sum(1) + 1e-12).sqrt()
-    similarity = (descriptor * mean).sum(1) / (norm(descriptor) * norm(mean))
+    similarity = (descriptor * mean).sum(1) / (_norm(descriptor) * _norm(mean))
     guidance = torch.stack([similarity, mean.mean(1), mean.amax(1)], 1)
     weights = self.guide(guidance).softmax(1).to(mean.dtype)  # [B, 5, H, W]
     mixed = sum(weights[:, i:i + 1] * branch for i, branch in enumerate(branches))
@@ -255,7 +273,10 @@ class Head(nn.Module):
 
   def __init__(self, width: int, tower_depth: int):
     super().__init__()
-    tower = lambda: nn.Sequential(*(ConvNorm(width, width, 3, norm="group") for _ in range(tower_depth)))
+
+    def tower() -> nn.Sequential:
+      return nn.Sequential(*(ConvNorm(width, width, 3, norm="group") for _ in range(tower_depth)))
+
     self.class_tower, self.box_tower = tower(), tower()
     self.class_logit, self.quality_logit, self.ltrb = (nn.Conv2d(width, n, 3, padding=1) for n in (1, 1, 4))
     self.presence_hidden = nn.Linear(2 * width, max(width // 2, 8))
@@ -304,20 +325,22 @@ class SiamDFF(nn.Module):
     """Crops [B, 1, S, S] of grey levels in [0, 1], the target's size [B, 2] in pixels -> the head's outputs."""
     return self.track(self.encode_template(template, template_wh), search)
 
-  def encode_template(self, template: Tensor, template_wh: Tensor) -> dict:
+  def encode_template(self, template: Tensor, template_wh: Tensor) -> dict[str, Any]:
     """What is computed once per target; the first argument of `track`."""
     margin = (feature_side(template.shape[-1]) - self.cells) // 2
-    cut = lambda x: x[:, :, margin:margin + self.cells, margin:margin + self.cells]
+
+    def cut(x: Tensor) -> Tensor:
+      return x[:, :, margin:margin + self.cells, margin:margin + self.cells]
+
     return {"features": {level: cut(x) for level, x in self._features(template).items()},
             "intensity": cut(self.template_prior(template)), "mask": self._box_mask(template_wh)}
 
-  def track(self, encoded: dict, search: Tensor) -> dict[str, Tensor]:
+  def track(self, encoded: Mapping[str, Any], search: Tensor) -> dict[str, Tensor]:
     """The search pass, crops [B, 1, S, S]."""
     levels, features, prior = encoded["features"], self._features(search), self.search_prior(search)
     merged = {level: self.sten[str(level)](levels[level], x, encoded["intensity"], prior)
               for level, x in features.items()}
-    mean = lambda maps: sum(maps) / len(LEVELS)
-    template, mixed = mean(levels[level] for level in LEVELS), mean(merged[level][1] for level in LEVELS)
+    template, mixed = _mean(levels[level] for level in LEVELS), _mean(merged[level][1] for level in LEVELS)
     fused_search = self.dsfam({level: merged[level][0] for level in LEVELS}, template, encoded["mask"])
     fused_template = self.dcfam(template, mixed, encoded["mask"])
     b, d, side, _ = fused_search.shape
@@ -335,45 +358,3 @@ class SiamDFF(nn.Module):
     half = box_wh[:, :, None] / 2
     cover = (torch.minimum(left + STRIDE, half) - torch.maximum(left, -half)).clamp(min=0) / STRIDE  # [B, 2, cells]
     return (cover[:, 1, :, None] * cover[:, 0, None, :])[:, None]
-
-
-_RENAMES = (
-    (r"^(params|batch_stats)/", ""), (r"stage(\d)_block(\d+)/", r"stage\1/\2/"), (r"^sten_", "sten/"),
-    (r"stem/kernel$", "stem/conv/kernel"), (r"(Batch|Group)Norm_0/", ""), (r"(Layer)?Norm_0/", "norm/"),
-    (r"/Conv_0/", "/conv/"), (r"_tower(\d+)/", r"_tower/\1/"), (r"head/(class|quality)/", r"head/\1_logit/"),
-    (r"/kernel$", "/weight"), (r"norm/scale$", "norm/weight"), (r"norm/(mean|var)$", r"norm/running_\1"),
-)
-
-
-def torch_name(name: str, bottleneck: bool) -> str:
-  """Our name of an array, "params/backbone/stage1_block0/ConvNorm_0/Conv_0/kernel", as the module's state names it."""
-  shortcut = 3 if bottleneck else 2
-  name = re.sub(r"ConvNorm_(\d)/", lambda m: "shortcut/" if int(m[1]) == shortcut else f"convs/{m[1]}/", name)
-  for pattern, replacement in _RENAMES:
-    name = re.sub(pattern, replacement, name)
-  return name.replace("/", ".")
-
-
-def _kernel(value: np.ndarray) -> np.ndarray:
-  """Dense [in, out], depthwise [k, k, C] or convolution [k, k, in, out] kernels in PyTorch's order of axes."""
-  if value.ndim == 3:
-    value = value[:, :, None]
-  return value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
-
-
-def load_variables(network: SiamDFF, variables: dict, bottleneck: bool):
-  """Copies the JAX network's {"params", "batch_stats"} into `network`; HWIO kernels become OIHW.
-
-  Raises:
-    UserError: names differ.
-  """
-  state = {}
-  for name, value in traverse_util.flatten_dict(dict(variables), sep="/").items():
-    value = np.asarray(value, np.float32)
-    if name.endswith("/kernel"):
-      value = _kernel(value)
-    state[torch_name(name, bottleneck)] = torch.tensor(np.ascontiguousarray(value))
-  missing, unexpected = network.load_state_dict(state, strict=False)
-  missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-  if missing or unexpected:
-    raise UserError(f"the variables do not fit the PyTorch network; missing: {missing}; unexpected: {unexpected}")

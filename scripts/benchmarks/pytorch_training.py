@@ -37,11 +37,14 @@ def assign(box_ltrb: Tensor, present: Tensor, side: int, search_side: int) -> tu
   return grid, positive.float(), negative.float(), ratio.prod(-1).sqrt()
 
 
+def _area(lower: Tensor, upper: Tensor) -> Tensor:
+  return (upper - lower).clamp(min=0).prod(-1)
+
+
 def giou(a: Tensor, b: Tensor) -> Tensor:
   """Generalised IoU of `ltrb` boxes [..., 4] -> [...]."""
-  area = lambda lower, upper: (upper - lower).clamp(min=0).prod(-1)
-  both = area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
-  union = area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - both
+  both = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+  union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - both
   hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
   return both / union.clamp(min=1e-9) - (hull - union) / hull.clamp(min=1e-9)
 

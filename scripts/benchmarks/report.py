@@ -4,7 +4,8 @@ import datetime
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 
@@ -37,13 +38,13 @@ def _cpu_model() -> str:
   return models[0] if models else "unknown"
 
 
-def machine_line(facts: dict) -> str:
+def machine_line(facts: Mapping[str, Any]) -> str:
   """The facts as one paragraph above a table."""
   return (f"{facts['devices']} x {facts['device']} ({facts['backend']}), jax {facts['jax']}; {facts['cpu']}, "
           f"{facts['usable_cores']} usable cores, load {facts['load']}; {facts['environment']}; {facts['date']}")
 
 
-def cell(value) -> str:
+def cell(value: Any) -> str:
   """A table cell: four significant digits without an exponent; None is an empty cell."""
   if value is None:
     return ""
@@ -54,7 +55,7 @@ def cell(value) -> str:
   return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
-def shown(row: dict) -> dict:
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
   """The row without what only the JSON has."""
   return {name: value for name, value in row.items() if not isinstance(value, list | dict | tuple)}
 
@@ -62,16 +63,18 @@ def shown(row: dict) -> dict:
 class Report:
   """Prints tables row by row as they come in, and keeps everything for the JSON, which grows with every row."""
 
-  def __init__(self, command: str, repeats: int, path: str = "", facts: dict | None = None, write=print):
+  def __init__(self, command: str, repeats: int, path: str = "", facts: Mapping[str, Any] | None = None,
+               write: Callable[[str], Any] = print):
     self._path, self._write = path, write
     if path and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
       raise UserError(f"--json={path}: cannot be written, expected a file in a folder that is there")
-    self._content = {"command": command, "repeats": repeats, "machine": facts or machine(), "tables": []}
-    write(f"{command}: medians of {repeats}; {machine_line(self._content['machine'])}")
+    facts = facts or machine()
+    self._content: dict[str, Any] = {"command": command, "repeats": repeats, "machine": facts, "tables": []}
+    write(f"{command}: medians of {repeats}; {machine_line(facts)}")
 
-  def table(self, title: str, rows: Iterable[dict]):
+  def table(self, title: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """One table; `rows` may be a generator that measures."""
-    kept = []
+    kept: list[Mapping[str, Any]] = []
     self._content["tables"].append({"title": title, "rows": kept})
     self._write(f"\n{title}\n" if title else "")
     for row in rows:
@@ -83,7 +86,7 @@ class Report:
       self._write("| " + " | ".join(cell(value) for value in visible.values()) + " |")
       self._save()
 
-  def _save(self):
+  def _save(self) -> None:
     if self._path:
       with open(self._path, "w") as file:
         json.dump(self._content, file, indent=1)

@@ -1,5 +1,6 @@
 """What saving a checkpoint in the background costs the steps."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 
@@ -36,13 +37,14 @@ def rows(config: ml_collections.ConfigDict, workdir: str, repeats: int) -> Itera
   state = random_state(config)
   megabytes = sum(x.nbytes for x in jax.tree.leaves(state)) / 1e6
   step, state = _stand_in(state)
-  times = {"step without a save": [], "step in which save is called": [], "of it, the call of save": [],
-           "step while a save is under way": [], "a save until it is on the disk": []}
+  times: dict[str, list[float]] = {
+      "step without a save": [], "step in which save is called": [], "of it, the call of save": [],
+      "step while a save is under way": [], "a save until it is on the disk": []}
   with checkpoints.Checkpoints(workdir) as saved:
     if saved.last_step is not None:
       raise UserError(f"{saved.folder}: holds checkpoints already, expected a new folder")
     for turn in range(-1, repeats):
-      found = {name: [] for name in times}
+      found: dict[str, list[float]] = {name: [] for name in times}
       for _ in range(5):
         state = _timed(found["step without a save"], step, state)
       state = _round(saved, config, step, state, found)
@@ -58,7 +60,8 @@ def rows(config: ml_collections.ConfigDict, workdir: str, repeats: int) -> Itera
            "timings": len(seconds), "seconds": seconds}
 
 
-def _round(saved: checkpoints.Checkpoints, config, step, state: TrainState, found: dict[str, list]) -> TrainState:
+def _round(saved: checkpoints.Checkpoints, config: ml_collections.ConfigDict, step: Callable[[TrainState], TrainState],
+           state: TrainState, found: dict[str, list[float]]) -> TrainState:
   """A step with a save and those until the save has arrived."""
   start = time.perf_counter()
   state = step(state)
@@ -74,7 +77,7 @@ def _round(saved: checkpoints.Checkpoints, config, step, state: TrainState, foun
   return state
 
 
-def _timed(times: list[float], step: Callable, state: TrainState) -> TrainState:
+def _timed(times: list[float], step: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:
   start = time.perf_counter()
   state = jax.block_until_ready(step(state))
   times.append(time.perf_counter() - start)
@@ -94,18 +97,20 @@ def _stand_in(state: TrainState) -> tuple[Callable[[TrainState], TrainState], Tr
   """The compiled step, of about `_SECONDS`, and the state after it was timed."""
   matrix = jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(_SIDE, _SIDE)))[0], jnp.float32)
 
-  def write_anew(state, matrix, turns):
+  def write_anew(state: TrainState, matrix: jax.Array, turns: jax.Array) -> TrainState:
     product = jax.lax.fori_loop(0, turns, lambda _, x: x @ matrix, matrix)  # Orthogonal: stays finite.
-    floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
-    change = lambda x: (0.999 * x + 1e-9 * product[0, 0]).astype(x.dtype) if floating(x) else x
+
+    def change(x: jax.Array) -> jax.Array:
+      return (0.999 * x + 1e-9 * product[0, 0]).astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
     return jax.tree.map(change, state).replace(step=state.step + 1)
 
   compiled = jax.jit(write_anew, donate_argnums=0)
   seconds = {}
   for turns in (0, 100):
-    times = []
+    times: list[float] = []
     for _ in range(4):
-      state = _timed(times, lambda x: compiled(x, matrix, turns), state)
+      state = _timed(times, functools.partial(compiled, matrix=matrix, turns=turns), state)
     seconds[turns] = timing.median(times[1:])
   turns = int(100 * max(_SECONDS - seconds[0], 0.0) / max(seconds[100] - seconds[0], 1e-6))
-  return lambda x: compiled(x, matrix, turns), state
+  return functools.partial(compiled, matrix=matrix, turns=turns), state

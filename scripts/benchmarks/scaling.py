@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,11 +61,15 @@ def fsdp_bytes(size: float, chips: int) -> float:
   return 3 * (chips - 1) / chips * size
 
 
+def _bytes(tree: Any) -> int:
+  """Of all arrays of a pytree."""
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
 def state_bytes(case: Case) -> dict[str, int]:
   """Bytes of what a step keeps, from shapes alone: "trained" (parameters, optimizer, average, statistics), "gradients",
   "teacher"."""
   config, model = case.config, build(case.config.model)
-  size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
   rule = optimizer(config.optimizer, config.train.steps)
   if case.teacher_config is None:
     state, teacher_variables = jax.eval_shape(lambda: initial_state(model, None, rule, 0)), {}
@@ -73,7 +78,7 @@ def state_bytes(case: Case) -> dict[str, int]:
     teacher_variables = abstract_variables(teacher)
     distiller = distillation.build(config.distiller)
     state = jax.eval_shape(lambda v: initial_state(model, distiller, rule, 0, (teacher, v)), teacher_variables)
-  return {"trained": size(state), "gradients": size(state.params), "teacher": size(teacher_variables)}
+  return {"trained": _bytes(state), "gradients": _bytes(state.params), "teacher": _bytes(teacher_variables)}
 
 
 def small_exchanges(case: Case) -> int:

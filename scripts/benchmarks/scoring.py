@@ -34,7 +34,7 @@ def rows(folder: str, repeats: int, sequences: int = 120, frames: int = 1000, tr
          "slowest": max(seconds), "report.html, MB": page / 1e6, "all seconds": seconds}
 
 
-def _write(folder, sequences: int, frames: int, trackers: int):
+def _write(folder: str, sequences: int, frames: int, trackers: int) -> None:
   """Random walks, and trackers that follow them the worse the higher their number, losing the target now and then."""
   random = np.random.default_rng(0)
   flags = os.path.join(folder, "labels", "annos", "test", "att")

@@ -2,7 +2,8 @@
 
 import gc
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from benchmarks import footprint, timing
 from benchmarks.cases import Case, random_batch
 from siamdff_jax import distillation
 from siamdff_jax.models.build import build
+from siamdff_jax.models.siamdff import SiamDFF
 from siamdff_jax.parallel import layouts as parallel
 from siamdff_jax.training import throughput
 from siamdff_jax.training.state import optimizer
@@ -29,7 +31,7 @@ class BareStep:
     memory: bytes per device by purpose, see `footprint.predicted`.
   """
 
-  def __init__(self, case: Case, devices=None, initial=None):
+  def __init__(self, case: Case, devices: Sequence[jax.Device] | None = None, initial: Any = None):
     """`initial`: from `initial_values` of the same networks; None makes them."""
     config = case.config
     self.layout = parallel.make_layout(config.layout, config.train.batch_size, devices, config.train.virtual_shards)
@@ -43,7 +45,7 @@ class BareStep:
     self._compile(self.layout.compile(step))
     self.memory = footprint.predicted(self.state, self._rest[1], self.batch, self.analysis)
 
-  def _compile(self, compiled):
+  def _compile(self, compiled: Any) -> None:
     start = time.perf_counter()
     self.analysis = None
     if hasattr(compiled, "lower"):
@@ -55,19 +57,19 @@ class BareStep:
       jax.block_until_ready(self.run(1))
     self.compile_seconds = time.perf_counter() - start
 
-  def take(self, batch) -> dict:
+  def take(self, batch: Any) -> dict[str, jax.Array]:
     """One step on `batch` (placed as `self.batch` is); its metrics, which may not be computed yet."""
     self.state, metrics = self._compiled(self.state, batch, *self._rest)
     return metrics
 
-  def run(self, steps: int) -> dict:
+  def run(self, steps: int) -> dict[str, jax.Array]:
     """`steps` steps on the one batch; the last one's metrics."""
     for _ in range(steps):
       metrics = self.take(self.batch)
     return metrics
 
 
-def _networks(case: Case, axis_name: str | None = None):
+def _networks(case: Case, axis_name: str | None = None) -> tuple[SiamDFF, Any, Any]:
   """(model, distiller or None, teacher or None)."""
   model = build(case.config.model, axis_name)
   if case.teacher_config is None:
@@ -75,7 +77,7 @@ def _networks(case: Case, axis_name: str | None = None):
   return model, distillation.build(case.config.distiller), build(case.teacher_config.model)
 
 
-def initial_values(case: Case):
+def initial_values(case: Case) -> tuple[Any, Any]:
   """(TrainState, the teacher's variables or None) as numpy; they do not depend on the batch size or the layout."""
   model, distiller, teacher = _networks(case)
   variables = None if teacher is None else _random_variables(teacher, case.config.seed + 1)
@@ -83,8 +85,11 @@ def initial_values(case: Case):
   return jax.device_get((initial_state(model, distiller, rule, case.config.seed, (teacher, variables)), variables))
 
 
-def _random_variables(model, seed: int):
-  image = lambda side: jnp.zeros((1, side, side, 2 if model.prior_channel else 1))
+def _random_variables(model: SiamDFF, seed: int) -> dict[str, Any]:
+
+  def image(side: int) -> jax.Array:
+    return jnp.zeros((1, side, side, 2 if model.prior_channel else 1))
+
   return jax.jit(model.init)(jax.random.key(seed), image(model.template_side), jnp.full((1, 2), 16.0),
                              image(model.search_side))
 
@@ -118,7 +123,7 @@ def rows(cases: Iterable[Case], batches: Iterable[int], repeats: int) -> Iterato
 OUT_OF_MEMORY = "out of memory"
 
 
-def measured(case: Case, initial, flops: float, repeats: int) -> dict:
+def measured(case: Case, initial: tuple[Any, Any], flops: float, repeats: int) -> dict:
   """One row.
 
   Args:
@@ -144,7 +149,7 @@ def measured(case: Case, initial, flops: float, repeats: int) -> dict:
   return row | numbers | {"note": note}
 
 
-def _timed(case: Case, initial, flops: float, repeats: int) -> dict:
+def _timed(case: Case, initial: tuple[Any, Any], flops: float, repeats: int) -> dict:
   bare = BareStep(case, initial=initial)
   probe = footprint.Probe(sum(bare.memory[name] for name in footprint.PLACED))
   count = steps_per_timing(bare)

@@ -1,14 +1,16 @@
 """Wall times of competing calls, measured in turns."""
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
+Name = TypeVar("Name", bound=Hashable)
 
-def interleaved(calls: dict[str, Callable[[], Any]], repeats: int, warmup: int = 2) -> dict[str, list[float]]:
+
+def interleaved(calls: Mapping[Name, Callable[[], Any]], repeats: int, warmup: int = 2) -> dict[Name, list[float]]:
   """Seconds of every call, round by round (A, B, C, A, B, C), so that a noisy neighbour disturbs all of them alike.
 
   Args:
@@ -19,7 +21,7 @@ def interleaved(calls: dict[str, Callable[[], Any]], repeats: int, warmup: int =
   Returns:
     {name: `repeats` seconds, in order}.
   """
-  times = {name: [] for name in calls}
+  times: dict[Name, list[float]] = {name: [] for name in calls}
   for turn in range(-warmup, repeats):
     for name, call in calls.items():
       start = time.perf_counter()
@@ -29,11 +31,11 @@ def interleaved(calls: dict[str, Callable[[], Any]], repeats: int, warmup: int =
   return times
 
 
-def median(times: list[float]) -> float:
+def median(times: Sequence[float]) -> float:
   return float(np.median(times))
 
 
-def spread(times: list[float], scale: float = 1e3) -> str:
+def spread(times: Sequence[float], scale: float = 1e3) -> str:
   """"lower-upper" quartile in milliseconds (`scale` per second), as a table cell."""
   lower, upper = np.quantile(times, (0.25, 0.75)) * scale
   return f"{lower:.4g}-{upper:.4g}"

@@ -50,7 +50,7 @@ def measured(config: ml_collections.ConfigDict, pairs_per_device: int, repeats: 
     yield row | {"seconds": times}
 
 
-def _step(config, batch: int, layout: str, devices: int) -> BareStep:
+def _step(config: ml_collections.ConfigDict, batch: int, layout: str, devices: int) -> BareStep:
   return BareStep(Case(layout, config).with_batch(batch, kind=layout), jax.devices()[:devices])
 
 

@@ -1,6 +1,6 @@
 """The configs of the commands that make several experiments of one: sweeps and ablations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -16,7 +16,8 @@ _ABLATION = {"trainings": whole(1)}
 _VARIANT = {"name": text(), "of": text()}
 
 
-def check_sweep(config: ml_collections.ConfigDict, space: Sequence[Any], with_values):
+def check_sweep(config: ml_collections.ConfigDict, space: Sequence[Any],
+                with_values: Callable[[ml_collections.ConfigDict, dict[str, Any]], ml_collections.ConfigDict]) -> None:
   """Checks a sweep's config: the experiment, and what it would be with each bound or choice of the space.
 
   Args:
@@ -37,7 +38,7 @@ def check_sweep(config: ml_collections.ConfigDict, space: Sequence[Any], with_va
     raise UserError("; ".join(found))
 
 
-def check_ablation(config: ml_collections.ConfigDict):
+def check_ablation(config: ml_collections.ConfigDict) -> None:
   """Checks an ablation's config; its variants' own experiments are checked by `check_variant`.
 
   Raises:
@@ -48,7 +49,7 @@ def check_ablation(config: ml_collections.ConfigDict):
       raise UserError(f"the config has no `{name}`, expected an ablation's config like configs/ablation.py")
   found = _others(config, _ABLATION, ("experiment", "variants"))
   found += experiment.single(config.experiment, _EXPERIMENT)
-  names = []
+  names: list[str] = []
   for number, entry in enumerate(config.variants):
     place = f"config.variants[{number}]"
     if not is_group(entry) or not is_group(entry.get("changes")):
@@ -71,7 +72,7 @@ def check_ablation(config: ml_collections.ConfigDict):
     raise UserError("; ".join(found))
 
 
-def check_variant(name: str, config: ml_collections.ConfigDict):
+def check_variant(name: str, config: ml_collections.ConfigDict) -> None:
   """Checks the experiment of an ablation's variant; the sentence names the variant."""
   try:
     experiment.check(config, _EXPERIMENT)
@@ -79,6 +80,6 @@ def check_variant(name: str, config: ml_collections.ConfigDict):
     raise UserError(f"variant {name!r}: {error}") from error
 
 
-def _others(config, table: dict, groups: Sequence[str]) -> list[str]:
+def _others(config: ml_collections.ConfigDict, table: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
   """What is wrong with the entries beside the groups that are checked by themselves."""
   return problems({key: config[key] for key in config if key not in groups}, table, "--config")

@@ -1,6 +1,9 @@
 """What the values of an experiment's config may be, section by section as in configs/base.py, and what must go
 together."""
 
+import dataclasses
+from typing import Any
+
 import ml_collections
 
 from input_pipeline import datasets, sampling
@@ -30,7 +33,7 @@ _SOURCE = {"format": one_of((PACKED, *datasets.FORMATS)), "root": text(), "weigh
 _EFFECTS = ("flip", "polarity", "crossover", "lens", "tone", "halo", "fade", "gain", "blur", "noise", "stripes",
             "grain", "dead_pixels", "equalize", "compression")
 
-SECTIONS = {
+SECTIONS: dict[str, Any] = {
     "seed": whole(0, LARGEST_SEED),
     "model": network.TABLE,
     "teacher": {"checkpoint": text()},
@@ -95,7 +98,7 @@ SECTIONS = {
 }
 
 
-def check(config: ml_collections.ConfigDict, place: str = "--config"):
+def check(config: ml_collections.ConfigDict, place: str = "--config") -> None:
   """Checks an experiment's config, for the commands that train or measure what it describes.
 
   What the machine, the data or a teacher decide (shares of devices, folders, equal crop sides) is checked where these
@@ -129,19 +132,20 @@ def together(config: ml_collections.ConfigDict, place: str = "--config") -> list
           + configured.config_problems(config.tracker, config.model.search_side, f"{place}.tracker"))
 
 
-def _distiller(distiller, place: str) -> list[str]:
+def _distiller(distiller: ml_collections.ConfigDict, place: str) -> list[str]:
   """A kind has its own terms and options."""
   if distiller.kind == "none":
     return []
   kind = distiller.kind
-  terms, options = distillation.TERMS[kind], distillation.DISTILLERS[kind].__dataclass_fields__
+  terms = distillation.TERMS[kind]
+  options = {field.name for field in dataclasses.fields(distillation.DISTILLERS[kind])}
   found = [f"{place_of(f'{place}.weights', name)}: {kind!r} has no such term, expected one of {', '.join(terms)}"
            f"{did_you_mean(name, terms)}" for name in distiller.weights if name not in terms]
   return found + [problem(f"{place}.{name}", distiller[name], f"None: {kind!r} has no such option")
                   for name in distillation.OPTIONS if distiller[name] is not None and name not in options]
 
 
-def _weights(config, place: str) -> list[str]:
+def _weights(config: ml_collections.ConfigDict, place: str) -> list[str]:
   """Weights are shares of something."""
   found = []
   for split in ("train", "validation"):
@@ -153,18 +157,18 @@ def _weights(config, place: str) -> list[str]:
   return found
 
 
-def _shares(config, place: str) -> list[str]:
+def _shares(config: ml_collections.ConfigDict, place: str) -> list[str]:
   """Parts of the batch are equal, and a stream has no more examples than it can number."""
   train, layout, found = config.train, config.layout, []
-  of = lambda name: f"{place}.train.{name}"
+  accumulate, shards = f"{place}.train.accumulate", f"{place}.train.virtual_shards"
   if train.virtual_shards and train.accumulate > 1:
-    found.append(f"{of('accumulate')}={train.accumulate}: cannot be combined with {of('virtual_shards')}="
-                 f"{train.virtual_shards}, which takes the batch in parts already; set one of them only")
+    found.append(f"{accumulate}={train.accumulate}: cannot be combined with {shards}={train.virtual_shards}, "
+                 "which takes the batch in parts already; set one of them only")
   for name in ("accumulate", "virtual_shards"):
     if train[name] and train.batch_size % train[name]:
-      found.append(problem(of(name), train[name], f"a divisor of the batch's {train.batch_size} pairs"))
+      found.append(problem(f"{place}.train.{name}", train[name], f"a divisor of the batch's {train.batch_size} pairs"))
   if train.steps * train.batch_size > sampling.MAX_EXAMPLES:
-    found.append(problem(of("steps"), train.steps, f"at most {sampling.MAX_EXAMPLES // train.batch_size} of "
+    found.append(problem(f"{place}.train.steps", train.steps, f"at most {sampling.MAX_EXAMPLES // train.batch_size} of "
                          f"{train.batch_size} pairs: a stream has {sampling.MAX_EXAMPLES}"))
   if layout.fsdp and layout.kind != "mesh":
     found.append(problem(f"{place}.layout.fsdp", True, f"False: only {place}.layout.kind=mesh shards parameters"))

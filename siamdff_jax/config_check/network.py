@@ -1,5 +1,8 @@
 """The section `model` of a config: the network."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import ml_collections
 
 from siamdff_jax.models.backbone import feature_side
@@ -19,7 +22,7 @@ _LITE = {"stages": several(_LEVELS, several(3, whole(1), ""), "stages of three w
 _SIDE = Rule(lambda x: whole(15).accepts(x) and x % 8 == 7, "8 n + 7 pixels, for example 63, 127, 191 or 255")
 
 
-def _backbone(values) -> dict:
+def _backbone(values: Mapping[str, Any]) -> dict[str, Any]:
   """The table of a backbone, which depends on its kind."""
   return {"kind": one_of(("resnet", "lite"))} | (_LITE if values.get("kind") == "lite" else _RESNET)
 

@@ -79,7 +79,7 @@ def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int |
 class _Task(NamedTuple):
   """A stream to track, the name of its sequence, and its result file."""
 
-  stream: "Stream"  # noqa: F821 (of `tracking.reading`)
+  stream: "Stream"  # noqa: F821 (of `tracking.streams`)
   sequence: str
   path: str
 
@@ -102,7 +102,7 @@ def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: s
     BrokenStreams: by the names of sequences, what kept some from being tracked to their ends; all others are written.
     UserError: an absent first frame, an unwritable folder, or one with results on other data.
   """
-  from siamdff_jax.tracking.reading import BrokenStreams  # Here, so that scoring result files needs no JAX.
+  from siamdff_jax.tracking.streams import BrokenStreams  # Here, so that scoring result files needs no JAX.
 
   folder = os.path.join(out, _RESULTS)
   tasks = _tasks(sequences, run, folder)
@@ -145,7 +145,7 @@ def frames_per_second(out: str) -> float | None:
 
 
 def _tasks(sequences, run, folder) -> list[_Task]:
-  from siamdff_jax.tracking.reading import Stream  # See `track`.
+  from siamdff_jax.tracking.streams import Stream  # See `track`.
 
   streams = []
   for s in sequences:

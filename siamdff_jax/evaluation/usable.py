@@ -82,7 +82,7 @@ class Usable:
     Args:
       sequences: all that were loaded, perhaps under a condition.
     """
-    from siamdff_jax.tracking.reading import BrokenStreams  # Here, so that comparing result files needs no JAX.
+    from siamdff_jax.tracking.streams import BrokenStreams  # Here, so that comparing result files needs no JAX.
 
     try:
       running.track(tracker, sequences, out, without=self.left_out, digest=self.digest, **options)

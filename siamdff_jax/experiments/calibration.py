@@ -19,7 +19,7 @@ from siamdff_jax import files
 from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.experiments import windows
 from siamdff_jax.tracking.load import load_tracker
-from siamdff_jax.tracking.reading import canvas, on_canvas
+from siamdff_jax.tracking.streams import canvas, on_canvas
 from siamdff_jax.tracking.tracker import Tracker
 
 _FRAMES = 40  # Per sequence, evenly spaced.

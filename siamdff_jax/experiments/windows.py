@@ -30,7 +30,7 @@ from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.tracking import look as looking
 from siamdff_jax.tracking import peaks, proposals
 from siamdff_jax.tracking.load import load_tracker
-from siamdff_jax.tracking.reading import canvas, on_canvas
+from siamdff_jax.tracking.streams import canvas, on_canvas
 from siamdff_jax.tracking.tracker import Tracker, TrackerState
 
 TABLE_FILE, SCORES_FILE = "windows.md", "windows.json"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Ordered
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,13 +17,17 @@ from input_pipeline.errors import UserError
 from input_pipeline.geometry import iou_xywh
 from siamdff_jax.results import Result
 from siamdff_jax.tracking.lockstep import RESET_AFTER
-from siamdff_jax.tracking.reading import BrokenStreams, Notes, Stream, check_stream, frames_to_track
+from siamdff_jax.tracking.reading import Notes, frames_to_track
+from siamdff_jax.tracking.streams import BrokenStreams, Stream, check_stream
 
 _log = logging.getLogger(__name__)
 
 # OpenCV's MIL is not among them: its random numbers start from the clock, and on targets of 3x3 pixels it never ends.
-BASELINES = {"KCF": cv2.TrackerKCF.create, "CSRT": cv2.TrackerCSRT.create}
+BASELINES: dict[str, Callable[[], Any]] = {"KCF": cv2.TrackerKCF.create, "CSRT": cv2.TrackerCSRT.create}
 _SMALLEST = 2  # Pixels per side; CSRT cannot start from less.
+
+# A tracker that has started: takes every further frame uint8 [H, W, 3], gives the box xywh or, where it fails, None.
+_Update = Callable[[np.ndarray], Ordered[float] | None]
 
 
 class BaselineRunner:
@@ -59,7 +64,7 @@ class BaselineRunner:
     cv2.setNumThreads(1)
     with tqdm(total=total, unit="frame", desc=self._name, mininterval=1, dynamic_ncols=True) as progress:
 
-      def seen():
+      def seen() -> bool:
         with lock:
           progress.update()
         return not stop.is_set()
@@ -75,6 +80,7 @@ class BaselineRunner:
           notes.say(stream.name, len(stream.frames))
           error = notes.broken(len(stream.frames))
           if error is None:
+            assert result is not None  # What could not start has an error.
             yield stream.name, result
             continue
           errors[stream.name] = error
@@ -97,27 +103,30 @@ class BaselineRunner:
     except UserError as error:
       return None, Notes(error, unreadable=len(stream.frames))
     notes = Notes()
-    boxes, starts, update, due = [], [], None, 0
+    boxes: list[np.ndarray | Ordered[float]] = []
+    starts, due = [], 0
+    update: _Update | None = None
     for t, (frame, shows) in enumerate(frames_to_track(stream, shape, notes, self._reset)):
-      truth = stream.truth[t] if self._reset and t else stream.box
+      truth = stream.start(t) if self._reset else stream.box
       visible = truth[2] > 0 and truth[3] > 0
-      box = [np.nan] * 4
+      box: np.ndarray | Ordered[float] = [np.nan] * 4
       if update is not None:
-        found, answer = update(_colours(frame)) if shows else (False, None)
-        box = answer if found else box
+        answer = update(_colours(frame)) if frame is not None and shows else None
+        box = box if answer is None else answer
         if self._reset and visible and not iou_xywh(np.asarray(box, np.float64), np.asarray(truth, np.float64)) > 0:
           update, due = None, t + RESET_AFTER
-      elif shows and t >= due and visible:
+      elif frame is not None and shows and t >= due and visible:
         update, box = self._started(_colours(frame), truth, stream.name), truth
         starts.append(t)
       boxes.append(box)
       if not seen():
         break
-    result = Result(boxes, starts=tuple(starts), incomplete=notes.incomplete(len(boxes))) if starts else None
-    return result, notes
+    if not starts:
+      return None, notes
+    return Result(np.array(boxes, np.float64), starts=tuple(starts), incomplete=notes.incomplete(len(boxes))), notes
 
-  def _started(self, image, box, where: str) -> Callable[[np.ndarray], tuple[bool, Ordered[float] | None]]:
-    """What is to be called with every further frame. OpenCV raises where it has too little of the target to work on."""
+  def _started(self, image: np.ndarray, box: np.ndarray, where: str) -> _Update:
+    """Starts a tracker. OpenCV raises where it has too little of the target to work on."""
     tracker = self._create()
     x, y, w, h = (round(float(v)) for v in box)  # OpenCV takes whole pixels here.
     try:
@@ -125,13 +134,14 @@ class BaselineRunner:
     except cv2.error:
       _log.warning("%s: OpenCV's %s cannot start from the box %s, the target counts as absent", where, self._name,
                    [float(v) for v in box])
-      return lambda image: (False, None)
+      return lambda image: None
 
-    def update(image):
+    def update(image: np.ndarray) -> Ordered[float] | None:
       try:
-        return tracker.update(image)
+        found, answer = tracker.update(image)
       except cv2.error:
-        return False, None
+        return None
+      return answer if found else None
 
     return update
 

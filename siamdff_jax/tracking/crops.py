@@ -12,22 +12,22 @@ import jax.numpy as jnp
 _WEIGHT_STEPS = 2.0**15  # Per frame pixel; float32 coordinates of a frame 512 pixels wide are no finer.
 
 
-def crop(frame: jax.Array, window: jax.Array, out_side: int, size: jax.Array | None = None) -> jax.Array:
+def crop(frame: jax.Array, window: jax.Array, out_side: int, shape: jax.Array | None = None) -> jax.Array:
   """Resamples a square window of a frame; outside it has the frame's mean.
 
   Args:
     frame: uint8 [H, W] grey levels.
     window: [3] centre x, centre y, side in frame pixels.
     out_side: pixels per side.
-    size: int32 [2], rows and columns of the frame where it is the top left part of a larger canvas; None: all of it.
+    shape: int32 [2], rows and columns of the frame where it is the top left part of a larger canvas; None: all of it.
 
   Returns:
     float32 [out_side, out_side].
   """
-  size = jnp.asarray(frame.shape if size is None else size, jnp.int32)
-  mean = _mean(frame, size)
-  row, row_weights = _taps(window[1], window[2] / out_side, out_side, size[0])
-  column, column_weights = _taps(window[0], window[2] / out_side, out_side, size[1])
+  shape = jnp.asarray(frame.shape if shape is None else shape, jnp.int32)
+  mean = _mean(frame, shape)
+  row, row_weights = _taps(window[1], window[2] / out_side, out_side, shape[0])
+  column, column_weights = _taps(window[0], window[2] / out_side, out_side, shape[1])
   last = frame.shape[0] - 1
   rows = jnp.concatenate([frame[jnp.clip(row, 0, last)], frame[jnp.clip(row + 1, 0, last)]]).astype(jnp.float32)
   index = jnp.arange(frame.shape[1])[:, None]
@@ -37,15 +37,15 @@ def crop(frame: jax.Array, window: jax.Array, out_side: int, size: jax.Array | N
   return (values * row_weights[..., None]).sum(0) + (1 - inside) * mean
 
 
-def _mean(frame: jax.Array, size: jax.Array) -> jax.Array:
+def _mean(frame: jax.Array, shape: jax.Array) -> jax.Array:
   """float32 []; exact for frames of up to 16 million pixels."""
-  rows = jnp.where(jnp.arange(frame.shape[0])[:, None] < size[0], frame, 0).sum(0, dtype=jnp.uint32)
-  total = jnp.where(jnp.arange(frame.shape[1]) < size[1], rows, 0).sum(dtype=jnp.uint32)
-  return total.astype(jnp.float32) / (size[0] * size[1]).astype(jnp.float32)
+  rows = jnp.where(jnp.arange(frame.shape[0])[:, None] < shape[0], frame, 0).sum(0, dtype=jnp.uint32)
+  total = jnp.where(jnp.arange(frame.shape[1]) < shape[1], rows, 0).sum(dtype=jnp.uint32)
+  return total.astype(jnp.float32) / (shape[0] * shape[1]).astype(jnp.float32)
 
 
-def _taps(centre: jax.Array, step: jax.Array, count: int, size: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Where `count` samples about `centre`, `step` apart, lie on an axis of `size` pixels.
+def _taps(centre: jax.Array, step: jax.Array, count: int, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Where `count` samples about `centre`, `step` apart, lie on an axis of `length` pixels.
 
   Returns:
     int32 [count], the first of the two neighbouring pixels; float32 [2, count], the weights of both, 0 where a pixel is
@@ -57,4 +57,4 @@ def _taps(centre: jax.Array, step: jax.Array, count: int, size: jax.Array) -> tu
   first = first.astype(jnp.int32)
   weights = jnp.stack([1 - second_weight, second_weight])
   pixels = jnp.stack([first, first + 1])
-  return first, jnp.where((pixels >= 0) & (pixels < size), weights, 0)
+  return first, jnp.where((pixels >= 0) & (pixels < length), weights, 0)

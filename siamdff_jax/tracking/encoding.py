@@ -25,7 +25,7 @@ def find_encoder() -> str:
     raise UserError("no ffmpeg to write videos with, expected the one of the package imageio-ffmpeg") from error
 
 
-def encode(path: str, images: Iterable[np.ndarray], rate: float):
+def encode(path: str, images: Iterable[np.ndarray], rate: float) -> None:
   """Writes an H.264 mp4 that plays in a browser, through a temporary file beside it.
 
   The file is decoded once before it gets its name: neither the exit code nor the size tells for sure that it is whole.
@@ -47,7 +47,7 @@ def encode(path: str, images: Iterable[np.ndarray], rate: float):
     raise UserError(f"{path}: the video cannot be written ({error.strerror or error})") from error
 
 
-def _run(path, images, rate) -> int:
+def _run(path: str, images: Iterable[np.ndarray], rate: float) -> int:
   """How many images ffmpeg was given; OSError when it says that it failed."""
   images = iter(images)
   first, count = next(images), 0
@@ -81,13 +81,14 @@ def _run(path, images, rate) -> int:
 def _reason(code: int, said: str) -> str:
   """Why ffmpeg failed: the signal that ended it, or the last of what it said, without "[mp4 @ 0x55d0c8]"."""
   if code < 0:
-    return signal.strsignal(-code)
+    return signal.strsignal(-code) or f"signal {-code}"
   lines = [re.sub(r"^(\[.*?\] *)+", "", line) for line in said.splitlines() if line.strip()]
   return lines[-1] if lines else f"exit code {code}"
 
 
-def _given(process, image) -> bool:
+def _given(process: subprocess.Popen, image: np.ndarray | None) -> bool:
   """Whether ffmpeg takes an image, or the end of them (None); it does not once it has failed."""
+  assert process.stdin is not None  # It is a pipe.
   try:
     if image is None:
       process.stdin.close()
@@ -98,7 +99,7 @@ def _given(process, image) -> bool:
   return True
 
 
-def _count(path) -> int:
+def _count(path: str) -> int:
   """How many frames of a video can be decoded."""
   try:
     return imageio_ffmpeg.count_frames_and_secs(os.path.abspath(path))[0]

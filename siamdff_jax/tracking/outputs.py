@@ -7,6 +7,8 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import IO
 
 from input_pipeline.errors import UserError
 from siamdff_jax.tracking import encoding
@@ -22,12 +24,12 @@ class Places:
     boxes, video: their paths.
   """
 
-  def __init__(self, folder: str, reserve):
+  def __init__(self, folder: str, reserve: IO[bytes]):
     """`reserve`: an open file without a name that holds the space for the boxes."""
     self.boxes, self.video = os.path.join(folder, "boxes.json"), os.path.join(folder, "track.mp4")
     self._reserve = reserve
 
-  def clear(self):
+  def clear(self) -> None:
     """Frees the space that is held for the boxes, and removes the video of an earlier track: it is not of these."""
     self._reserve.close()
     with contextlib.suppress(FileNotFoundError):
@@ -61,7 +63,7 @@ def prepared(folder: str, count: int) -> Iterator[Places]:
     yield places
 
 
-def _remove_if_empty(folder):
+def _remove_if_empty(folder: str) -> None:
   with contextlib.suppress(OSError):
     os.rmdir(folder)
 
@@ -74,15 +76,15 @@ def stopped_by_signals() -> Iterator[Callable[[], None]]:
     A function that raises it again where it was asked for: Python swallows an exception that arrives in a destructor or
     in a callback of its garbage collector, of which JAX has some.
   """
-  asked = []
+  asked: list[BaseException] = []
 
-  def stop(number, frame):
+  def stop(number: int, frame: FrameType | None) -> None:
     del frame
     if not asked:
       asked.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
       raise asked[0]
 
-  def check():
+  def check() -> None:
     if asked:
       raise asked[0]
 
@@ -103,6 +105,6 @@ def reason(error: BaseException) -> str:
   """Why a process ends, in a few words."""
   if isinstance(error, KeyboardInterrupt):
     return "interrupted"
-  if isinstance(error, SystemExit):
+  if isinstance(error, SystemExit) and isinstance(error.code, int):
     return f"ended by {signal.Signals(error.code - 128).name}"
   return f"{type(error).__name__}: {error}"

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -11,26 +11,27 @@ from tqdm import tqdm
 from input_pipeline import datasets
 from input_pipeline.datasets import grammar
 from input_pipeline.errors import UserError
-from input_pipeline.frames import ChangedFrames
+from input_pipeline.frames import ChangedFrames, FrameSource
+from input_pipeline.sequences import FrameShape
 from input_pipeline.units import is_normalised
 from siamdff_jax import results
 from siamdff_jax.results import Result
 from siamdff_jax.tracking import outputs, video
 from siamdff_jax.tracking.load import load_tracker
-from siamdff_jax.tracking.reading import BrokenStreams, Stream, check_box, frame_shape
 from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.tracking.streams import BrokenStreams, Stream, check_box, frame_shape
 
 _log = logging.getLogger(__name__)
 
 
-def track_input(checkpoint: str, source: str, box: list[str], out: str, settings: Sequence[str] = ()):
+def track_input(checkpoint: str, source: str, box: Sequence[str], out: str, settings: Sequence[str] = ()) -> None:
   """Tracks and writes boxes.json and track.mp4.
 
   What is known when the input breaks, or when the process is told to stop, is written too: boxes.json then has a member
   "incomplete", see `Result`.
 
   Args:
-    checkpoint: see `checkpoints.find`.
+    checkpoint: a training workdir, a checkpoint in one, or a shipped model.
     source: a video file or a folder of images.
     box: four numbers as text, xywh in pixels of the first frame.
     out: the folder to write to.
@@ -58,23 +59,21 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
 class _Watched(ChangedFrames):
   """The frames of another source; before each of them `check` is called."""
 
-  def __init__(self, frames, check):
+  def __init__(self, frames: FrameSource, check: Callable[[], None]):
     super().__init__(frames, lambda frame, t: frame)
     self._check = check
 
-  def readable(self):
+  def readable(self) -> Iterator[np.ndarray | UserError]:
     for frame in super().readable():
       self._check()
       yield frame
 
 
-def _parse(box) -> np.ndarray:
+def _parse(box: Sequence[str]) -> np.ndarray:
   """float64 [4] xywh."""
   where = f"--box={','.join(box)}"
-  try:
-    start = np.array([grammar.number(v.strip()) for v in box], np.float64)
-  except (TypeError, ValueError):
-    start = np.zeros(0)
+  numbers = [grammar.number(v.strip()) for v in box]
+  start = np.array([np.nan if x is None else x for x in numbers], np.float64)
   if start.shape != (4,) or not np.isfinite(start).all():
     raise UserError(f"{where}: expected four numbers x,y,w,h in pixels")
   if is_normalised(start):
@@ -82,24 +81,24 @@ def _parse(box) -> np.ndarray:
   return start
 
 
-def _check_start(start, shape, where):
+def _check_start(start: np.ndarray, shape: FrameShape, where: str) -> None:
   """Refuses a box that cannot be one, and warns of one that looks like two corners."""
   check_box(start, shape, where)
-  (x, y, w, h), (height, width) = start, shape
+  (x, y, w, h), (width, height) = start, shape.wh
   if w > width or h > height:
-    raise UserError(f"{where}: the box {start.tolist()} is larger than the frame of {width}x{height} pixels, expected "
-                    "x,y,w,h")
+    raise UserError(f"{where}: the box {start.tolist()} is larger than the frame of {shape} pixels, expected x,y,w,h")
   if (x + w > width or y + h > height) and x < w <= width and y < h <= height:
     _log.warning("%s: the box %s, taken as x,y,w,h, sticks out of the frame of %dx%d pixels; if it is x1,y1,x2,y2, "
                  "then --box=%g,%g,%g,%g is right", where, start.tolist(), width, height, x, y, w - x, h - y)
 
 
-def _track(runner, stream, places) -> tuple[Result, UserError | None]:
+def _track(runner: Runner, stream: Stream, places: outputs.Places) -> tuple[Result, UserError | None]:
   """The result, whose boxes are written then, and what is wrong with the input.
 
   What is known is written too when the process ends before; a signal does not interrupt that, as it comes only once.
   """
-  result = broken = None
+  result: Result | None = None
+  broken: UserError | None = None
   try:
     try:
       for _, found in runner.run([stream]):
@@ -108,6 +107,7 @@ def _track(runner, stream, places) -> tuple[Result, UserError | None]:
       if stream.name not in error.partial:
         raise
       result, broken = error.partial[stream.name], error
+    assert result is not None  # What gives none raises.
     _write_boxes(places, result, stream)
   except BaseException as error:
     known = result or runner.unfinished(outputs.reason(error)).get(stream.name)
@@ -118,7 +118,7 @@ def _track(runner, stream, places) -> tuple[Result, UserError | None]:
   return result, broken
 
 
-def _write_boxes(places, result, stream):
+def _write_boxes(places: outputs.Places, result: Result, stream: Stream) -> None:
   times = stream.frames.times()
   if times is not None:
     result = dataclasses.replace(result, times=times[:len(result)])
@@ -126,7 +126,7 @@ def _write_boxes(places, result, stream):
   results.write(places.boxes, result, init=stream.box)
 
 
-def _write_video(places, result, stream) -> str:
+def _write_video(places: outputs.Places, result: Result, stream: Stream) -> str:
   """What to tell of the video."""
   times, count = stream.frames.times(), len(stream.frames)
   try:
@@ -138,8 +138,8 @@ def _write_video(places, result, stream) -> str:
   return f"video in {places.video} at {pace}{'' if times is not None else ', as the input does not say its own'}"
 
 
-def _summary(result, runner) -> str:
+def _summary(result: Result, runner: Runner) -> str:
   text = f"{len(result)} frames at {runner.fps:.1f} frames/s, target present in {int(result.present.sum())}"
   if result.incomplete:
-    text += f", {len(result) - result.incomplete['tracked']} could not be read"
+    text += f", {len(result) - int(result.incomplete['tracked'])} could not be read"
   return text

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from input_pipeline.errors import UserError
+from input_pipeline.frames import FrameSource
 from siamdff_jax.files import write_atomically
 from siamdff_jax.results import Result
 from siamdff_jax.tracking import encoding
@@ -48,28 +49,29 @@ def annotate(frame: np.ndarray, box: np.ndarray, present: bool, score: float, in
   return image
 
 
-def draw_box(image: np.ndarray, box: np.ndarray, zoom: float, colour: tuple[int, int, int], thickness: int = 1):
+def draw_box(image: np.ndarray, box: np.ndarray, zoom: float, colour: tuple[int, int, int], thickness: int = 1
+             ) -> None:
   """Draws a box [4] xywh, in pixels of the frame, into an image of the frame enlarged `zoom` times."""
   near, far = (tuple(round(float(v) * zoom) for v in corner) for corner in (box[:2], box[:2] + box[2:]))
   cv2.rectangle(image, near, far, colour, thickness, cv2.LINE_AA)
 
 
-def write_text(image: np.ndarray, text: str, colour: tuple[int, int, int]):
+def write_text(image: np.ndarray, text: str, colour: tuple[int, int, int]) -> None:
   """Writes text into the upper left corner, readable on any background."""
   cv2.putText(image, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 3, cv2.LINE_AA)
   cv2.putText(image, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, 1, cv2.LINE_AA)
 
 
-def _inset(image, clean, centre, side):
-  """Pastes a magnified view around `centre` into the lower left corner."""
-  size = image.shape[0] // 4
-  view = cv2.getRectSubPix(clean, (max(int(side), 4),) * 2, (float(centre[0]), float(centre[1])))
-  image[-size:, :size] = cv2.resize(view, (size, size), interpolation=cv2.INTER_LINEAR)
-  cv2.rectangle(image, (0, image.shape[0] - size), (size, image.shape[0] - 1), (200, 200, 200), 1)
+def _inset(image: np.ndarray, clean: np.ndarray, centre: np.ndarray, side: float) -> None:
+  """Pastes a magnified view of `clean` around `centre` (x, y) into the lower left corner of `image`."""
+  shown, seen = image.shape[0] // 4, max(int(side), 4)
+  view = cv2.getRectSubPix(clean, (seen, seen), (float(centre[0]), float(centre[1])))
+  image[-shown:, :shown] = cv2.resize(view, (shown, shown), interpolation=cv2.INTER_LINEAR)
+  cv2.rectangle(image, (0, image.shape[0] - shown), (shown, image.shape[0] - 1), (200, 200, 200), 1)
 
 
 def write(path: str, frames: Iterable[np.ndarray | UserError], result: Result, times: np.ndarray | None = None,
-          truth: np.ndarray | None = None):
+          truth: np.ndarray | None = None) -> None:
   """Writes an H.264 mp4 that plays in a browser, at the pace of the source: whole or not at all.
 
   Args:
@@ -108,33 +110,34 @@ def schedule(times: np.ndarray | None, count: int) -> tuple[float, np.ndarray]:
   return rate, np.diff(shown, append=shown[-1] + 1)
 
 
-def _annotated(frames, result, truth) -> Iterator[np.ndarray]:
-  first = image = None
+def _annotated(frames: Iterable[np.ndarray | UserError], result: Result, truth: np.ndarray | None
+               ) -> Iterator[np.ndarray]:
+  shape, blank = None, np.zeros(0, np.uint8)  # Of the first frame, and in the place of one that is missing.
   for t, frame in enumerate(frames):
-    if first is None:
-      if isinstance(frame, UserError):
-        raise frame
-      first = frame
-    if isinstance(frame, UserError) or frame.shape != first.shape:
-      image = np.zeros_like(image)
+    if isinstance(frame, UserError) and t == 0:
+      raise frame
+    if isinstance(frame, UserError) or shape not in (None, frame.shape):
+      image = blank.copy()
       write_text(image, f"{t}  not readable", _ABSENT)
     else:
       image = _annotated_one(frame, result, truth, t)
+      shape, blank = frame.shape, np.zeros_like(image)
     yield image
 
 
-def _annotated_one(frame, result, truth, t) -> np.ndarray:
+def _annotated_one(frame: np.ndarray, result: Result, truth: np.ndarray | None, t: int) -> np.ndarray:
   score = 1.0 if result.score is None else float(result.score[t])
   return annotate(frame, result.boxes[t], bool(result.present[t]), score, t, None if truth is None else truth[t])
 
 
-def _repeated(images, repeats) -> Iterator[np.ndarray]:
-  for image, count in zip(images, repeats):
+def _repeated(images: Iterable[np.ndarray], repeats: np.ndarray) -> Iterator[np.ndarray]:
+  for image, count in zip(images, repeats, strict=True):
     for _ in range(count):
       yield image
 
 
-def write_strip(path: str, frames, result: Result, truth: np.ndarray | None = None, columns: int = 3, rows: int = 2):
+def write_strip(path: str, frames: FrameSource, result: Result, truth: np.ndarray | None = None, columns: int = 3,
+                rows: int = 2) -> None:
   """Writes an image of columns x rows annotated frames, evenly spaced over the sequence; arguments as `write`."""
   picks = np.linspace(0, len(frames) - 1, columns * rows).round().astype(int)
   tiles = [_annotated_one(frames[int(t)], result, truth, int(t)) for t in picks]
