@@ -8,6 +8,7 @@ from configs import base
 from siamdff_jax import distillation
 from siamdff_jax.checkpoints import store as checkpoints
 from siamdff_jax.models.build import build
+from siamdff_jax.tracking import settings
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state, network_inputs
 
@@ -25,6 +26,7 @@ def config(**model) -> ml_collections.ConfigDict:
   out.model.update(model)
   out.optimizer.update(kind="sgd", learning_rate=0.05, warmup_steps=0)
   out.train.update(steps=10, batch_size=8)
+  out.tracker = settings.PLAIN.to_dict()  # Tiles take longest to compile.
   return out
 
 

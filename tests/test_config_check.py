@@ -27,6 +27,7 @@ from siamdff_jax.experiments.ablation import ablate
 from siamdff_jax.sweeps import space
 from siamdff_jax.sweeps.sweep import sweep
 from siamdff_jax.tracking.load import load_tracker
+from siamdff_jax.tracking.settings import PLAIN
 from siamdff_jax.training import loop
 
 SOURCE = dict(format="antiuav410", root="somewhere", weight=1.0)
@@ -100,9 +101,9 @@ def test_every_value_of_the_base_config_has_a_rule():
     ("data.augment.noise", -0.1, "from 0 to 1"), ("evaluation.streams", 0, "from 1 to"),
     ("evaluation.protocol", "antiuv", "did you mean 'antiuav'"), ("evaluation.format", "", "one of 'antiuav'"),
     ("layout.kind", "pmpa", "did you mean 'pmap'"), ("layout.fsdp", "yes", "True or False"),
-    ("tracker", dict(tiles=-1), "at least 0"), ("train", 3, "a group of values")])
+    ("tracker", dict(look=dict(tiles=-1)), "at least 0"), ("train", 3, "a group of values")])
 def test_a_value_that_makes_no_sense_is_named(path, value, expected):
-  place = "tracker.tiles" if path == "tracker" else path
+  place = "tracker.look.tiles" if path == "tracker" else path
   with pytest.raises(UserError) as caught:
     check(changed({path: value}))
   sentence = str(caught.value)
@@ -125,7 +126,7 @@ def test_all_mistakes_are_named_at_once():
     ("loss.weights.presense", "did you mean 'presence'"), ("data.pairs.jiter", "did you mean 'jitter'"),
     ("data.augment.compresion", "did you mean 'compression'"), ("data.train.made.rooot", "did you mean 'root'"),
     ("model.backbone.stages", "--config.model.backbone.stages: no such setting"),
-    ("tracker.lost_aftr", "did you mean 'lost_after'")])
+    ("tracker.lost_aftr", "did you mean 'belief.lost_after'")])
 def test_a_name_that_is_misspelled_in_a_file_is_refused(path, message):
   with pytest.raises(UserError, match=message):
     check(changed({path: 1}))
@@ -152,7 +153,7 @@ def test_a_name_that_is_missing_is_refused(group, name):
     ({"train.virtual_shards": 5}, "virtual_shards=5: expected a divisor"),
     ({"train.virtual_shards": 8, "train.accumulate": 2}, "set one of them only"),
     ({"train.steps": 2**28}, "steps=268435456: expected at most 134217728 of 32 pairs"),
-    ({"tracker": {"search_side": 191}}, "search_side=191: expected 8 n . 7 and at least the 255 that"),
+    ({"tracker": {"look": {"search_side": 191}}}, "search_side=191: expected 8 n . 7 and at least the 255 that"),
     ({"layout.fsdp": True}, "fsdp=True: expected False: only --config.layout.kind=mesh shards")])
 def test_values_that_do_not_go_together_are_refused(changes, message):
   with pytest.raises(UserError, match=message):
@@ -162,7 +163,7 @@ def test_values_that_do_not_go_together_are_refused(changes, message):
 @pytest.mark.parametrize("changes", [
     {"optimizer.warmup_steps": 10**6}, {"model.heads": 7, "model.use_sten": False}, {"data.pairs.shift": 50.0},
     {"distiller.weights": {"anything": 1.0}}, {"layout.fsdp": True, "layout.kind": "mesh"}, {"train.ema_decay": 0.0},
-    {"seed": 2**32 - 1}, {"data.train": {}}, {"data.pairs.max_gap": 0}, {"tracker": {"absent_below": 1.1}},
+    {"seed": 2**32 - 1}, {"data.train": {}}, {"data.pairs.max_gap": 0}, {"tracker": {"belief": {"absent_below": 1.1}}},
     {"optimizer.learning_rate": 1, "data.train.made.weight": 3}])
 def test_values_that_are_of_use_stay(changes):
   check(changed(changes))
@@ -236,7 +237,7 @@ def test_shipped_and_older_checkpoints_can_be_read(tmp_path, caplog):
   small.write_checkpoint(tmp_path, made)
   with caplog.at_level(logging.WARNING):
     tracker, _ = load_tracker(str(tmp_path))
-  assert (tracker.config.growth, tracker.config.motion.rate) == (2.0, 0.5) and "inertia" not in tracker.config.motion
+  assert tracker.settings == PLAIN.replace(growth=2.0, velocity_rate=0.5)
   assert "left out: found_size_change, motion.inertia" in caplog.text
   path = next((tmp_path / "checkpoints").glob("*/config/metadata"))
   stored = json.loads(path.read_text())

@@ -173,7 +173,7 @@ def test_stablehlo_equals_the_live_network_at_another_batch_size(model, live, tm
   assert manifest["passes"]["search"]["inputs"][-1] == {
       "name": "search", "shape": ["batch", 63, 63, 1], "dtype": "float32"}
   assert [x["name"] for x in manifest["passes"]["template"]["outputs"]] == list(passes.ENCODED)
-  assert manifest["tracker"] == Tracker(network).config.to_dict()
+  assert manifest["tracker"] == Tracker(network).settings.to_dict()
 
   (tmp_path / "search.stablehlo").write_bytes(b"nonsense")
   with pytest.raises(UserError, match=r"search\.stablehlo"):

@@ -17,6 +17,8 @@ from siamdff_jax.export import folder as folders
 from siamdff_jax.export import formats, onnx, passes, savedmodel, stablehlo
 from siamdff_jax.tracking.crops import crop
 from siamdff_jax.tracking.load import load_tracker
+from siamdff_jax.tracking.look import Windows
+from siamdff_jax.tracking.settings import PLAIN
 
 SIDE = 79  # Of the search crops; the network was trained with 71.
 FILES = {"stablehlo": ["search.stablehlo", "template.stablehlo"], "tflite": ["search.tflite", "template.tflite"],
@@ -35,7 +37,7 @@ def checkpoint(tmp_path_factory):
   """Of a training whose config asks for wider search crops."""
   config = small.config(**small.PLAIN)
   config.model.update(template_side=63, search_side=71)
-  config.tracker.update(search_side=SIDE, presence_bias=0.25, tiles=3)
+  config.tracker = PLAIN.replace(search_side=SIDE, presence_bias=0.25, tiles=3).to_dict()
   return small.write_checkpoint(tmp_path_factory.mktemp("checkpoint"), config)
 
 
@@ -79,17 +81,17 @@ def edit(folder, change, sign=True):
 def test_the_search_pass_has_the_trackers_own_side(checkpoint, live, exported):
   """What the exported passes say of a frame's crops is what the tracker sees in its window."""
   tracker, variables = load_tracker(checkpoint)
-  assert tracker.search_side == SIDE != tracker.model.search_side
+  assert tracker.sides.search == SIDE != tracker.model.search_side
   frame = np.random.default_rng(0).integers(0, 256, (120, 160), np.uint8)
   box, size = np.array([70.0, 50, 12, 9], np.float32), np.array([120, 160], np.int32)
   state = jax.jit(tracker.init)(variables, frame, box)
   window = np.asarray(tracker.search_window(state, size))
-  seen = jax.jit(tracker.look)(variables, state, frame, size, window[None])
+  seen = jax.jit(tracker.see)(variables, state, frame, size, Windows(window))
 
   run = stablehlo.load(str(exported("stablehlo")))
-  about = geometry.template_window(geometry.center_wh_to_xywh(np.asarray(state.center_wh)))
+  about = geometry.template_window(geometry.center_wh_to_xywh(np.asarray(state.belief.center_wh)))
   template = crop(frame, about, 63, size)[None, ..., None] / 255
-  encoded = run["template"](template, state.center_wh[None, 2:] * 63 / about[2])
+  encoded = run["template"](template, state.belief.center_wh[None, 2:] * 63 / about[2])
   search = crop(frame, window, SIDE, size)[None, ..., None] / 255
   class_logit, quality_logit, ltrb, presence = run["search"](*encoded, search)
 
@@ -115,7 +117,7 @@ def test_every_format_has_that_side_and_says_so(live, exported, kind):
   assert f"{SIDE}/63" in manifest["crops"] and f"search_side/2 = {SIDE / 2}" in manifest["ltrb"]
   cells = manifest["passes"]["search"]["outputs"][0]["shape"]
   assert cells[1] == 3  # (79 - 7) / 8 = 9 cells of the search crop, less 7 of the template, and the first.
-  assert "presence_bias" in manifest["presence"] and manifest["tracker"]["presence_bias"] == 0.25
+  assert "presence_bias" in manifest["presence"] and manifest["tracker"]["belief"]["presence_bias"] == 0.25
   assert [*manifest["files"]] == FILES[kind]
   assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
@@ -240,9 +242,9 @@ def test_settings_go_with_the_weights(checkpoint, tmp_path):
   if jax.default_backend() != "cpu":
     pytest.skip("exports are made on the CPU (JAX_PLATFORMS=cpu)")
   out = str(tmp_path / "x.safetensors")
-  formats.export(checkpoint, "safetensors", out, "float32", settings=["search_side=87", "size.rate=0.5"])
-  settings = load_tracker(out)[0].config
-  assert (settings.search_side, settings.size.rate, settings.tiles, settings.presence_bias) == (87, 0.5, 3, 0.25)
+  formats.export(checkpoint, "safetensors", out, "float32", settings=["search_side=87", "size_rate=0.5"])
+  settings = load_tracker(out)[0].settings
+  assert settings == PLAIN.replace(search_side=87, size_rate=0.5, tiles=3, presence_bias=0.25)
   with pytest.raises(UserError, match="search_side=73: expected 8 n"):
     formats.export(checkpoint, "safetensors", out, settings=["search_side=73"])
   for options in ({"dtype": "float16"}, {"notes": {"licence": "CC0"}}):

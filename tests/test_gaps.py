@@ -13,10 +13,11 @@ from input_pipeline.sequences import FrameShape
 from siamdff_jax.tracking import reading
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
 from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.tracking.settings import PLAIN
 from siamdff_jax.tracking.streams import BrokenStreams, Stream, check_box
 from siamdff_jax.tracking.tracker import Tracker
 
-CONFIG = {"lost_after": 4, "camera_compensation": True, "template_update": 0.5, "template_every": 3, "tiles": 2}
+SETTINGS = PLAIN.replace(lost_after=4, camera_compensation=True, template_update=0.5, template_every=3, tiles=2)
 KINDS = ("loop", "batch", *BASELINES)
 GAP = (5, 6, 7, 12)  # Frames; more in a row than make a target "lost" in the network's tracker, were they looked at.
 
@@ -25,7 +26,7 @@ GAP = (5, 6, 7, 12)  # Frames; more in a row than make a target "lost" in the ne
 def runner(kind: str, reset: bool = False):
   if kind in BASELINES:
     return BaselineRunner(kind, reset=reset)
-  return Runner(Tracker(Spots(), CONFIG), {}, streams=2, chunk=3, form=kind, reset=reset, devices=jax.devices()[:1])
+  return Runner(Tracker(Spots(), SETTINGS), {}, streams=2, chunk=3, form=kind, reset=reset, devices=jax.devices()[:1])
 
 
 def walk(count: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from siamdff_jax.models.build import build
 from siamdff_jax.tracking import lockstep as lockstep_module
 from siamdff_jax.tracking.chunks import plan, read_chunks
 from siamdff_jax.tracking.runner import Runner
+from siamdff_jax.tracking.settings import PLAIN
 from siamdff_jax.tracking.streams import Stream
 from siamdff_jax.tracking.tracker import Tracker
 
@@ -36,7 +37,8 @@ def emitters_of_users():
 @pytest.fixture(scope="module")
 def tracker():
   model = build(small.config(**small.PLAIN).model)
-  return Tracker(model, {"absent_below": 0.3}), {"params": small.random_params(model, *small.inputs(0, 1), seed=1)}
+  variables = {"params": small.random_params(model, *small.inputs(0, 1), seed=1)}
+  return Tracker(model, PLAIN.replace(absent_below=0.3)), variables
 
 
 @pytest.fixture(scope="module")
@@ -180,12 +182,13 @@ def test_checkpoints_of_one_network_share_the_program(monkeypatch):
   monkeypatch.setattr(lockstep_module, "advance", counted)
   network, stream = Spots(), Stream("s", ArrayFrames(scene([[(60, 60)]] * 3)), np.array([60.0, 60, SIDE, SIDE]))
   for weight in (1.0, 2.0):
-    runner = Runner(Tracker(network, {"lost_after": 7}), {"weight": np.full(3, weight)}, streams=1, chunk=2,
+    runner = Runner(Tracker(network, PLAIN.replace(lost_after=7)), {"weight": np.full(3, weight)}, streams=1, chunk=2,
                     devices=jax.devices()[:1])
     ((_, result),) = runner.run([stream])
     assert result.present.all()
-  assert traced == [Tracker(network, {"lost_after": 7})]
-  assert Tracker(network) != Tracker(network, {"lost_after": 7}) != Tracker(Spots(), {"lost_after": 7})
+  assert traced == [Tracker(network, PLAIN.replace(lost_after=7))]
+  other = PLAIN.replace(lost_after=7)
+  assert Tracker(network, PLAIN) != Tracker(network, other) != Tracker(Spots(), other)
 
 
 # --- order and memory

@@ -124,7 +124,7 @@ def said(caplog):
     ({"train.steps": 8}, "--config.train.steps 4 -> 8"),
     ({"data.train": dict(birds=dict(format="antiuav410", root="data", weight=1.0))},
      "--config.data.train.birds.weight not set -> 1.0; --config.data.train.clips.weight 1.0 -> not set"),
-    ({"tracker": dict(tiles=8)}, "--config.tracker.tiles not set -> 8"),
+    ({"tracker.look.tiles": 8}, "--config.tracker.look.tiles 0 -> 8"),
 ])
 def test_another_config_is_refused_by_what_differs_and_nothing_changes(trainings, changes, listed):
   trainings.run()

@@ -18,6 +18,7 @@ from input_pipeline.frames import ArrayFrames
 from siamdff_jax import results
 from siamdff_jax.results import Result
 from siamdff_jax.tracking import encoding, single, video
+from siamdff_jax.tracking.settings import PLAIN
 from siamdff_jax.tracking.tracker import Tracker
 
 COUNT = 12
@@ -43,7 +44,7 @@ class Timed(ArrayFrames):
 @pytest.fixture
 def track(monkeypatch, tmp_path):
   """Calls `track_input` on a source of frames instead of a path; returns boxes.json, whatever the end is like."""
-  monkeypatch.setattr(single, "load_tracker", lambda checkpoint: (Tracker(Spots()), {}))
+  monkeypatch.setattr(single, "load_tracker", lambda checkpoint, changes: (Tracker(Spots(), PLAIN), {}))
 
   def call(frames, box=BOX, out=None):
     monkeypatch.setattr(single.datasets, "open_frames", lambda source: frames)
@@ -55,7 +56,7 @@ def track(monkeypatch, tmp_path):
 
 @pytest.fixture
 def no_model(monkeypatch):
-  def load(checkpoint):
+  def load(checkpoint, changes):
     raise AssertionError("the model was loaded before --out was tried")
 
   monkeypatch.setattr(single, "load_tracker", load)
@@ -170,7 +171,7 @@ def test_a_full_disk_is_found_first(track, no_model, tmp_path, largest_file):
 
 
 def test_an_empty_folder_of_ones_own_stays(track, tmp_path, monkeypatch):
-  def load(checkpoint):
+  def load(checkpoint, changes):
     raise UserError("no checkpoint")
 
   monkeypatch.setattr(single, "load_tracker", load)
@@ -210,7 +211,7 @@ def test_an_encoder_that_fails_without_saying_so(tmp_path, monkeypatch, does):
 
 def test_a_frame_in_the_middle_that_cannot_be_read(monkeypatch, tmp_path, capsys):
   """A cut PNG: the others are tracked, the video keeps its time, the end is an error."""
-  monkeypatch.setattr(single, "load_tracker", lambda checkpoint: (Tracker(Spots()), {}))
+  monkeypatch.setattr(single, "load_tracker", lambda checkpoint, changes: (Tracker(Spots(), PLAIN), {}))
   write_images(tmp_path / "frames")
   path = tmp_path / "frames" / "007.png"
   path.write_bytes(path.read_bytes()[:99])

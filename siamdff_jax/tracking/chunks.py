@@ -126,7 +126,7 @@ class _LaneReader:
     for number, start, length, lane, slot in segments:
       stream, shape = self._streams[number], self._shapes[number]
       here = (slice(slot, slot + length), lane)
-      buffer.size[here] = shape
+      buffer.shape[here] = shape
       if self._reset:
         assert stream.truth is not None  # `check_stream` has seen to it.
         buffer.box[here] = stream.truth[start:start + length]

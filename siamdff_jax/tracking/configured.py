@@ -7,7 +7,7 @@ from typing import Any
 import ml_collections
 
 from input_pipeline.errors import UserError
-from siamdff_jax.names import did_you_mean
+from siamdff_jax.names import did_you_mean, nearest
 from siamdff_jax.rules import is_group, literal, problem, problems
 from siamdff_jax.tracking.settings import GROUP_OF, PLAIN, PRESETS, RULES, SHIPPED, Settings
 
@@ -49,9 +49,9 @@ def config_problems(config: Any, trained: int | None, place: str) -> list[str]:
     trained: pixels of the search crops that the network is trained with, if known.
     place: what the settings are called in the sentences.
   """
-  if is_group(config) and (flat := [name for name in config if name in GROUP_OF]):
-    return [f"{place}.{name}: settings of trackers are in groups, expected {place}.{GROUP_OF[name]}.{name}"
-            for name in flat]
+  if is_group(config) and (in_no_group := [name for name in config if nearest(name, GROUP_OF) and name not in RULES]):
+    return [f"{place}.{name}: settings of trackers are in groups; did you mean '{GROUP_OF[near]}.{near}'?"
+            for name in in_no_group if (near := nearest(name, GROUP_OF))]
   found = problems(config, RULES, place, partial=True)
   side = 0 if found or trained is None else config.get("look", {}).get("search_side", 0)
   return found + side_problems(side, trained, f"{place}.look") if trained is not None else found

@@ -35,13 +35,13 @@ class Inputs(NamedTuple):
 
   Attributes:
     frame: uint8 [H, W], a canvas with the frame in the top left.
-    size: int32 [2], the frame's rows and columns.
+    shape: int32 [2], the frame's rows and columns.
     box: float32 [4] xywh, the box to start from; in reset-based runs the truth of every frame, zeros where absent.
     phase: int8 [], IDLE, START, TRACK or BLANK.
   """
 
   frame: Array
-  size: Array
+  shape: Array
   box: Array
   phase: Array
 
@@ -125,12 +125,12 @@ def _batched(tracker: Tracker, variables: Any, track: TrackerState, now: Inputs,
   Targets that may be elsewhere are looked for lane by lane: they are few, and what each looks at is a batch already.
   """
   before = track
-  track, jump = jax.vmap(tracker.moved_with_camera)(track, now.frame, now.size)
-  stepped = jax.vmap(tracker.follow, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.size)
+  track, jump = jax.vmap(tracker.moved_with_camera)(track, now.frame, now.shape)
+  stepped = jax.vmap(tracker.follow, in_axes=(None, 0, 0, 0))(variables, track, now.frame, now.shape)
 
   def search(lane: jax.Array) -> tuple[TrackerState, Output]:
     state, jumped = jax.tree.map(lambda x: x[lane], (track, jump))
-    return tracker.search(variables, state, now.frame[lane], now.size[lane], jumped)
+    return tracker.search(variables, state, now.frame[lane], now.shape[lane], jumped)
 
   if tracker.settings.look.tiles:
     stepped = _lane_by_lane(search, stepped, tracks & jax.vmap(tracker.is_elsewhere)(track, jump))
@@ -151,12 +151,12 @@ def _one_by_one(tracker: Tracker, variables: Any, track: TrackerState, now: Inpu
     tracks, *arguments = x
     return jax.lax.cond(tracks, lambda *x: tracker.step(variables, *x), lambda *x: (x[0], nothing), *arguments)
 
-  return jax.lax.map(lane, (tracks, track, now.frame, now.size))
+  return jax.lax.map(lane, (tracks, track, now.frame, now.shape))
 
 
 def _started(tracker: Tracker, variables: Any, track: TrackerState, now: Inputs, starts: jax.Array) -> TrackerState:
   """Lanes start one by one: most frames start none, and computing the template of all lanes would cost them all."""
-  return _lane_by_lane(lambda lane: tracker.init(variables, now.frame[lane], now.box[lane], now.size[lane]), track,
+  return _lane_by_lane(lambda lane: tracker.init(variables, now.frame[lane], now.box[lane], now.shape[lane]), track,
                        starts)
 
 
