@@ -6,7 +6,7 @@ import numpy as np
 
 from configs import base
 from siamdff_jax import distillation
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.models.build import build
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state, network_inputs
@@ -99,6 +99,6 @@ def write_checkpoint(workdir, made: ml_collections.ConfigDict | None = None) -> 
   shapes = jax.eval_shape(lambda: initial_state(model, None, rule, made.seed))
   rng = np.random.default_rng(made.seed)
   state = jax.tree.map(lambda x: jax.device_put((0.1 * rng.normal(size=x.shape)).astype(x.dtype)), shapes)
-  with checkpoints.Checkpoints(str(workdir)) as saved:
+  with Checkpoints(str(workdir)) as saved:
     saved.save(state, made)
   return str(workdir)

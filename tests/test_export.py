@@ -12,8 +12,7 @@ from safetensors.numpy import save_file
 
 from configs import base
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import safetensors
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import safetensors, trained
 from siamdff_jax.export import formats, onnx, passes, stablehlo
 from siamdff_jax.models.backbone import ResNet
 from siamdff_jax.models.build import build
@@ -136,14 +135,14 @@ def test_files_that_are_no_models_are_refused(model, tmp_path):
 
 def test_a_checkpoint_may_be_a_file_or_the_name_of_a_shipped_model(model, tmp_path, monkeypatch):
   config, _, variables = model
-  monkeypatch.setattr(checkpoints, "_SHIPPED", tmp_path)
+  monkeypatch.setattr(trained, "_SHIPPED", tmp_path)
   safetensors.save(str(tmp_path / "smallest.safetensors"), config, variables, "float32")
   for name in ("smallest", str(tmp_path / "smallest.safetensors")):
     network, loaded = load_model(name)
     assert network.features == 8
     assert_same(variables, loaded)
   with pytest.raises(UserError, match=r"largest: no checkpoint there.*smallest"):
-    checkpoints.find("largest")
+    trained.find("largest")
 
 
 def test_shipped_config_names_no_paths(tmp_path):

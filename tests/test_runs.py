@@ -16,7 +16,8 @@ import pytest
 import small
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import contents, trained
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.parallel import distributed
 from siamdff_jax.training import loop, same_run
 from siamdff_jax.training.state import TrainState, optimizer
@@ -86,7 +87,7 @@ class Trainings:
     return TrainState(zero, params, {}, rule.init(params), params["student"], zero), step, None
 
   def saved(self) -> list[int]:
-    return sorted(int(path.name) for path in (self.workdir / checkpoints.FOLDER).iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in (self.workdir / contents.FOLDER).iterdir() if path.name.isdigit())
 
   def files(self) -> dict:
     """What a refused command must not change."""
@@ -188,7 +189,7 @@ def test_older_checkpoints_lack_keys_and_hold_others(trainings, said):
   """A missing key had its default; one that is gone tells nothing; where nothing is known of the data, places count."""
   trainings.run()
   for step in trainings.saved():
-    folder = trainings.workdir / checkpoints.FOLDER / str(step)
+    folder = trainings.workdir / contents.FOLDER / str(step)
     file = folder / "config" / "metadata"
     theirs = json.loads(file.read_text())
     del theirs["train"]["virtual_shards"], theirs["data"]["pairs"]["style"]
@@ -276,7 +277,7 @@ def test_a_run_that_breaks_before_its_first_checkpoint_says_that_nothing_is_save
 
 
 def test_a_checkpoint_from_within_a_streak_that_an_older_version_saved_gets_its_patience_back(trainings):
-  with checkpoints.Checkpoints(str(trainings.workdir)) as saved:
+  with Checkpoints(str(trainings.workdir)) as saved:
     state, _, _ = trainings.assemble(config())
     saved.save(state.replace(step=jnp.int32(1), bad_steps=jnp.int32(2)), config())
   trainings.bad = lambda step: step == 2  # The third bad one, counted on.
@@ -305,7 +306,7 @@ def test_a_quality_that_is_no_number_is_never_the_best(trainings, monkeypatch, f
   values = iter([first, 0.5, 0.4, 0.3])
   monkeypatch.setattr(loop, "_quality", lambda *_: next(values))
   trainings.run(**{"train.steps": 8})
-  assert checkpoints.find(str(trainings.workdir)).endswith("/4") and trainings.saved() == [4, 6, 8]
+  assert trained.find(str(trainings.workdir)).endswith("/4") and trainings.saved() == [4, 6, 8]
 
 
 # --- signals

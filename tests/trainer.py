@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import contents
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STEPS, EVERY = 24, 6  # Steps of the run, and between checkpoints.
@@ -94,7 +94,7 @@ def losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
 
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
-  folder = workdir / checkpoints.FOLDER
+  folder = workdir / contents.FOLDER
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
 
 
@@ -109,5 +109,5 @@ def assert_same_bits(workdir: pathlib.Path, other: pathlib.Path, step: int = STE
 
 
 def _arrays(workdir, step: int) -> dict[str, np.ndarray]:
-  tree = ocp.PyTreeCheckpointer().restore(workdir / checkpoints.FOLDER / str(step) / "state")
+  tree = ocp.PyTreeCheckpointer().restore(workdir / contents.FOLDER / str(step) / "state")
   return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}

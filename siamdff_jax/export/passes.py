@@ -45,7 +45,7 @@ class Passes(NamedTuple):
 
 
 def from_checkpoint(checkpoint: str, settings: Ordered[str] = ()) -> Passes:
-  """The passes of a checkpoint (see `checkpoints.find`), its tracker with other settings (see `with_settings`).
+  """The passes of a checkpoint (see `trained.find`), its tracker with other settings (see `with_settings`).
 
   Raises:
     UserError: no such checkpoint, a network that cannot track, no such setting, or a process that does not run on the

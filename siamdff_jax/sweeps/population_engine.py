@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from input_pipeline.errors import UserError
 from siamdff_jax import distillation
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.feeding import feeds, sources
 from siamdff_jax.feeding.augment import augment
 from siamdff_jax.models.build import build
@@ -114,8 +114,8 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
     locks = [stack.enter_context(WorkdirLock(folder)) for folder in folders]
     for folder, mine in zip(folders, configs):
       same_run.require(folder, mine, inputs)
-    together = stack.enter_context(checkpoints.Checkpoints(common))
-    single = [stack.enter_context(checkpoints.Checkpoints(folder)) for folder in folders]
+    together = stack.enter_context(Checkpoints(common))
+    single = [stack.enter_context(Checkpoints(folder)) for folder in folders]
     if together.last_step is not None:
       restored = together.restore(_common_step(state))
       start = int(restored.step)

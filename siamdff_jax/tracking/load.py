@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import store
+from siamdff_jax.checkpoints import trained
 from siamdff_jax.models.load import load_model
 from siamdff_jax.tracking import setting_rules
 from siamdff_jax.tracking.tracker import Tracker
@@ -17,7 +17,7 @@ def load_tracker(checkpoint: str) -> tuple[Tracker, dict[str, Any]]:
 
   Settings that only another version of the project knows are left out, and named in a warning.
   """
-  config = store.load_config(checkpoint)
+  config = trained.load_config(checkpoint)
   model, variables = load_model(checkpoint, config)
   known, foreign = setting_rules.known(config.tracker)
   if foreign:

@@ -31,7 +31,7 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
   "incomplete", see `Result`.
 
   Args:
-    checkpoint: see `checkpoints.find`.
+    checkpoint: see `trained.find`.
     source: a video file or a folder of images.
     box: four numbers as text, xywh in pixels of the first frame.
     out: the folder to write to.

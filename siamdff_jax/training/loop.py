@@ -12,7 +12,8 @@ from etils import epath
 
 from input_pipeline.errors import UserError
 from siamdff_jax import distillation
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import trained
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.config_check.experiment import check
 from siamdff_jax.feeding import feeds, sources
 from siamdff_jax.models.build import build
@@ -59,7 +60,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, allow_changes: bool =
                                teacher_variables)
     same_run.require(workdir, config, inputs, allow_changes)
     initial, step, teacher_variables = _assemble(config, layout, teacher, teacher_variables)
-    with checkpoints.Checkpoints(workdir) as saved:
+    with Checkpoints(workdir) as saved:
       state = _adapted(saved.restore(initial), initial)
       start = int(state.step)
       if start >= config.train.steps:
@@ -162,7 +163,7 @@ def _meter(config) -> throughput.Meter:
   peak = throughput.peak_flops(jax.devices()[0].device_kind, config.model.dtype)
   flops = None
   if peak:
-    teacher = checkpoints.load_config(config.teacher.checkpoint) if config.distiller.kind != "none" else None
+    teacher = trained.load_config(config.teacher.checkpoint) if config.distiller.kind != "none" else None
     with contextlib.suppress(RuntimeError):  # Without a CPU backend beside the accelerator's nothing counts them.
       flops = throughput.model_flops(config, teacher)
     peak *= jax.device_count()
@@ -200,7 +201,7 @@ def load_teacher(config):
   if not config.teacher.checkpoint:
     raise UserError("config.distiller.kind is set but config.teacher.checkpoint is empty: train a teacher first and "
                     "name its workdir, or set --config.distiller.kind=none")
-  teacher_config = checkpoints.load_config(config.teacher.checkpoint)
+  teacher_config = trained.load_config(config.teacher.checkpoint)
   for side in ("template_side", "search_side"):
     theirs, ours = teacher_config.model[side], config.model[side]
     if theirs != ours:

@@ -13,7 +13,7 @@ from etils import epath
 
 from configs import base
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import trained
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def require(workdir: str, config: ml_collections.ConfigDict, inputs: Mapping[str
   Raises:
     UserError: something differs; the sentence lists it.
   """
-  found = checkpoints.newest_origin(workdir)
+  found = trained.newest_origin(workdir)
   if found is None:
     if (epath.Path(workdir) / "config.json").exists():
       log.info("%s: was used before, but holds no checkpoint; from the beginning", workdir)
