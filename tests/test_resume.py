@@ -4,9 +4,10 @@ import signal
 
 import numpy as np
 import pytest
-from trainer import EVERY, STEPS, Trainer, assert_same_bits, checkpoint_steps, last_logged, logged, losses
+from trainer import EVERY, STEPS, Trainer, assert_same_bits, checkpoint_steps, last_logged, losses
 
 from siamdff_jax.checkpoints import contents, trained
+from siamdff_jax.training.logging import read_metrics
 
 pytestmark = pytest.mark.end_to_end
 
@@ -26,7 +27,7 @@ def uninterrupted(trainer, tmp_path_factory):
 
 def test_a_whole_run_logs_and_keeps_what_it_says(uninterrupted):
   """Every step once; of the checkpoints the last two, and the best by the validation's IoU."""
-  lines = logged(uninterrupted)
+  lines = read_metrics(uninterrupted)
   assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
   quality = {line["step"]: line["validation/iou"] for line in lines if "validation/iou" in line}
   assert sorted(quality) == list(range(EVERY, STEPS + 1, EVERY))

@@ -20,6 +20,7 @@ from siamdff_jax.checkpoints import contents, trained
 from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.parallel import distributed
 from siamdff_jax.training import loop, same_run
+from siamdff_jax.training.logging import read_metrics
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.workdir_lock import Busy
 
@@ -235,14 +236,10 @@ def test_a_teacher_is_known_by_its_weights():
 def test_nothing_is_saved_within_a_bad_streak_and_the_first_finite_step_is(trainings, said):
   trainings.bad = lambda step: step in (2, 3, 5)
   assert trainings.run(**{"train.steps": 6}) == 6
-  states = {step: bad for step, bad in ((line["step"], line["bad_steps"]) for line in logged(trainings))}
+  states = {step: bad for step, bad in ((line["step"], line["bad_steps"]) for line in read_metrics(trainings.workdir))}
   assert states == {1: 0, 2: 1, 3: 2, 4: 0, 5: 1, 6: 0}
   assert trainings.saved() == [4, 6]
   assert said.text.count("within non-finite steps") == 1
-
-
-def logged(trainings):
-  return [json.loads(line) for line in (trainings.workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_broken_run_goes_on_with_a_lower_rate_from_before_the_streak(trainings, said):
@@ -380,7 +377,7 @@ def test_a_second_training_in_the_folder_is_refused_and_the_first_goes_on(traini
 
   trainings.at[3] = start_another
   assert trainings.run() == STEPS
-  assert [line["step"] for line in logged(trainings)] == [1, 2, 3, 4] and trainings.saved() == [2, 4]
+  assert [line["step"] for line in read_metrics(trainings.workdir)] == [1, 2, 3, 4] and trainings.saved() == [2, 4]
 
 
 def test_who_has_lost_the_folder_saves_no_more(trainings):

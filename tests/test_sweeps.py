@@ -26,6 +26,7 @@ from siamdff_jax.parallel import distributed
 from siamdff_jax.sweeps import optuna_engine, population_engine, results, space
 from siamdff_jax.sweeps.population import Population, member
 from siamdff_jax.sweeps.sweep import sweep
+from siamdff_jax.training.logging import read_metrics
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import initial_state, make_step
 from siamdff_jax.training.workdir_lock import Busy
@@ -362,7 +363,7 @@ def test_a_member_within_non_finite_steps_is_not_saved(monkeypatch, tmp_path):
     metrics = {"loss": np.ones(2), "bad_steps": np.array(bad_steps)}
     population_engine._record(step, None, metrics, members, lambda state: {"iou": 0.5}, {})
   assert saved == [(0, 0.5), (1, 0.5), (0, 0.5)]
-  assert results.metrics(folders[1])[-1].keys() == {"step", "loss", "bad_steps", "learning_rate"}
+  assert read_metrics(folders[1])[-1].keys() == {"step", "loss", "bad_steps", "learning_rate"}
   trials = [population_engine._trial(str(tmp_path), n, {}, experiment) for n in range(2)]
   assert [trial.state for trial in trials] == ["complete", "failed"] and "not finite for 3 steps" in trials[1].reason
   assert population_engine._trial(str(tmp_path), 2, {}, experiment).state == "running"
@@ -437,7 +438,7 @@ def test_population_sweep_trains_and_resumes(simulated, tmp_path, monkeypatch, c
     else:
       with pytest.raises(KeyboardInterrupt):
         sweep(config, str(tmp_path / "stopped"), 2, "population")
-    assert [line["step"] for line in results.metrics(str(tmp_path / "stopped" / "trial_0000"))][-1:] == [step]
+    assert [line["step"] for line in read_metrics(str(tmp_path / "stopped" / "trial_0000"))][-1:] == [step]
   monkeypatch.setattr(Population, "put_shared", put_shared)
   sweep(config, str(tmp_path / "stopped"), 2, "population")
   assert (tmp_path / "stopped" / "trials.csv").read_text() == (tmp_path / "whole" / "trials.csv").read_text()

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from trainer import Trainer, logged
+from trainer import Trainer
 
 import small
 from input_pipeline.errors import UserError
@@ -14,6 +14,7 @@ from siamdff_jax.checkpoints import contents, trained
 from siamdff_jax.evaluation import evaluate
 from siamdff_jax.parallel import layouts as parallel
 from siamdff_jax.training.evaluation import Evaluation
+from siamdff_jax.training.logging import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_training_logs_the_score_and_keeps_the_best_by_it(data, tmp_path):
       workdir, "--config.train.steps=6", "--config.train.checkpoint_every=3", f"--config.evaluation.root={data}",
       "--config.evaluation.metric=precision_20", "--config.model.norm=group")
   assert code == 0, errors
-  scores = {line["step"]: line["evaluation/score"] for line in logged(workdir) if "evaluation/score" in line}
+  scores = {line["step"]: line["evaluation/score"] for line in read_metrics(workdir) if "evaluation/score" in line}
   assert sorted(scores) == [3, 6]
   best = max(scores, key=lambda step: (scores[step], step))
   assert trained.find(str(workdir)).endswith(f"{contents.FOLDER}/{best}")

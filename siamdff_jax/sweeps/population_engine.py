@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import json
 import logging
 import os
 import shutil
@@ -23,7 +22,7 @@ from siamdff_jax.sweeps import results
 from siamdff_jax.sweeps.population import PARAMETERS, Population, member
 from siamdff_jax.sweeps.space import Parameter, apply, grid, sample
 from siamdff_jax.training import loop, same_run
-from siamdff_jax.training.logging import METRICS_FILE
+from siamdff_jax.training.logging import append_metrics, drop_metrics_after, read_metrics
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state
 from siamdff_jax.training.validation import validation
@@ -122,7 +121,7 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
       state = population.put_stacked(restored.replace(step=np.full(population.size, start, np.int32)))
     for folder, mine in zip(folders, configs):
       loop.write_config(mine, folder)
-      _drop_after(folder, start)
+      drop_metrics_after(folder, start)
     # The members share the seed, so also what is done to the pixels: once for all.
     prepare = jax.jit(lambda batch: augment(batch, config.seed, config.data.augment))
     batches = map(prepare, feeds.batches(samplers[0], config, start))
@@ -182,18 +181,11 @@ def _record(step: int, state: TrainState, metrics: dict, members: list[tuple], v
                   **{f"validation/{name}": value for name, value in quality.items()}})
   for (folder, _, saved), line in zip(members, lines):
     saved.wait()  # The last line says that the member is finished: its checkpoint comes first.
-    with open(os.path.join(folder, METRICS_FILE), "a") as file:
-      file.write(json.dumps(line) + "\n")
-
-
-def _drop_after(folder: str, step: int):
-  lines = [line for line in results.metrics(folder) if line["step"] <= step]
-  with open(os.path.join(folder, METRICS_FILE), "w") as file:
-    file.writelines(json.dumps(line) + "\n" for line in lines)
+    append_metrics(folder, line)
 
 
 def _finished(workdir: str, number: int, steps: int) -> bool:
-  lines = results.metrics(results.trial_folder(workdir, number))
+  lines = read_metrics(results.trial_folder(workdir, number))
   return bool(lines) and lines[-1]["step"] >= steps
 
 
@@ -202,7 +194,7 @@ def _trial(workdir: str, number: int, values: dict, experiment) -> results.Trial
   if not _finished(workdir, number, experiment.train.steps):
     return results.Trial(number, values, "running")
   folder = results.trial_folder(workdir, number)
-  bad_steps = [line["bad_steps"] for line in results.metrics(folder)]
+  bad_steps = [line["bad_steps"] for line in read_metrics(folder)]
   worst = max(bad_steps)
   if worst >= experiment.train.max_bad_steps or bad_steps[-1]:
     return results.Trial(number, values, "failed", reason=f"the gradient was not finite for {worst} steps in a row")

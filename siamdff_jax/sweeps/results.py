@@ -15,7 +15,7 @@ import ml_collections
 from input_pipeline.errors import UserError
 from siamdff_jax.sweeps.space import Parameter, apply
 from siamdff_jax.training import same_run
-from siamdff_jax.training.logging import METRICS_FILE
+from siamdff_jax.training.logging import METRICS_FILE, read_metrics
 
 OBJECTIVE = "validation/iou"
 CLAIM_FILE, TABLE_FILE, BEST_FILE = "sweep.json", "trials.csv", "best_config.json"
@@ -37,18 +37,9 @@ def trial_folder(workdir: str, number: int) -> str:
   return os.path.join(workdir, f"trial_{number:04d}")
 
 
-def metrics(folder: str) -> list[dict]:
-  """The lines of a training's metrics.jsonl; empty where there is none yet."""
-  path = os.path.join(folder, METRICS_FILE)
-  if not os.path.exists(path):
-    return []
-  with open(path) as file:
-    return [json.loads(line) for line in file if line.endswith("\n")]
-
-
 def best_iou(folder: str) -> float:
   """The objective: the best validation IoU of a training, which is that of the checkpoint it keeps as its best."""
-  values = [line[OBJECTIVE] for line in metrics(folder) if OBJECTIVE in line]
+  values = [line[OBJECTIVE] for line in read_metrics(folder) if OBJECTIVE in line]
   if not values:
     raise UserError(f"{os.path.join(folder, METRICS_FILE)}: no {OBJECTIVE} in it, expected one per checkpoint")
   return max(values)
