@@ -15,7 +15,7 @@ import numpy as np
 
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ChangedFrames
-from input_pipeline.sequences import Sequence
+from input_pipeline.sequences import FrameShape, Sequence
 
 _NOISE_SEED, _STRIPES_SEED = 1, 2
 _DRIFT_FRAMES = 100  # One period of the gain's drift.
@@ -38,11 +38,11 @@ def under(sequence: Sequence, condition: Condition) -> Sequence:
   lookalikes = sequence.lookalikes * np.array([1, *[scale] * 4], np.float32)
   return dataclasses.replace(
       sequence, frames=ChangedFrames(sequence.frames, condition.change), boxes=sequence.boxes * np.float32(scale),
-      size=sequence.size and _scaled(sequence.size, scale), lookalikes=lookalikes)
+      shape=sequence.shape and _scaled(sequence.shape, scale), lookalikes=lookalikes)
 
 
-def _scaled(size, scale: float) -> tuple[int, int]:
-  return tuple(math.ceil(side * scale) for side in size)
+def _scaled(shape: FrameShape, scale: float) -> FrameShape:
+  return FrameShape(math.ceil(shape.rows * scale), math.ceil(shape.columns * scale))
 
 
 def _pointwise(curve: Callable[[np.ndarray], np.ndarray]) -> Condition:

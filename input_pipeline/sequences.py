@@ -2,11 +2,27 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from input_pipeline.errors import UserError
 from input_pipeline.frames import FrameSource
+
+
+class FrameShape(NamedTuple):
+  """How many pixels a frame has; its text is that of messages, `640x512` (columns x rows)."""
+
+  rows: int
+  columns: int
+
+  @property
+  def wh(self) -> tuple[int, int]:
+    """(width, height), in the order of a box's numbers."""
+    return self.columns, self.rows
+
+  def __str__(self) -> str:
+    return f"{self.columns}x{self.rows}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +36,7 @@ class Sequence:
     visible: bool [T]. `visible[t]` is False exactly when `boxes[t]` is all zero.
     attributes: the benchmark's attribute names that hold for this sequence, e.g. ("SV", "TS").
     mended: what the reader had to decide, e.g. {"visible frame with a zero box": 3}.
-    size: (width, height) of the frames in pixels; None when neither the frames nor the labels tell it.
+    shape: of the frames; None when neither the frames nor the labels tell it.
     frame_labels: a benchmark's further labels by name, int [T] each: "absence", "cover" (GOT-10k, 0..8),
       "cut_by_image", "full_occlusion", "out_of_view", "absent" (LaSOT's toolkit: either); the others are 0 or 1.
     lookalikes: float32 [M, 5], boxes of what is not the target but may look like it: frame, x, y, w, h; several or none
@@ -33,7 +49,7 @@ class Sequence:
   visible: np.ndarray
   attributes: tuple[str, ...] = ()
   mended: Mapping[str, int] = dataclasses.field(default_factory=dict)
-  size: tuple[int, int] | None = None
+  shape: FrameShape | None = None
   frame_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   lookalikes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 5), np.float32))
 
@@ -41,7 +57,7 @@ class Sequence:
     return len(self.boxes)
 
 
-def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, frame_labels=None,
+def from_labels(name, frames, boxes, visible, where, attributes=(), shape=None, frame_labels=None,
                 lookalikes=()) -> Sequence:
   """Checks and mends labels, the same way for every format.
 
@@ -55,7 +71,7 @@ def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, f
     visible: [T] flags, or None when the format has none (then the box alone decides).
     where: the annotation file, for error messages.
     attributes: attribute names.
-    size: (width, height) of the frames in pixels, or None.
+    shape: of the frames, or None.
     frame_labels: further labels by name, [T] each.
     lookalikes: [M, 5], see `Sequence`.
 
@@ -97,4 +113,4 @@ def from_labels(name, frames, boxes, visible, where, attributes=(), size=None, f
   seen = flags & positive
   boxes = np.where(seen[:, None], boxes, 0).astype(np.float32)
   mended = {what: count for what, count in mended.items() if count}
-  return Sequence(name, frames, boxes, seen, tuple(attributes), mended, size, dict(frame_labels or {}), lookalikes)
+  return Sequence(name, frames, boxes, seen, tuple(attributes), mended, shape, dict(frame_labels or {}), lookalikes)

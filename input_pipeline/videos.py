@@ -69,9 +69,9 @@ def open_capture(path: str) -> Capture:
   pixel_format = _format_for_ffmpeg(path)
   if pixel_format is None:
     return capture
-  size = tuple(int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+  shape = _shape(capture)
   capture.release()
-  return _FfmpegCapture(path, size, pixel_format)
+  return _FfmpegCapture(path, shape, pixel_format)
 
 
 class Decoder:
@@ -118,15 +118,19 @@ def decoded(path: str) -> Iterator[np.ndarray]:
 
 
 def header(path: str) -> tuple[int, tuple[int, int]]:
-  """The number of frames that a video announces, and the (width, height) of its frames as stored."""
+  """The number of frames that a video announces, and the shape of its frames as stored, (rows, columns)."""
   capture = _open(path)
   announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-  size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+  shape = _shape(capture)
   if turned := int(capture.get(cv2.CAP_PROP_ORIENTATION_META)):
     log.info("%s: asks to be turned by %d degrees when it is shown; its pixels are read as stored, and boxes count in "
              "those", path, turned)
   capture.release()
-  return announced, size
+  return announced, shape
+
+
+def _shape(capture: cv2.VideoCapture) -> tuple[int, int]:
+  return int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
 
 
 def scan(path: str) -> Scan:
@@ -284,8 +288,8 @@ class _FfmpegCapture:
 
   _process = None
 
-  def __init__(self, path: str, size: tuple[int, int], pixel_format: str):
-    self._size, self._type = size, np.dtype("<u2" if pixel_format == "gray16le" else np.uint8)
+  def __init__(self, path: str, shape: tuple[int, int], pixel_format: str):
+    self._shape, self._type = shape, np.dtype("<u2" if pixel_format == "gray16le" else np.uint8)
     # By one thread: what several make of a damaged frame differs from time to time.
     self._process = subprocess.Popen(
         [_ffmpeg(), "-v", "quiet", "-noautorotate", "-threads", "1", "-i", _url(path), "-map", "0:v:0", "-fps_mode",
@@ -296,11 +300,11 @@ class _FfmpegCapture:
     return self.read()[0]
 
   def read(self) -> tuple[bool, np.ndarray | None]:
-    length = self._size[0] * self._size[1] * self._type.itemsize
+    length = self._shape[0] * self._shape[1] * self._type.itemsize
     data = self._process.stdout.read(length)
     if len(data) < length:
       return False, None
-    return True, np.frombuffer(data, self._type).reshape(self._size)
+    return True, np.frombuffer(data, self._type).reshape(self._shape)
 
   def release(self):
     self._process.kill()

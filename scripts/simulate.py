@@ -19,6 +19,7 @@ from absl import flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import FrameShape
 from input_pipeline.simulator.dataset import write_beside, write_dataset
 from siamdff_jax import cli
 
@@ -39,11 +40,11 @@ _BACKGROUNDS = flags.DEFINE_string("backgrounds", None,
 _BESIDE = flags.DEFINE_string("beside", None, "FORMAT:ROOT of a data set to put beside this one in a picture.")
 
 
-def _sizes(texts):
+def _shapes(texts):
   for text in texts:
     if not re.fullmatch(r"[1-9]\d{1,4}x[1-9]\d{1,4}", text):
       raise UserError(f"--sizes: {text!r} is no size, expected for example 640x512")
-  return [tuple(int(part) for part in text.split("x")) for text in texts]
+  return [FrameShape(rows=int(height), columns=int(width)) for width, _, height in (t.partition("x") for t in texts)]
 
 
 def _data_set(flag):
@@ -59,7 +60,7 @@ def _data_set(flag):
 def main(_):
   beside = _data_set(_BESIDE)
   sheet = write_dataset(_OUT.value, _SEQUENCES.value, _FRAMES.value, _SEED.value, _WIDTH.value, _HEIGHT.value,
-                        sizes=_sizes(_SIZES.value), camera_jumps=_TRAJECTORIES.value == "camera_jumps",
+                        shapes=_shapes(_SIZES.value), camera_jumps=_TRAJECTORIES.value == "camera_jumps",
                         replay=_data_set(_REPLAY), backgrounds=_data_set(_BACKGROUNDS), workers=_WORKERS.value)
   pictures = [sheet] if beside is None else [sheet, write_beside(_OUT.value, _SEQUENCES.value, *beside)]
   print(f"{_SEQUENCES.value} sequences in {_OUT.value}; look at {' and '.join(map(str, pictures))}")

@@ -38,10 +38,10 @@ def test_cst_antiuav(roots):
   assert sequences["building_1"].attributes == ("SV", "TC", "TS", "SS")
   urban = sequences["urban-areas_24"]
   np.testing.assert_allclose(urban.boxes, [[39.202923, 8.107276, 6.623951, 5.2915676], [0] * 4, [0, .25, 10, 9]])
-  assert urban.visible.tolist() == [True, False, True] and urban.size == (64, 48)
+  assert urban.visible.tolist() == [True, False, True] and urban.shape == (48, 64)
   assert urban.attributes == ("OC", "OV", "SV", "DBC", "CDB", "FM", "TS", "NS")
   annotations = datasets.load("cst_antiuav", roots["cst_antiuav"] / "annos", frames=False)
-  assert names(annotations) == ["building_1", "urban-areas_24"] and annotations[0].size is None
+  assert names(annotations) == ["building_1", "urban-areas_24"] and annotations[0].shape is None
 
 
 def test_lsotb_tir(roots):
@@ -65,10 +65,10 @@ def test_got10k(roots, below):
   assert names(sequences) == ["GOT-10k_Val_000001", "GOT-10k_Val_000003"]
   for sequence in sequences:
     np.testing.assert_array_equal(sequence.boxes, [BOXES[0], [0] * 4, BOXES[2]])
-    assert sequence.visible.tolist() == [True, False, True] and sequence.size == (64, 48) and not sequence.mended
+    assert sequence.visible.tolist() == [True, False, True] and sequence.shape == (48, 64) and not sequence.mended
     assert {key: values.tolist() for key, values in sequence.frame_labels.items()} == {
         "absence": [0, 1, 0], "cover": [8, 0, 3], "cut_by_image": [0, 0, 1]}
-  assert datasets.load("got10k", roots["got10k"], frames=False)[0].size == (64, 48)
+  assert datasets.load("got10k", roots["got10k"], frames=False)[0].shape == (48, 64)
   assert len(datasets.load("got10k", roots["got10k"] / "val" / "GOT-10k_Val_000002")) == 1  # Asked for by its path.
 
 
@@ -250,7 +250,7 @@ def test_check_finds_no_error(roots, format):
   assert [s.name for s in report.sequences] == names(loaded)
   for one, sequence in zip(report.sequences, loaded, strict=True):
     assert one.frames == one.labels == len(sequence) == len(sequence.frames)
-    assert one.absent == int((~sequence.visible).sum()) and list(one.sizes) == [sequence.size] == [(64, 48)]
+    assert one.absent == int((~sequence.visible).sum()) and list(one.shapes) == [sequence.shape] == [(48, 64)]
 
 
 @pytest.mark.parametrize("format", [name for name, reader in FORMATS.items() if hasattr(reader, "ATTRIBUTES")])

@@ -33,7 +33,7 @@ def test_good_data(tmp_path):
   write_json(tmp_path / "s" / "IR_label.json", BOXES, [1, 1, 1])
   report = check_one("antiuav410", tmp_path)
   assert not report.errors and not report.warnings
-  assert (report.frames, report.labels, report.absent, report.sizes) == (3, 3, 0, {(64, 48): 3})
+  assert (report.frames, report.labels, report.absent, report.shapes) == (3, 3, 0, {(48, 64): 3})
   done = run("antiuav410", tmp_path)
   assert done.returncode == 0 and "1 sequences, 3 frames decoded" in done.stdout
 

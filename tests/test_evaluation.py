@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from input_pipeline import datasets
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import from_labels
+from input_pipeline.sequences import FrameShape, from_labels
 from siamdff_jax.evaluation import metrics, protocols
 from siamdff_jax.results import Result
 
@@ -23,7 +23,8 @@ FAMILY = ("success_auc", "precision_20", "precision_5", "normalized_precision", 
 
 def sequence(boxes, name="s", visible=None, **labels):
   found = from_labels(name, None, boxes, visible, "test")
-  return dataclasses.replace(found, size=(640, 512), frame_labels={key: np.array(x) for key, x in labels.items()})
+  labels = {key: np.array(x) for key, x in labels.items()}
+  return dataclasses.replace(found, shape=FrameShape(512, 640), frame_labels=labels)
 
 
 def score(protocol, truth, predicted, starts=(0,), **labels):
@@ -210,7 +211,7 @@ def test_got10k_pools_frames():
 
 
 def test_got10k_problems_are_named():
-  unknown = dataclasses.replace(sequence([BOX] * 2), size=None)
+  unknown = dataclasses.replace(sequence([BOX] * 2), shape=None)
   with pytest.raises(UserError, match="s: the size of its frames is not known"):
     protocols.evaluate("got10k", [unknown], {"s": Result([BOX] * 2)})
   with pytest.raises(UserError, match="s: no frame after the first shows the target"):

@@ -9,6 +9,7 @@ from spots import SIDE, Spots, scene
 
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
+from input_pipeline.sequences import FrameShape
 from siamdff_jax.tracking import reading
 from siamdff_jax.tracking.baselines import BASELINES, BaselineRunner
 from siamdff_jax.tracking.reading import BrokenStreams, Stream
@@ -98,7 +99,7 @@ def test_streams_that_cannot_start_leave_the_others_alone(kind):
   frames, boxes = walk(4)
   first = Gappy(frames, (0,))
   streams = [Stream("whole", ArrayFrames(frames), boxes[0]), Stream("b", first, boxes[0]),
-             Stream("c", first, boxes[0], size=frames.shape[:0:-1]),
+             Stream("c", first, boxes[0], shape=FrameShape(*frames.shape[1:])),
              Stream("a", ArrayFrames(frames), np.array([-20.0, 5, 20, 9]))]
   found, error = run_broken(kind, streams)
   assert found.keys() == {"whole"} and list(error.errors) == ["a", "b", "c"] and not error.partial
@@ -190,6 +191,6 @@ def test_one_rule_for_outside():
   """A box that ends where the frame begins shares no pixel with it."""
   for box in ([-16, 10, 16, 9], [224, 10, 5, 5], [10, -9, 5, 9], [10, 160, 5, 5]):
     with pytest.raises(UserError, match="s: the box .* lies outside the frame of 224x160 pixels"):
-      reading.check_box(np.array(box, float), (160, 224), "s")
+      reading.check_box(np.array(box, float), FrameShape(160, 224), "s")
   for box in ([-15.9, 10, 16, 9], [223.9, 10, 5, 5], [10, -8.9, 5, 9], [10, 159.9, 5, 5]):
-    reading.check_box(np.array(box, float), (160, 224), "s")
+    reading.check_box(np.array(box, float), FrameShape(160, 224), "s")

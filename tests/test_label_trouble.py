@@ -64,10 +64,10 @@ def test_corners_are_suspected(tmp_path):
   rng = np.random.default_rng(0)
   centre = np.cumsum(rng.normal(0, 3, (200, 2)), axis=0) % [300, 240] + 10
   wh = np.tile([9.0, 6.0], (200, 1))
-  sizes = np.tile([320, 256], (200, 1))
-  assert suspicions.are_corners(np.concatenate([centre - wh / 2, centre + wh / 2], 1), sizes)
-  assert not suspicions.are_corners(np.concatenate([centre - wh / 2, wh], 1), sizes)
-  assert not suspicions.are_corners(np.zeros((0, 4)), sizes[:0])
+  frame_wh = np.tile([320, 256], (200, 1))
+  assert suspicions.are_corners(np.concatenate([centre - wh / 2, centre + wh / 2], 1), frame_wh)
+  assert not suspicions.are_corners(np.concatenate([centre - wh / 2, wh], 1), frame_wh)
+  assert not suspicions.are_corners(np.zeros((0, 4)), frame_wh[:0])
   write_images(tmp_path / "s")
   write_text(tmp_path / "s" / "groundtruth.txt", "30,25,44,40\n31,25,45,40\n32,26,46,41\n")
   (report,) = datasets.check("plain", tmp_path).sequences
@@ -79,8 +79,8 @@ def test_real_and_simulated_labels_are_not_suspected(data_root):
   reaches = []
   for sequence in sequences:
     boxes = sequence.boxes[sequence.visible].astype(np.float64)
-    assert not suspicions.are_corners(boxes, np.tile(sequence.size, (len(boxes), 1)))
-    reaches.append(((boxes[:, :2] + boxes[:, 2:]) / sequence.size).max(axis=0))
+    assert not suspicions.are_corners(boxes, np.tile(sequence.shape.wh, (len(boxes), 1)))
+    reaches.append(((boxes[:, :2] + boxes[:, 2:]) / sequence.shape.wh).max(axis=0))
   assert suspicions.confined(reaches) is None
   assert suspicions.confined([reach / 2 for reach in reaches]) is not None
 

@@ -12,7 +12,7 @@ from input_pipeline import datasets
 from input_pipeline.conditions import CONDITIONS, under
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
-from input_pipeline.sequences import Sequence
+from input_pipeline.sequences import FrameShape, Sequence
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax import results
 from siamdff_jax.evaluation import evaluate
@@ -33,7 +33,7 @@ def sequence():
     frame[y:y + 7, x:x + 9] = 190
   boxes = np.array([[x, y, 9, 7] for x, y in CORNERS], np.float32)
   lookalikes = np.array([[1, 10, 20, 4, 6]], np.float32)
-  return Sequence("spot", ArrayFrames(frames), boxes, np.ones(3, bool), size=(96, 81), lookalikes=lookalikes)
+  return Sequence("spot", ArrayFrames(frames), boxes, np.ones(3, bool), shape=FrameShape(81, 96), lookalikes=lookalikes)
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
@@ -43,7 +43,7 @@ def test_a_condition_changes_pixels_only_and_the_same_way_each_time(sequence, na
   assert len(in_order) == len(changed.frames) == 3
   for t in (2, 0, 1):
     frame = changed.frames[t]
-    assert frame.dtype == np.uint8 and frame.shape == changed.size[::-1]
+    assert frame.dtype == np.uint8 and frame.shape == changed.shape
     np.testing.assert_array_equal(frame, in_order[t])
   last = in_order[-1]
   assert (name == "as_recorded") == (last.shape == (81, 96) and (last == sequence.frames[2]).all())
@@ -83,8 +83,8 @@ def test_labels_are_in_the_pixels_of_the_condition(sequence):
   half = under(sequence, CONDITIONS["half_size"])
   np.testing.assert_array_equal(half.boxes, sequence.boxes / 2)
   np.testing.assert_array_equal(half.lookalikes, [[1, 5, 10, 2, 3]])
-  assert half.size == (48, 41) and under(sequence, CONDITIONS["double_size"]).size == (192, 162)
-  assert under(dataclasses.replace(sequence, size=None), CONDITIONS["half_size"]).size is None
+  assert half.shape == (41, 48) and under(sequence, CONDITIONS["double_size"]).shape == (162, 192)
+  assert under(dataclasses.replace(sequence, shape=None), CONDITIONS["half_size"]).shape is None
 
 
 @pytest.fixture(scope="module")

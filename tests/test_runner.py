@@ -13,6 +13,7 @@ from spots import SIDE, Spots, scene
 import small
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
+from input_pipeline.sequences import FrameShape
 from siamdff_jax.models.build import build
 from siamdff_jax.tracking import lockstep as lockstep_module
 from siamdff_jax.tracking import reading
@@ -239,7 +240,8 @@ def test_reading_keeps_few_files_open_and_little_in_memory(two_by_two):
   """One chunk in work, one waited for, and two that are decoded ahead."""
   frames, boxes = moving_square(0, 40)
   sources = {name: Watched(frames[:count]) for name, count in {"long": 40, "b": 5, "c": 5, "d": 4}.items()}
-  results = two_by_two.run([Stream(name, source, boxes[0], size=(128, 96)) for name, source in sources.items()])
+  shape = FrameShape(96, 128)
+  results = two_by_two.run([Stream(name, source, boxes[0], shape=shape) for name, source in sources.items()])
   assert not any(source.read for source in sources.values())
   name, _ = next(results)
   # 3 chunks are done when "b" ends, so that 7 may be read.

@@ -12,6 +12,7 @@ import pytest
 
 from input_pipeline import datasets
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import FrameShape
 from input_pipeline.simulator import attributes, flyers, render, sensor, simulate, target, write_sequence
 from input_pipeline.simulator.codec import Codec
 from input_pipeline.simulator.dataset import write_beside, write_dataset
@@ -311,13 +312,13 @@ def test_unwritable_folder_is_one_sentence(tmp_path):
 
 
 def test_data_set_of_several_sizes(tmp_path):
-  sizes = [(64, 48), (96, 64), (48, 64)]
-  write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, sizes=sizes)
-  write_dataset(tmp_path / "b", 8, 1, 2, 640, 512, sizes=sizes)
-  found = [[sequence.size for sequence in datasets.load("antiuav410", tmp_path / name)] for name in "ab"]
-  assert found[0] == found[1] and set(found[0]) == set(sizes)
+  shapes = [FrameShape(48, 64), FrameShape(64, 96), FrameShape(64, 48)]
+  write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, shapes=shapes)
+  write_dataset(tmp_path / "b", 8, 1, 2, 640, 512, shapes=shapes)
+  found = [[sequence.shape for sequence in datasets.load("antiuav410", tmp_path / name)] for name in "ab"]
+  assert found[0] == found[1] and set(found[0]) == set(shapes)
   with pytest.raises(UserError, match="simulation.json"):
-    write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, sizes=sizes[:2])
+    write_dataset(tmp_path / "a", 8, 1, 2, 640, 512, shapes=shapes[:2])
 
 
 def test_look_alikes_are_labelled_where_they_are_painted():
@@ -354,7 +355,7 @@ def test_data_set_is_replayed_at_another_size(tmp_path):
   replayed = datasets.load("antiuav410", tmp_path / "replayed")
   for index, sequence in enumerate(replayed):
     wanted = given[index % 2]
-    assert len(sequence) == 10 and sequence.size == (192, 192)
+    assert len(sequence) == 10 and sequence.shape == (192, 192)
     assert np.array_equal(sequence.visible, wanted.visible[:10])
     assert np.allclose(sequence.boxes, wanted.boxes[:10] * [2, 3, 2, 3], atol=0.01)
   assert not np.array_equal(replayed[0].frames[0], replayed[2].frames[0])  # Another world around the same boxes.

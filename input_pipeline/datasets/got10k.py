@@ -4,7 +4,7 @@ Where a folder of sequences has a `list.txt`, exactly the sequences it names are
 the benchmark's author (got-10k/toolkit, issue 6: "All coordinate values are 1-based"). An absent target is written as
 -1,-1,-1,-1 or with a zero size (issue 10); it is also absent where `absence.label` is 1 or `cover.label` is 0 (nothing
 of it is to be seen). `cover.label` (0 to 8), `absence.label` and `cut_by_image.label` become `Sequence.frame_labels`,
-and the line `resolution: (width, height)` of `meta_info.ini` becomes `Sequence.size`. Data in the same layout without
+and the line `resolution: (width, height)` of `meta_info.ini` becomes `Sequence.shape`. Data in the same layout without
 these files can be read too. The benchmark keeps the truth of its test split to itself.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from input_pipeline.datasets import labels, layout, media
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import FrameShape
 
 LAYOUT = "folders <split>/<sequence>/ with image files and groundtruth.txt, listed in <split>/list.txt"
 ORIGIN = 1
@@ -51,7 +52,7 @@ def read_labels(path):
                     "not public; expected one per frame (use the val split)")
   further = {name: labels.read_frame_labels(path / f"{name}.label", highest)
              for name, highest in _HIGHEST.items() if (path / f"{name}.label").is_file()}
-  return dataclasses.replace(labels.zero_based(found, ORIGIN), visible=_visible(path, further), size=_size(path),
+  return dataclasses.replace(labels.zero_based(found, ORIGIN), visible=_visible(path, further), shape=_shape(path),
                              frame_labels=further)
 
 
@@ -84,8 +85,8 @@ def _visible(path, further):
   return np.logical_and.reduce(flags) if flags else None
 
 
-def _size(path):
-  """(width, height) from meta_info.ini; None when it is not there or does not say it."""
+def _shape(path):
+  """The frames' shape from meta_info.ini; None when it is not there or does not say it."""
   file = path / "meta_info.ini"
   lines = labels.text_lines(file) if file.is_file() else []
   found = [match[1] for match in map(_RESOLUTION.fullmatch, lines) if match]
@@ -94,4 +95,4 @@ def _size(path):
   size = re.fullmatch(r"\(\s*(\d{1,6})\s*,\s*(\d{1,6})\s*\)\s*", found[0], re.ASCII)
   if size is None:
     raise UserError(f"{file}: the resolution is {found[0][:60]!r}, expected (width, height)")
-  return int(size[1]), int(size[2])
+  return FrameShape(rows=int(size[2]), columns=int(size[1]))

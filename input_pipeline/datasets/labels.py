@@ -16,6 +16,7 @@ import numpy as np
 from input_pipeline import units
 from input_pipeline.datasets import grammar
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import FrameShape
 
 _SEPARATOR = re.compile(r"[ \t]*[,;][ \t]*|[ \t]+")
 _BOX_KEYS = ("gt_rect", "gt")
@@ -35,7 +36,7 @@ class Labels:
     visible: bool [T'], or None when the file has no flags. T' can differ from T: whoever builds a sequence checks.
     where: the annotation file, for messages.
     attributes: attribute names.
-    size: (width, height) of the frames in pixels, where the labels tell it.
+    shape: of the frames, where the labels tell it.
     frame_labels: as in `Sequence.frame_labels`, [T''] each.
     lookalikes: as in `Sequence.lookalikes`, [M, 5].
   """
@@ -44,7 +45,7 @@ class Labels:
   visible: np.ndarray | None
   where: str
   attributes: tuple[str, ...] = ()
-  size: tuple[int, int] | None = None
+  shape: FrameShape | None = None
   frame_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   lookalikes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 5), np.float32))
 

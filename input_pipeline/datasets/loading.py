@@ -13,7 +13,7 @@ from input_pipeline.datasets.labels import Labels, NoLabels
 from input_pipeline.datasets.layout import NoSequences, Reader, check_link, find_sequences
 from input_pipeline.datasets.media import open_media
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import Sequence, from_labels
+from input_pipeline.sequences import FrameShape, Sequence, from_labels
 
 
 def load(format: str, root, *, frames: bool = True, only: Iterable[str] | None = None) -> list[Sequence]:
@@ -83,17 +83,16 @@ def read_labels(source: Reader, path: pathlib.Path) -> Labels:
     raise NoLabels(f"{error}{hints.for_sequence(path, source)}") from error
 
 
-def is_outside(boxes, sizes) -> np.ndarray:
-  """bool [T]: which boxes [T, 4] (xywh) share no pixel with their frame; sizes (width, height), [2] or [T, 2]."""
-  boxes, sizes = np.asarray(boxes, np.float64), np.asarray(sizes)
-  return ((boxes[:, :2] >= sizes) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(axis=1)
+def is_outside(boxes, frame_wh) -> np.ndarray:
+  """bool [T]: which boxes [T, 4] (xywh) share no pixel with their frame, of a width and height [2] or [T, 2]."""
+  boxes, frame_wh = np.asarray(boxes, np.float64), np.asarray(frame_wh)
+  return ((boxes[:, :2] >= frame_wh) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(axis=1)
 
 
-def check_size(found, size):
-  """UserError when the labels tell another frame size than the (width, height) of the first frame."""
-  if found.size is not None and tuple(found.size) != tuple(size):
-    raise UserError(f"{found.where}: its labels are for frames of {found.size[0]}x{found.size[1]} pixels, the first "
-                    f"frame has {size[0]}x{size[1]}")
+def check_shape(found: Labels, shape: FrameShape) -> None:
+  """UserError when the labels tell another shape of the frames than that of the first one."""
+  if found.shape not in (None, shape):
+    raise UserError(f"{found.where}: its labels are for frames of {found.shape} pixels, the first frame has {shape}")
 
 
 def _matching(format, root, part, frames=True):
@@ -116,14 +115,14 @@ def _chosen(found, only, root):
 
 def _load_one(source, name, path, frames) -> Sequence:
   found = read_labels(source, path)
-  opened, size = open_media(source.find_media(path), len(found.boxes)) if frames else (None, found.size)
-  sequence = from_labels(name, opened, found.boxes, found.visible, found.where, found.attributes, size,
+  opened, shape = open_media(source.find_media(path), len(found.boxes)) if frames else (None, found.shape)
+  sequence = from_labels(name, opened, found.boxes, found.visible, found.where, found.attributes, shape,
                          found.frame_labels, found.lookalikes)
   if frames:
-    check_size(found, size)
-    outside = np.flatnonzero(sequence.visible & is_outside(sequence.boxes, size))
+    check_shape(found, shape)
+    outside = np.flatnonzero(sequence.visible & is_outside(sequence.boxes, shape.wh))
     if len(outside):
       t = int(outside[0])
       raise UserError(f"{found.where}: frame {t} has the box {sequence.boxes[t].tolist()}, outside of the frame "
-                      f"of {size[0]}x{size[1]} pixels")
+                      f"of {shape} pixels")
   return sequence

@@ -13,6 +13,7 @@ import numpy as np
 from input_pipeline import tiff, videos
 from input_pipeline.errors import UserError
 from input_pipeline.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, FrameSource, ImageFiles, VideoFile
+from input_pipeline.sequences import FrameShape
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def videos_in(folder, stem: str | None = None) -> list[pathlib.Path]:
   return [path for path in entries(folder) if is_video(path) and stem in (None, path.stem)]
 
 
-def open_media(media, expected: int | None = None) -> tuple[FrameSource, tuple[int, int]]:
+def open_media(media, expected: int | None = None) -> tuple[FrameSource, FrameShape]:
   """Opens frames lazily.
 
   Args:
@@ -108,23 +109,22 @@ def open_media(media, expected: int | None = None) -> tuple[FrameSource, tuple[i
       then reported when it is read); otherwise the frames are counted by decoding, since headers can be wrong.
 
   Returns:
-    The frames and the (width, height) of the first one in pixels.
+    The frames and the shape of the first one.
 
   Raises:
     UserError: a video or a first image that cannot be decoded.
   """
   if isinstance(media, (list, tuple)):
     frames = ImageFiles(media)
-    height, width = frames[0].shape
-    return frames, (width, height)
+    return frames, FrameShape(*frames[0].shape)
   path = os.fspath(media)
-  promised, size = videos.header(path)
+  promised, shape = videos.header(path)
   if promised == expected:
-    return VideoFile(path, num_frames=expected), size
+    return VideoFile(path, num_frames=expected), FrameShape(*shape)
   frames = VideoFile(path)
   if not any(isinstance(frame, np.ndarray) for frame in frames.readable()):
     raise UserError(f"{media}: no frame of the video can be decoded")
-  return frames, size
+  return frames, FrameShape(*shape)
 
 
 def open_frames(path) -> FrameSource:

@@ -12,7 +12,7 @@ _FEWEST = 5  # Sequences that have to agree before something is said of the whol
 _CONFINED = 0.6  # Of the frame's width and height.
 
 
-def are_corners(boxes: np.ndarray, sizes: np.ndarray) -> bool:
+def are_corners(boxes: np.ndarray, frame_wh: np.ndarray) -> bool:
   """Whether boxes read as x,y,w,h look like x1,y1,x2,y2.
 
   As corners, all of them are boxes inside their frames; as x,y,w,h some reach beyond their frame, or their sizes change
@@ -20,14 +20,14 @@ def are_corners(boxes: np.ndarray, sizes: np.ndarray) -> bool:
 
   Args:
     boxes: float64 [N, 4] of visible targets.
-    sizes: (width, height) of their frames, [N, 2].
+    frame_wh: width and height of their frames, [N, 2].
   """
   if not len(boxes) or (boxes < 0).any():
     return False
   first, second = boxes[:, :2], boxes[:, 2:]
-  if not ((second > first) & (second <= sizes + 1)).all():
+  if not ((second > first) & (second <= frame_wh + 1)).all():
     return False
-  beyond = (first + second > sizes + 1).any(axis=1)
+  beyond = (first + second > frame_wh + 1).any(axis=1)
   steadier = (np.std(second - first, axis=0) < 0.5 * np.std(second, axis=0)).all()
   return bool(beyond.mean() > 0.5 or (steadier and beyond.any()))
 

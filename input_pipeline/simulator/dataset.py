@@ -5,6 +5,7 @@ import functools
 import json
 import multiprocessing
 import pathlib
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from input_pipeline.datasets import load
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ImageFiles
-from input_pipeline.sequences import Sequence, from_labels
+from input_pipeline.sequences import FrameShape, Sequence, from_labels
 from input_pipeline.simulator.backgrounds import without_target
 from input_pipeline.simulator.contact_sheet import contact_sheet
 from input_pipeline.simulator.render import simulate
@@ -25,7 +26,7 @@ SHEET_FILE, BESIDE_FILE = "contact_sheet.png", "beside.jpg"
 
 
 def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width: int, height: int, *,
-                  sizes=None, camera_jumps: bool = False, replay: tuple[str, str] | None = None,
+                  shapes: Iterable[FrameShape] = (), camera_jumps: bool = False, replay: tuple[str, str] | None = None,
                   backgrounds: tuple[str, str] | None = None, workers: int = 1) -> pathlib.Path:
   """Simulates sequences 0..num_sequences-1 into a folder; complete ones that are there already are kept.
 
@@ -35,7 +36,7 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
     num_frames: per sequence; the most that are taken of a replayed one.
     seed: of the data set.
     width, height: of the frames in pixels.
-    sizes: several (width, height) instead, of which each sequence draws one.
+    shapes: of the frames instead, of which each sequence draws one.
     camera_jumps: whether the camera jumps several times in every sequence.
     replay: (format, root) of a data set with frames. Sequence i follows the boxes of its sequence i (in the order of
       names, from the start again after the last) from the first visible one on, scaled to the frame's size.
@@ -57,7 +58,7 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
     raise UserError("replayed trajectories cannot have camera jumps of the simulator's, expected one of the two")
   for source in filter(None, (replay, backgrounds)):
     _load_once(*map(str, source))  # What cannot be read is said before anything is written.
-  sizes = [list(size) for size in sizes or [(width, height)]]
+  sizes = [list(shape.wh) for shape in shapes] or [[width, height]]
   parameters = {"seed": seed, "num_frames": num_frames, "sizes": sizes, "camera_jumps": camera_jumps,
                 "replay": [str(part) for part in replay or ()]}
   if backgrounds:  # Named only then, so that folders made before there were any can be continued.
@@ -79,11 +80,11 @@ def write_dataset(folder, num_sequences: int, num_frames: int, seed: int, width:
 def _write_one(folder, parameters, index):
   """Simulates and writes sequence `index` of the folder that has these parameters."""
   seed, frames = parameters["seed"], parameters["num_frames"]
-  size = parameters["sizes"][stream(seed, index, "size").integers(len(parameters["sizes"]))]
+  width, height = parameters["sizes"][stream(seed, index, "size").integers(len(parameters["sizes"]))]
   boxes = background = None
   if parameters["replay"]:
     given = _load_once(*parameters["replay"])
-    boxes = _trajectory(given[index % len(given)], frames, size)
+    boxes = _trajectory(given[index % len(given)], frames, FrameShape(height, width))
     frames = len(boxes)
   if "backgrounds" in parameters:
     rng, (format, root) = stream(seed, index, "background"), parameters["backgrounds"]
@@ -91,19 +92,19 @@ def _write_one(folder, parameters, index):
     # Opened anew: hundreds of videos kept open in each of many processes are more than a system allows.
     (photographed,) = load(format, root, only=[names[int(rng.integers(len(names)))]])
     background = without_target(photographed, rng)
-  write_sequence(simulate(seed, index, frames, *size, trajectory=boxes, camera_jumps=parameters["camera_jumps"],
+  write_sequence(simulate(seed, index, frames, width, height, trajectory=boxes, camera_jumps=parameters["camera_jumps"],
                           background=background), folder)
 
 
 _load_once = functools.lru_cache(2)(load)  # Once in every process.
 
 
-def _trajectory(sequence, num_frames, size):
-  """Boxes of a sequence from its first visible frame on, at most `num_frames`, in pixels of frames of another size."""
+def _trajectory(sequence, num_frames, shape):
+  """Boxes of a sequence from its first visible frame on, at most `num_frames`, in pixels of frames of another shape."""
   if not sequence.visible.any():
     raise UserError(f"{sequence.name}: the target is never visible, there is no trajectory to replay")
   start = int(np.argmax(sequence.visible))
-  return sequence.boxes[start:start + num_frames] * np.tile(np.divide(size, sequence.size), 2)
+  return sequence.boxes[start:start + num_frames] * np.tile(np.divide(shape.wh, sequence.shape.wh), 2)
 
 
 def _claim(folder, parameters):

@@ -16,6 +16,7 @@ from benchmarks import timing
 from benchmarks.cases import Case
 from input_pipeline import datasets
 from input_pipeline.frames import ArrayFrames, FrameSource, ImageFiles
+from input_pipeline.sequences import FrameShape
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.models.build import build
 from siamdff_jax.models.summary import summarize
@@ -106,5 +107,5 @@ def _random_tracker(case: Case) -> tuple[Tracker, dict]:
 
 
 def _run(runner: Runner, source: FrameSource, box, count: int):
-  for _ in runner.run([Stream(f"{i}", source, box, size=SIZE) for i in range(count)]):
+  for _ in runner.run([Stream(f"{i}", source, box, shape=FrameShape(*SIZE[::-1])) for i in range(count)]):
     pass

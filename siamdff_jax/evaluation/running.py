@@ -153,10 +153,10 @@ def _tasks(sequences, run, folder) -> list[_Task]:
       raise UserError(f"{s.name}: the target is absent in the first frame, expected a box to start from")
     box, truth = np.asarray(s.boxes[0], np.float64), np.asarray(s.boxes, np.float64)
     if run == "sre":
-      streams += [(Stream(f"{s.name}/{s.name}_{i:03d}", s.frames, starts.moved(box, start), size=s.size), s.name)
+      streams += [(Stream(f"{s.name}/{s.name}_{i:03d}", s.frames, starts.moved(box, start), shape=s.shape), s.name)
                   for i, start in enumerate(starts.SRE, 1)]
     else:
-      streams.append((Stream(s.name, s.frames, box, truth if run == "reset" else None, s.size), s.name))
+      streams.append((Stream(s.name, s.frames, box, truth if run == "reset" else None, s.shape), s.name))
   return [_Task(stream, name, os.path.join(folder, f"{stream.name}.json")) for stream, name in streams]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from input_pipeline import datasets
 from input_pipeline.datasets import contents
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import Sequence
+from input_pipeline.sequences import FrameShape, Sequence
 from siamdff_jax.evaluation import running
 from siamdff_jax.evaluation.comparison import missing_note
 
@@ -100,11 +100,11 @@ def frames_of(sequence: Sequence) -> Iterator[np.ndarray]:
   shape = shape_of(sequence)
   for t, frame in enumerate(sequence.frames):
     if frame.shape != shape:
-      raise UserError(f"{sequence.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
-                      f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
+      raise UserError(f"{sequence.name}: frame {t} is {FrameShape(*frame.shape)} pixels, expected "
+                      f"{shape} as in the frames before or as labelled")
     yield frame
 
 
-def shape_of(sequence: Sequence) -> tuple[int, int]:
-  """(rows, columns) of a sequence's frames."""
-  return tuple(sequence.size[::-1]) if sequence.size else sequence.frames[0].shape
+def shape_of(sequence: Sequence) -> FrameShape:
+  """The shape of a sequence's frames."""
+  return sequence.shape or FrameShape(*sequence.frames[0].shape)

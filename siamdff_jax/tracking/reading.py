@@ -15,6 +15,7 @@ from input_pipeline import geometry
 from input_pipeline.datasets.loading import is_outside
 from input_pipeline.errors import UserError
 from input_pipeline.frames import FrameSource
+from input_pipeline.sequences import FrameShape
 from siamdff_jax.tracking.lockstep import BLANK, IDLE, START, TRACK, Inputs
 
 _log = logging.getLogger(__name__)
@@ -31,14 +32,14 @@ class Stream(NamedTuple):
     frames: the frames, all of one size.
     box: float [4] xywh, the target in the first frame.
     truth: float [T, 4] xywh, zeros where it is absent; only reset-based runs need it.
-    size: (width, height) of the frames where it is known; None decodes the first frame to see.
+    shape: of the frames where it is known; None decodes the first frame to see.
   """
 
   name: str
   frames: FrameSource
   box: np.ndarray
   truth: np.ndarray | None = None
-  size: tuple[int, int] | None = None
+  shape: FrameShape | None = None
 
 
 class BrokenStreams(UserError):
@@ -103,18 +104,17 @@ class Notes:
                    self.uniform, count)
 
 
-def check_box(box: np.ndarray, frame_shape: tuple[int, int], where: str):
-  """Raises UserError unless the box has a size and shares a pixel with the frame [H, W]."""
-  height, width = frame_shape
+def check_box(box: np.ndarray, shape: FrameShape, where: str):
+  """Raises UserError unless the box has a size and shares a pixel with the frame."""
   x, y, w, h = (float(v) for v in box)
   if not (np.isfinite([x, y, w, h]).all() and w > 0 and h > 0):
     raise UserError(f"{where}: the box {[x, y, w, h]} has no size, expected x,y,w,h with w,h > 0")
-  if is_outside([[x, y, w, h]], (width, height))[0]:
-    raise UserError(f"{where}: the box {[x, y, w, h]} lies outside the frame of {width}x{height} pixels")
+  if is_outside([[x, y, w, h]], shape.wh)[0]:
+    raise UserError(f"{where}: the box {[x, y, w, h]} lies outside the frame of {shape} pixels")
 
 
-def check_stream(stream: Stream, reset: bool) -> tuple[int, int]:
-  """(rows, columns) of a stream's frames.
+def check_stream(stream: Stream, reset: bool) -> FrameShape:
+  """The shape of a stream's frames.
 
   Raises:
     UserError: a first frame that cannot be read, or a box that `check_box` refuses.
@@ -140,11 +140,11 @@ def check_streams(streams: Iterable[Stream],
   return started, shapes, errors
 
 
-def frame_shape(stream: Stream) -> tuple[int, int]:
-  """(rows, columns) of a stream's frames."""
-  if stream.size is not None:
-    return stream.size[1], stream.size[0]
-  return next(iter(stream.frames)).shape  # Unlike `frames[0]` this leaves no video open.
+def frame_shape(stream: Stream) -> FrameShape:
+  """The shape of a stream's frames."""
+  if stream.shape is not None:
+    return stream.shape
+  return FrameShape(*next(iter(stream.frames)).shape)  # Unlike `frames[0]` this leaves no video open.
 
 
 def canvas(shapes) -> tuple[int, int]:
@@ -165,7 +165,7 @@ def is_uniform(pixels: np.ndarray) -> bool:
   return bool((row == row[0]).all() and (pixels == row[0]).all())
 
 
-def frames_to_track(stream: Stream, shape: tuple[int, int], notes: Notes,
+def frames_to_track(stream: Stream, shape: FrameShape, notes: Notes,
                     reset: bool = False) -> Iterator[tuple[np.ndarray | None, bool]]:
   """Yields every announced frame, None in the place of one that cannot be read, and whether it shows anything.
 
@@ -174,7 +174,8 @@ def frames_to_track(stream: Stream, shape: tuple[int, int], notes: Notes,
   asked for; in reset-based runs it is lost in the next frame in which it is visible, as after any failure.
 
   Args:
-    stream, shape: of frames [H, W].
+    stream: what to track.
+    shape: of its frames.
     notes: what is noticed is entered there.
     reset: whether the run is reset-based.
   """
@@ -198,13 +199,13 @@ def frames_to_track(stream: Stream, shape: tuple[int, int], notes: Notes,
     yield frame, t == 0 or not (uniform or t < blind)
 
 
-def _announced(stream: Stream, shape: tuple[int, int]) -> Iterator[np.ndarray | UserError]:
+def _announced(stream: Stream, shape: FrameShape) -> Iterator[np.ndarray | UserError]:
   """All announced frames, or the errors that they give."""
   count, found = len(stream.frames), 0
   for frame in itertools.islice(_readable(stream.frames), count):
     if not isinstance(frame, UserError) and frame.shape != shape:
-      frame = UserError(f"{stream.name}: frame {found} is {frame.shape[1]}x{frame.shape[0]} pixels, expected "
-                        f"{shape[1]}x{shape[0]} as in the frames before or as labelled")
+      frame = UserError(f"{stream.name}: frame {found} is {FrameShape(*frame.shape)} pixels, expected {shape} as "
+                        "in the frames before or as labelled")
     yield frame
     found += 1
   missing = UserError(f"{stream.name}: the frames end after {found}, {count} were expected")

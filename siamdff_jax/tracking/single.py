@@ -42,13 +42,13 @@ def track_input(checkpoint: str, source: str, box: list[str], out: str, settings
   """
   start = _parse(box)
   stream = Stream(os.path.basename(os.path.abspath(source)), datasets.open_frames(source), start)
-  height, width = frame_shape(stream)
-  _check_start(start, (height, width), stream.name)
+  shape = frame_shape(stream)
+  _check_start(start, shape, stream.name)
   with outputs.prepared(out, len(stream.frames)) as places, outputs.stopped_by_signals() as check_stop:
     tracker, variables = load_tracker(checkpoint)
     runner = Runner(with_settings(tracker, settings), variables, streams=1, chunk=1)
     frames = _Watched(stream.frames, check_stop)
-    result, broken = _track(runner, stream._replace(size=(width, height), frames=frames), places)
+    result, broken = _track(runner, stream._replace(shape=shape, frames=frames), places)
     check_stop()
     video_note = _write_video(places, result, stream)
   print(f"{_summary(result, runner)}; boxes in {places.boxes}, {video_note}")

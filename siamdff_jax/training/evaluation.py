@@ -50,7 +50,7 @@ class Evaluation:
     """The score of the moving average, the same on all processes."""
     self._runner.load(jax.tree.map(_whole, {"params": state.ema, "batch_stats": state.batch_stats}))
     mine = self._sequences[jax.process_index()::jax.process_count()]
-    streams = [Stream(s.name, s.frames, np.asarray(s.boxes[0], np.float64), size=s.size) for s in mine]
+    streams = [Stream(s.name, s.frames, np.asarray(s.boxes[0], np.float64), shape=s.shape) for s in mine]
     found = dict(self._runner.run(streams))
     return self._score(_from_all(found, self._sequences))
 

@@ -10,6 +10,7 @@ ours, pooled alike.
 import numpy as np
 
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import FrameShape
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
 
@@ -28,12 +29,12 @@ def _weight(sequence) -> float:
 
 
 def _score(sequence, result) -> base.SequenceScores:
-  if sequence.size is None:
+  if sequence.shape is None:
     raise UserError(f"{sequence.name}: the size of its frames is not known, expected frames or a resolution in "
                     "meta_info.ini; boxes are clipped to the image here")
   counted = _counted(sequence)
-  truth = _clipped(sequence.boxes[1:], sequence.size)[counted]
-  predicted = _clipped(result.boxes[1:], sequence.size)[counted]
+  truth = _clipped(sequence.boxes[1:], sequence.shape)[counted]
+  predicted = _clipped(result.boxes[1:], sequence.shape)[counted]
   overlaps = np.nan_to_num(metrics.iou(predicted, truth))
   numbers = {"ao": float(overlaps.mean()), "sr_50": float((overlaps > 0.5).mean()),
              "sr_75": float((overlaps > 0.75).mean())}
@@ -45,9 +46,9 @@ def _score(sequence, result) -> base.SequenceScores:
   return numbers, curves
 
 
-def _clipped(boxes, size) -> np.ndarray:
-  """Boxes [T, 4] cut to the image as the toolkit does it: in the files' 1-based coordinates, from 0 to the size."""
-  boxes, limit = np.asarray(boxes, np.float64) + (1, 1, 0, 0), np.asarray(size, np.float64)
+def _clipped(boxes, shape: FrameShape) -> np.ndarray:
+  """Boxes [T, 4] cut to the frame as the toolkit does it: from 0 to its sides, in the files' 1-based coordinates."""
+  boxes, limit = np.asarray(boxes, np.float64) + (1, 1, 0, 0), np.asarray(shape.wh, np.float64)
   corner = np.clip(boxes[:, :2], 0, limit)
   return np.concatenate([corner, np.clip(boxes[:, 2:], 0, limit - corner)], axis=1)
 
