@@ -100,11 +100,11 @@ def trainings(monkeypatch, tmp_path):
   made = Trainings(tmp_path / "run")
   sampler = lambda entries, *_: types.SimpleNamespace(sequences=made.sequences) if entries else None
   compiled = lambda step, *_: lambda state, *_: step(state)
-  monkeypatch.setattr(loop.parallel, "make_layout", lambda *_, **__: types.SimpleNamespace(compile=compiled))
+  monkeypatch.setattr(loop.layouts, "make_layout", lambda *_, **__: types.SimpleNamespace(compile=compiled))
   monkeypatch.setattr(loop.sources, "sampler", sampler)
   monkeypatch.setattr(loop.feeds, "make", lambda *_: types.SimpleNamespace(prepare=None, whole=(), replicated={}))
-  monkeypatch.setattr(loop.throughput.Meter, "take", lambda self, feed: None)
-  monkeypatch.setattr(loop, "_assemble", made.assemble)
+  monkeypatch.setattr(loop.meter.Meter, "take", lambda self, feed: None)
+  monkeypatch.setattr(loop, "assemble", made.assemble)
   return made
 
 
@@ -301,7 +301,7 @@ def test_a_signal_within_a_bad_streak_leaves_the_last_good_checkpoint(trainings,
 @pytest.mark.parametrize("first", [math.nan, math.inf])
 def test_a_quality_that_is_no_number_is_never_the_best(trainings, monkeypatch, first):
   values = iter([first, 0.5, 0.4, 0.3])
-  monkeypatch.setattr(loop, "_quality", lambda *_: next(values))
+  monkeypatch.setattr(loop.Quality, "__call__", lambda *_: next(values))
   trainings.run(**{"train.steps": 8})
   assert trained.find(str(trainings.workdir)).endswith("/4") and trainings.saved() == [4, 6, 8]
 

@@ -13,7 +13,7 @@ from input_pipeline.errors import UserError
 from siamdff_jax import distillation
 from siamdff_jax.models.build import build
 from siamdff_jax.parallel import layouts as parallel
-from siamdff_jax.training import loop
+from siamdff_jax.training import assembly, loop
 from siamdff_jax.training.state import optimizer, schedule
 from siamdff_jax.training.step import make_step, network_inputs
 
@@ -252,7 +252,7 @@ def fake_training(monkeypatch, tmp_path, bad_from: int, **train):
       return state.replace(step=state.step + 1, bad_steps=bad), metrics
     return step
 
-  monkeypatch.setattr(loop, "make_step", counting)
+  monkeypatch.setattr(assembly, "make_step", counting)
   monkeypatch.setattr(loop.sources, "sampler", lambda *_: None)
   monkeypatch.setattr(loop.feeds, "make", lambda config, sampler, layout, start: _Feed(layout))
   return loop.train(config, str(tmp_path))

@@ -21,10 +21,12 @@ from siamdff_jax.parallel import distributed
 from siamdff_jax.sweeps import results
 from siamdff_jax.sweeps.population import PARAMETERS, Population, member
 from siamdff_jax.sweeps.space import Parameter, apply, grid, sample
-from siamdff_jax.training import loop, same_run
+from siamdff_jax.training import same_run
 from siamdff_jax.training.logging import append_metrics, drop_metrics_after, read_metrics
+from siamdff_jax.training.run_config import write_config
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state
+from siamdff_jax.training.teacher import load_teacher
 from siamdff_jax.training.validation import validation
 from siamdff_jax.training.workdir_lock import WorkdirLock
 
@@ -99,7 +101,7 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
   config, folders = configs[0], [results.trial_folder(workdir, n) for n in numbers]
   samplers = [sources.sampler(entries, config, folders[0]) for entries in (config.data.train, config.data.validation)]
   model = build(config.model)
-  teacher, teacher_variables = loop.load_teacher(config)
+  teacher, teacher_variables = load_teacher(config)
   inputs = same_run.describe(dict(zip(("data.train", "data.validation"), samplers)), teacher_variables)
   distiller = distillation.build(config.distiller) if teacher else None
   population = Population(model, configs, distiller=distiller, teacher=teacher)
@@ -120,7 +122,7 @@ def _train(numbers: list[int], configs: list[ml_collections.ConfigDict], workdir
       start = int(restored.step)
       state = population.put_stacked(restored.replace(step=np.full(population.size, start, np.int32)))
     for folder, mine in zip(folders, configs):
-      loop.write_config(mine, folder)
+      write_config(mine, folder)
       drop_metrics_after(folder, start)
     # The members share the seed, so also what is done to the pixels: once for all.
     prepare = jax.jit(lambda batch: augment(batch, config.seed, config.data.augment))

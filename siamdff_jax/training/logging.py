@@ -94,8 +94,9 @@ class RunLog:
 
   def _write(self, step: int, scalars: Mapping[str, float]) -> None:
     append_metrics(self._workdir, {"step": step, **scalars})
-    for name, value in scalars.items() if self._board else ():
-      self._board.add_scalar(name, value, step)
+    if self._board:
+      for name, value in scalars.items():
+        self._board.add_scalar(name, value, step)
 
   def _guarded(self, action: Callable[..., None], *arguments: Any) -> None:
     if self._broken:
