@@ -47,7 +47,10 @@ def batch(seed: int, size: int = 8) -> dict[str, np.ndarray]:
   present = (np.arange(size) % 4 != 3).astype(np.float32)
   centre = rng.uniform(40, 87, (size, 2))
   box = np.concatenate([centre - wh / 2, centre + wh / 2], -1) * present[:, None]
-  pixels = lambda x: (255 * x).round().astype(np.uint8)
+
+  def pixels(image):
+    return (255 * image).round().astype(np.uint8)
+
   return {"template": pixels(template), "search": pixels(search), "template_wh": wh,
           "search_box_ltrb": box.astype(np.float32), "present": present}
 

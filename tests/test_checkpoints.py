@@ -41,7 +41,10 @@ def _collected():
 def state(step: int, size: int = 200) -> TrainState:
   """A state that no network needs: random arrays of a seed, about 8 * size^2 bytes."""
   rng = np.random.default_rng(step)
-  array = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32))
+
+  def array(*shape):
+    return jnp.asarray(rng.normal(size=shape).astype(np.float32))
+
   return TrainState(
       step=jnp.int32(step), params={"student": {"kernel": array(size, size), "bias": array(7)}, "distiller": {}},
       batch_stats={}, opt_state=(array(size, size), jnp.int32(step)), ema={"kernel": array(9)},

@@ -98,8 +98,13 @@ class Trainings:
 @pytest.fixture
 def trainings(monkeypatch, tmp_path):
   made = Trainings(tmp_path / "run")
-  sampler = lambda entries, *_: types.SimpleNamespace(sequences=made.sequences) if entries else None
-  compiled = lambda step, *_: lambda state, *_: step(state)
+
+  def sampler(entries, *_):
+    return types.SimpleNamespace(sequences=made.sequences) if entries else None
+
+  def compiled(step, *_):
+    return lambda state, *_: step(state)
+
   monkeypatch.setattr(loop.layouts, "make_layout", lambda *_, **__: types.SimpleNamespace(compile=compiled))
   monkeypatch.setattr(loop.sources, "sampler", sampler)
   monkeypatch.setattr(loop.feeds, "make", lambda *_: types.SimpleNamespace(prepare=None, whole=(), replicated={}))

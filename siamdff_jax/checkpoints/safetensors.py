@@ -71,11 +71,6 @@ def load(path: str) -> tuple[ml_collections.ConfigDict, dict[str, dict]]:
   return ml_collections.ConfigDict(about["config"]), {name: nested.get(name, {}) for name in _COLLECTIONS}
 
 
-def load_notes(path: str) -> dict[str, str]:
-  """The notes of a file; raises UserError like `load`."""
-  return _read(path)[0]["notes"]
-
-
 def read_arrays(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Arrays and metadata of any safetensors file, ours or not.
 

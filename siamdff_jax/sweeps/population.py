@@ -33,21 +33,20 @@ class Population:
 
   Every leaf of a population's state has a leading axis of K = `size` entries, one per device: the members, and where
   there are fewer of them than devices, the last one again.
+
+  Args:
+    model: built without an axis name: a member sees its whole batch.
+    configs: one experiment per member; they differ in `PARAMETERS` only.
+    distiller, teacher: both or neither.
+    devices: K of them; default: all of this host's.
+
+  Raises:
+    ValueError: more members than devices.
   """
 
   def __init__(self, model: SiamDFF, configs: Sequence[ml_collections.ConfigDict], *,
                distiller: nn.Module | None = None, teacher: SiamDFF | None = None,
                devices: Sequence[jax.Device] | None = None):
-    """
-    Args:
-      model: built without an axis name: a member sees its whole batch.
-      configs: one experiment per member; they differ in `PARAMETERS` only.
-      distiller, teacher: both or neither.
-      devices: K of them; default: all of this host's.
-
-    Raises:
-      ValueError: more members than devices.
-    """
     places = list(jax.local_devices() if devices is None else devices)
     if len(configs) > len(places):
       raise ValueError(f"{len(configs)} members do not fit on {len(places)} devices, one each")

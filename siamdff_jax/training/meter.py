@@ -48,18 +48,17 @@ class Meter:
           scalars |= meter.scalars()
 
   It never waits for a device; the numbers are true as far as the loop itself does not run ahead of its devices.
+
+  Args:
+    batch_size: pairs per step, over all devices and hosts.
+    flops_per_pair: from `throughput.model_flops`; None leaves "mfu" out.
+    peak: FLOP/s of all devices together; None leaves "mfu" out.
+    clock: seconds, for tests.
+    memory: -> scalars that are logged too.
   """
 
   def __init__(self, batch_size: int, flops_per_pair: float | None = None, peak: float | None = None, *,
                clock: Callable[[], float] = time.perf_counter, memory: Callable[[], dict[str, float]] = memory_gib):
-    """
-    Args:
-      batch_size: pairs per step, over all devices and hosts.
-      flops_per_pair: from `throughput.model_flops`; None leaves "mfu" out.
-      peak: FLOP/s of all devices together; None leaves "mfu" out.
-      clock: seconds, for tests.
-      memory: -> scalars that are logged too.
-    """
     self._batch_size, self._flops, self._peak = batch_size, flops_per_pair, peak
     self._clock, self._memory = clock, memory
     self._restart()
