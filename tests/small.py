@@ -6,7 +6,7 @@ import numpy as np
 
 from configs import base
 from siamdff_jax import distillation
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.models.build import build
 from siamdff_jax.tracking import settings
 from siamdff_jax.training.state import TrainState, optimizer
@@ -49,7 +49,10 @@ def batch(seed: int, size: int = 8) -> dict[str, np.ndarray]:
   present = (np.arange(size) % 4 != 3).astype(np.float32)
   centre = rng.uniform(40, 87, (size, 2))
   box = np.concatenate([centre - wh / 2, centre + wh / 2], -1) * present[:, None]
-  pixels = lambda x: (255 * x).round().astype(np.uint8)
+
+  def pixels(image):
+    return (255 * image).round().astype(np.uint8)
+
   return {"template": pixels(template), "search": pixels(search), "template_wh": wh,
           "search_box_ltrb": box.astype(np.float32), "present": present}
 
@@ -101,6 +104,6 @@ def write_checkpoint(workdir, made: ml_collections.ConfigDict | None = None) -> 
   shapes = jax.eval_shape(lambda: initial_state(model, None, rule, made.seed))
   rng = np.random.default_rng(made.seed)
   state = jax.tree.map(lambda x: jax.device_put((0.1 * rng.normal(size=x.shape)).astype(x.dtype)), shapes)
-  with checkpoints.Checkpoints(str(workdir)) as saved:
+  with Checkpoints(str(workdir)) as saved:
     saved.save(state, made)
   return str(workdir)

@@ -21,7 +21,7 @@ from siamdff_jax import results
 from siamdff_jax.evaluation import protocols
 from siamdff_jax.experiments import ablation
 from siamdff_jax.tracking.runner import Runner
-from siamdff_jax.training import loop
+from siamdff_jax.training.run_config import write_config
 
 PARTS = ("use_sten", "use_intensity", "use_dsfam", "use_dcfam")
 
@@ -76,7 +76,7 @@ def config(data, tmp_path_factory):
 
 def train(config, workdir):
   """Leaves what the training loop leaves, with random weights."""
-  loop.write_config(config, workdir)
+  write_config(config, workdir)
   small.write_checkpoint(workdir, config)
   log = [{"step": step, "pairs_per_second": rate} for step, rate in ((1, 1.0), (2, 8.0), (3, 9.0))]
   (pathlib.Path(workdir) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))

@@ -23,8 +23,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import small
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import checksums
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import checksums, contents, trained
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.training.state import TrainState
 
 # Pytest keeps what Orbax logs about a failure, and so the reads that it abandons, beyond the time that we are quiet.
@@ -41,7 +41,10 @@ def _collected():
 def state(step: int, size: int = 200) -> TrainState:
   """A state that no network needs: random arrays of a seed, about 8 * size^2 bytes."""
   rng = np.random.default_rng(step)
-  array = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32))
+
+  def array(*shape):
+    return jnp.asarray(rng.normal(size=shape).astype(np.float32))
+
   return TrainState(
       step=jnp.int32(step), params={"student": {"kernel": array(size, size), "bias": array(7)}, "distiller": {}},
       batch_stats={}, opt_state=(array(size, size), jnp.int32(step)), ema={"kernel": array(9)},
@@ -54,14 +57,14 @@ def same(a: TrainState, b: TrainState) -> bool:
 
 def write(workdir, steps, **options) -> pathlib.Path:
   """Saves `state(step)` for each step; returns the folder of the checkpoints."""
-  with checkpoints.Checkpoints(str(workdir), **options) as saved:
+  with Checkpoints(str(workdir), **options) as saved:
     for step in steps:
       saved.save(state(step), small.config(), GOOD)
-  return pathlib.Path(workdir) / checkpoints.FOLDER
+  return pathlib.Path(workdir) / contents.FOLDER
 
 
 def restore(workdir, like=0) -> TrainState:
-  with checkpoints.Checkpoints(str(workdir)) as saved:
+  with Checkpoints(str(workdir)) as saved:
     return saved.restore(state(like))
 
 
@@ -107,7 +110,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, capfd, damage):
   """The one before is restored, a sentence names the damaged one, and its step can be saved again."""
   folder = write(tmp_path, (1, 2, 3))
   damage(folder / "3")
-  with caplog.at_level(logging.WARNING, "siamdff_jax"), checkpoints.Checkpoints(str(tmp_path)) as saved:
+  with caplog.at_level(logging.WARNING, "siamdff_jax"), Checkpoints(str(tmp_path)) as saved:
     assert same(saved.restore(state(0)), state(2))
     assert saved.last_step == 2
     assert names(folder) == {"2", "damaged_3"}
@@ -122,8 +125,8 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, capfd, damage):
 def test_what_an_interrupted_save_leaves_is_no_checkpoint(tmp_path):
   folder = write(tmp_path, (1, 2, 3))
   (folder / "3").rename(folder / "3.orbax-checkpoint-tmp")
-  assert checkpoints.find(str(tmp_path)) == str(folder / "2")
-  with checkpoints.Checkpoints(str(tmp_path)) as saved:
+  assert trained.find(str(tmp_path)) == str(folder / "2")
+  with Checkpoints(str(tmp_path)) as saved:
     assert same(saved.restore(state(0)), state(2))
     saved.save(state(3), small.config(), GOOD)
   assert names(folder) == {"2", "3"}
@@ -147,7 +150,7 @@ def test_a_save_that_still_writes_does_not_cost_the_next(tmp_path, caplog):
 
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     writers = [pool.submit(keep_writing) for _ in range(4)]
-    with checkpoints.Checkpoints(str(tmp_path)) as saved:
+    with Checkpoints(str(tmp_path)) as saved:
       saved.save(state(3), small.config(), GOOD)
     for writer in writers:
       writer.result()
@@ -158,7 +161,7 @@ def test_a_save_that_still_writes_does_not_cost_the_next(tmp_path, caplog):
 def test_damage_after_damage(tmp_path, caplog):
   """Back to the best, when that is all there is; and a young run's only checkpoint: from the beginning."""
   folder = write(tmp_path, (1,))
-  with checkpoints.Checkpoints(str(tmp_path)) as saved:
+  with Checkpoints(str(tmp_path)) as saved:
     for step in (2, 3):
       saved.save(state(step), small.config())
   assert names(folder) == {"1", "2", "3"}
@@ -184,7 +187,7 @@ def test_all_of_several_damaged_changes_nothing(tmp_path):
 
 def test_a_config_that_does_not_fit_never_falls_back(tmp_path):
   folder = write(tmp_path, (1,))
-  with checkpoints.Checkpoints(str(tmp_path)) as saved:
+  with Checkpoints(str(tmp_path)) as saved:
     saved.save(state(2, size=30), small.config(), GOOD)
   with pytest.raises(UserError, match=r"does not fit the config: .*\(30, 30\) in the checkpoint and \(200, 200\)"):
     restore(tmp_path)
@@ -194,20 +197,20 @@ def test_a_config_that_does_not_fit_never_falls_back(tmp_path):
 def test_damaged_weights_are_one_sentence_for_inference(tmp_path):
   folder = write(tmp_path, (1,))
   expected = {"params": {"kernel": jax.ShapeDtypeStruct((9,), jnp.float32)}, "batch_stats": {}}
-  found = checkpoints.load_variables(str(tmp_path), expected)
+  found = trained.load_variables(str(tmp_path), expected)
   np.testing.assert_array_equal(found["params"]["kernel"], state(1).ema["kernel"])
   file = folder / "1" / "checksums" / "metadata"
   saved = json.loads(file.read_text())
   file.write_text(json.dumps(saved | {"ema/kernel": saved["ema/kernel"] ^ 1}))
   with pytest.raises(UserError, match="content of ema/kernel is not what was saved"):
-    checkpoints.load_variables(str(tmp_path), expected)
+    trained.load_variables(str(tmp_path), expected)
 
 
 def test_the_last_and_the_best_are_kept(tmp_path):
-  with checkpoints.Checkpoints(str(tmp_path), keep=2) as saved:
+  with Checkpoints(str(tmp_path), keep=2) as saved:
     for step, iou in enumerate((0.1, 0.9, 0.3, 0.2, 0.4), start=1):
       saved.save(state(step), small.config(), iou)
-  assert names(tmp_path / checkpoints.FOLDER) == {"2", "4", "5"}
+  assert names(tmp_path / contents.FOLDER) == {"2", "4", "5"}
 
 
 def put_a_file_in_place_of(folder):
@@ -223,13 +226,13 @@ def put_a_file_in_place_of(folder):
 def test_a_vanished_folder_costs_one_save(tmp_path, caplog):
   """It vanishes between saves, and while one is being written; and a file stands in its place for a while."""
   workdir, threads = tmp_path / "run", set(threading.enumerate())
-  with checkpoints.Checkpoints(str(workdir)) as saved:
+  with Checkpoints(str(workdir)) as saved:
     saved.save(state(1), small.config(), GOOD)
     saved.wait()
     workdir.rename(tmp_path / "gone")
     saved.save(state(2), small.config(), GOOD)
     saved.wait()
-    assert names(workdir / checkpoints.FOLDER) == {"2"}
+    assert names(workdir / contents.FOLDER) == {"2"}
     saved.save(state(3, size=2000), small.config(), GOOD)
     put_a_file_in_place_of(workdir)
     with pytest.raises(UserError, match="last save, of step 3, failed.*nothing of this run is saved"):
@@ -246,7 +249,7 @@ def test_a_vanished_folder_costs_one_save(tmp_path, caplog):
 
 
 def test_an_error_of_the_run_is_not_hidden_by_one_of_the_storage(tmp_path):
-  with pytest.raises(ZeroDivisionError), checkpoints.Checkpoints(str(tmp_path)) as saved:
+  with pytest.raises(ZeroDivisionError), Checkpoints(str(tmp_path)) as saved:
     saved.save(state(1), small.config(), GOOD)
     saved.wait()
     shutil.rmtree(tmp_path)
@@ -270,7 +273,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_costs_the_saves_that_do_not_fit(small_disk, caplog, capfd):
   workdir, ballast = small_disk / "run", small_disk / "ballast"
-  with checkpoints.Checkpoints(str(workdir)) as saved:
+  with Checkpoints(str(workdir)) as saved:
     saved.save(state(1, size=400), small.config(), GOOD)
     saved.wait()
     with pytest.raises(OSError, match="No space left"), open(ballast, "wb") as file:
@@ -288,18 +291,18 @@ def test_a_full_disk_costs_the_saves_that_do_not_fit(small_disk, caplog, capfd):
   assert "Traceback" not in capfd.readouterr().err
   # Threads of a failed save may make its folder again after it was removed. A start after their end removes it.
   for _ in range(100):
-    with checkpoints.Checkpoints(str(workdir)) as saved:
+    with Checkpoints(str(workdir)) as saved:
       assert same(saved.restore(state(0, size=400)), state(4, size=400))
-    if names(workdir / checkpoints.FOLDER) == {"1", "4"}:
+    if names(workdir / contents.FOLDER) == {"1", "4"}:
       break
     time.sleep(0.1)
-  assert names(workdir / checkpoints.FOLDER) == {"1", "4"}
+  assert names(workdir / contents.FOLDER) == {"1", "4"}
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
   (tmp_path / "run").write_text("not a folder")
   with pytest.raises(UserError, match="cannot be made"):
-    checkpoints.Checkpoints(str(tmp_path / "run"))
+    Checkpoints(str(tmp_path / "run"))
 
 
 def test_checksums_are_the_formula_and_see_one_bit():
@@ -346,10 +349,34 @@ assert checksums.of({name: jax.device_put(x, split) for name, x in arrays.items(
 
 def test_saving_returns_before_the_file_is_there(tmp_path):
   """The state may be changed (its buffers donated) while the save is under way."""
-  with checkpoints.Checkpoints(str(tmp_path)) as saved:
+  with Checkpoints(str(tmp_path)) as saved:
     before = state(1, size=1500)
     saved.save(before, small.config(), GOOD)
-    under_way = not (tmp_path / checkpoints.FOLDER / "1").exists()
+    under_way = not (tmp_path / contents.FOLDER / "1").exists()
     jax.jit(lambda x: jax.tree.map(lambda y: y * 0, x), donate_argnums=0)(before)
     saved.wait()
     assert under_way and same(saved.restore(state(0, size=1500)), state(1, size=1500))
+
+
+def test_the_hook_for_what_nobody_catches_is_replaced_only_while_something_is_written(tmp_path):
+  before, blocked = sys.unraisablehook, tmp_path / "blocked"
+  with Checkpoints(str(tmp_path)) as saved, Checkpoints(str(blocked)) as other:
+    assert sys.unraisablehook is before
+    saved.save(state(1, size=1500), small.config(), GOOD)
+    assert sys.unraisablehook is not before
+    saved.wait()
+    assert sys.unraisablehook is before
+    saved.save(state(1), small.config(), GOOD)  # Is there already.
+    assert sys.unraisablehook is before
+    shutil.rmtree(blocked)
+    blocked.write_text("not a folder")
+    other.save(state(1), small.config(), GOOD)
+    assert sys.unraisablehook is not before  # What a failed save abandons may report later.
+    saved.save(state(2), small.config(), GOOD)
+    saved.wait()
+    assert sys.unraisablehook is not before
+    blocked.unlink()
+    other.save(state(2), small.config(), GOOD)
+    other.wait()
+    assert sys.unraisablehook is before
+  assert sys.unraisablehook is before

@@ -14,7 +14,7 @@ from conftest import ROOT
 from benchmarks import cases
 from input_pipeline.errors import UserError
 from siamdff_jax import config_files, flag_parsing, machine_errors
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import trained
 
 QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
 
@@ -176,7 +176,7 @@ def test_configs_by_name(tmp_path):
 
 def test_names_of_shipped_models():
   with pytest.raises(UserError, match="lit: no checkpoint there, .*; did you mean 'lite'"):
-    checkpoints.find("lit")
+    trained.find("lit")
 
 
 # --- what the machine refuses

@@ -20,7 +20,7 @@ from configs import (
   sweep_quickstart,
 )
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints.store import shipped as shipped_models
+from siamdff_jax.checkpoints.trained import shipped as shipped_models
 from siamdff_jax.config_check import commands
 from siamdff_jax.config_check.experiment import SECTIONS, check
 from siamdff_jax.experiments.ablation import ablate

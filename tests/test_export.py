@@ -12,8 +12,7 @@ from safetensors.numpy import save_file
 
 from configs import base
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import safetensors
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import safetensors, trained
 from siamdff_jax.export import formats, onnx, passes, stablehlo
 from siamdff_jax.models.backbone import ResNet
 from siamdff_jax.models.build import build
@@ -76,7 +75,7 @@ def test_weights_round_trip_exactly_in_float32_and_to_half_precision_in_float16(
     assert_same(variables, loaded, rtol=tolerance, atol=1e-7 * (dtype == "float16"))
     assert {x.dtype for x in flat(loaded).values()} == {np.dtype(np.float32)}
     assert json.loads(loaded_config.to_json_best_effort()) == json.loads(config.to_json_best_effort())
-    assert safetensors.load_notes(path) == {"licence": "CC0"}
+    assert json.loads(safetensors.read_arrays(path)[1]["siamdff_jax"])["notes"] == {"licence": "CC0"}
   vectors = {name: x for name, x in flat(variables).items() if x.ndim < 2}
   assert all((flat(loaded)[name] == x).all() for name, x in vectors.items())  # Exact also in the float16 file.
 
@@ -140,14 +139,14 @@ def test_files_that_are_no_models_are_refused(model, tmp_path):
 
 def test_a_checkpoint_may_be_a_file_or_the_name_of_a_shipped_model(model, tmp_path, monkeypatch):
   config, _, variables = model
-  monkeypatch.setattr(checkpoints, "_SHIPPED", tmp_path)
+  monkeypatch.setattr(trained, "_SHIPPED", tmp_path)
   safetensors.save(str(tmp_path / "smallest.safetensors"), config, variables, "float32")
   for name in ("smallest", str(tmp_path / "smallest.safetensors")):
     network, loaded = load_model(name)
     assert network.features == 8
     assert_same(variables, loaded)
   with pytest.raises(UserError, match=r"largest: no checkpoint there.*smallest"):
-    checkpoints.find("largest")
+    trained.find("largest")
 
 
 def test_shipped_config_names_no_paths(tmp_path):

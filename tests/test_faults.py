@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from trainer import EVERY, STEPS, Trainer, assert_same_bits, checkpoint_steps, last_logged, losses
 
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import contents
 
 pytestmark = pytest.mark.slow
 RUNS = 20
@@ -98,7 +98,7 @@ class _AfterSeconds:
 
 def _is_saving(workdir, step: int | str = "") -> bool:
   """Whether a checkpoint (of `step`) is being written, or was when the process died."""
-  folder = workdir / checkpoints.FOLDER
+  folder = workdir / contents.FOLDER
   names = os.listdir(folder) if folder.exists() else []
   return any(".orbax-checkpoint-tmp" in name and name.startswith(f"{step}") for name in names)
 
@@ -135,7 +135,7 @@ def test_a_killed_run_ends_with_the_same_bits(trainer, uninterrupted, tmp_path, 
 def test_a_truncated_checkpoint_costs_the_steps_since_the_one_before(trainer, uninterrupted, tmp_path):
   code, errors = trainer.interrupt(tmp_path, signal.SIGTERM, lambda _: last_logged(tmp_path) >= EVERY + 2)
   assert code == 0, errors
-  newest = tmp_path / checkpoints.FOLDER / str(checkpoint_steps(tmp_path)[-1])
+  newest = tmp_path / contents.FOLDER / str(checkpoint_steps(tmp_path)[-1])
   file = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
   os.truncate(file, file.stat().st_size // 2)
   before = checkpoint_steps(tmp_path)[-2]

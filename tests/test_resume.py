@@ -4,9 +4,10 @@ import signal
 
 import numpy as np
 import pytest
-from trainer import EVERY, STEPS, Trainer, assert_same_bits, checkpoint_steps, last_logged, logged, losses
+from trainer import EVERY, STEPS, Trainer, assert_same_bits, checkpoint_steps, last_logged, losses
 
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import contents, trained
+from siamdff_jax.training.logging import read_metrics
 
 pytestmark = pytest.mark.end_to_end
 
@@ -26,14 +27,14 @@ def uninterrupted(trainer, tmp_path_factory):
 
 def test_a_whole_run_logs_and_keeps_what_it_says(uninterrupted):
   """Every step once; of the checkpoints the last two, and the best by the validation's IoU."""
-  lines = logged(uninterrupted)
+  lines = read_metrics(uninterrupted)
   assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
   quality = {line["step"]: line["validation/iou"] for line in lines if "validation/iou" in line}
   assert sorted(quality) == list(range(EVERY, STEPS + 1, EVERY))
   best = max(quality, key=lambda step: (quality[step], step))
   assert checkpoint_steps(uninterrupted) == sorted({best, STEPS - EVERY, STEPS})
-  assert checkpoints.find(str(uninterrupted)) == str(uninterrupted / checkpoints.FOLDER / str(best))
-  assert checkpoints.load_config(str(uninterrupted)).train.steps == STEPS
+  assert trained.find(str(uninterrupted)) == str(uninterrupted / contents.FOLDER / str(best))
+  assert trained.load_config(str(uninterrupted)).train.steps == STEPS
   for line in lines:
     if "loss" in line:
       assert line["pairs_per_second"] > 0 and 0 <= line["input_wait"] <= 1 and line["host_memory_gib"] > 0.1
@@ -93,7 +94,7 @@ def test_a_config_that_does_not_fit_is_one_sentence(trainer, uninterrupted):
   assert code == 1 and "Traceback" not in errors
   sentences = [line for line in errors.splitlines() if line.startswith("error: ")]
   assert len(sentences) == 1
-  folder = uninterrupted / checkpoints.FOLDER / str(STEPS)
+  folder = uninterrupted / contents.FOLDER / str(STEPS)
   assert str(folder) in sentences[0] and "does not fit the config" in sentences[0]
   assert "(16,) in the checkpoint and (24,) in the config" in sentences[0] and "more" in sentences[0]
   assert checkpoint_steps(uninterrupted) == before

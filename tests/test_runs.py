@@ -16,9 +16,11 @@ import pytest
 import small
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import contents, trained
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.parallel import distributed
 from siamdff_jax.training import loop, same_run
+from siamdff_jax.training.logging import read_metrics
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.workdir_lock import Busy
 
@@ -86,7 +88,7 @@ class Trainings:
     return TrainState(zero, params, {}, rule.init(params), params["student"], zero), step, None
 
   def saved(self) -> list[int]:
-    return sorted(int(path.name) for path in (self.workdir / checkpoints.FOLDER).iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in (self.workdir / contents.FOLDER).iterdir() if path.name.isdigit())
 
   def files(self) -> dict:
     """What a refused command must not change."""
@@ -96,13 +98,18 @@ class Trainings:
 @pytest.fixture
 def trainings(monkeypatch, tmp_path):
   made = Trainings(tmp_path / "run")
-  sampler = lambda entries, *_: types.SimpleNamespace(sequences=made.sequences) if entries else None
-  compiled = lambda step, *_: lambda state, *_: step(state)
-  monkeypatch.setattr(loop.parallel, "make_layout", lambda *_, **__: types.SimpleNamespace(compile=compiled))
+
+  def sampler(entries, *_):
+    return types.SimpleNamespace(sequences=made.sequences) if entries else None
+
+  def compiled(step, *_):
+    return lambda state, *_: step(state)
+
+  monkeypatch.setattr(loop.layouts, "make_layout", lambda *_, **__: types.SimpleNamespace(compile=compiled))
   monkeypatch.setattr(loop.sources, "sampler", sampler)
   monkeypatch.setattr(loop.feeds, "make", lambda *_: types.SimpleNamespace(prepare=None, whole=(), replicated={}))
-  monkeypatch.setattr(loop.throughput.Meter, "take", lambda self, feed: None)
-  monkeypatch.setattr(loop, "_assemble", made.assemble)
+  monkeypatch.setattr(loop.meter.Meter, "take", lambda self, feed: None)
+  monkeypatch.setattr(loop, "assemble", made.assemble)
   return made
 
 
@@ -188,7 +195,7 @@ def test_older_checkpoints_lack_keys_and_hold_others(trainings, said):
   """A missing key had its default; one that is gone tells nothing; where nothing is known of the data, places count."""
   trainings.run()
   for step in trainings.saved():
-    folder = trainings.workdir / checkpoints.FOLDER / str(step)
+    folder = trainings.workdir / contents.FOLDER / str(step)
     file = folder / "config" / "metadata"
     theirs = json.loads(file.read_text())
     del theirs["train"]["virtual_shards"], theirs["data"]["pairs"]["style"]
@@ -234,14 +241,10 @@ def test_a_teacher_is_known_by_its_weights():
 def test_nothing_is_saved_within_a_bad_streak_and_the_first_finite_step_is(trainings, said):
   trainings.bad = lambda step: step in (2, 3, 5)
   assert trainings.run(**{"train.steps": 6}) == 6
-  states = {step: bad for step, bad in ((line["step"], line["bad_steps"]) for line in logged(trainings))}
+  states = {step: bad for step, bad in ((line["step"], line["bad_steps"]) for line in read_metrics(trainings.workdir))}
   assert states == {1: 0, 2: 1, 3: 2, 4: 0, 5: 1, 6: 0}
   assert trainings.saved() == [4, 6]
   assert said.text.count("within non-finite steps") == 1
-
-
-def logged(trainings):
-  return [json.loads(line) for line in (trainings.workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_broken_run_goes_on_with_a_lower_rate_from_before_the_streak(trainings, said):
@@ -276,7 +279,7 @@ def test_a_run_that_breaks_before_its_first_checkpoint_says_that_nothing_is_save
 
 
 def test_a_checkpoint_from_within_a_streak_that_an_older_version_saved_gets_its_patience_back(trainings):
-  with checkpoints.Checkpoints(str(trainings.workdir)) as saved:
+  with Checkpoints(str(trainings.workdir)) as saved:
     state, _, _ = trainings.assemble(config())
     saved.save(state.replace(step=jnp.int32(1), bad_steps=jnp.int32(2)), config())
   trainings.bad = lambda step: step == 2  # The third bad one, counted on.
@@ -303,9 +306,9 @@ def test_a_signal_within_a_bad_streak_leaves_the_last_good_checkpoint(trainings,
 @pytest.mark.parametrize("first", [math.nan, math.inf])
 def test_a_quality_that_is_no_number_is_never_the_best(trainings, monkeypatch, first):
   values = iter([first, 0.5, 0.4, 0.3])
-  monkeypatch.setattr(loop, "_quality", lambda *_: next(values))
+  monkeypatch.setattr(loop.Quality, "__call__", lambda *_: next(values))
   trainings.run(**{"train.steps": 8})
-  assert checkpoints.find(str(trainings.workdir)).endswith("/4") and trainings.saved() == [4, 6, 8]
+  assert trained.find(str(trainings.workdir)).endswith("/4") and trainings.saved() == [4, 6, 8]
 
 
 # --- signals
@@ -379,7 +382,7 @@ def test_a_second_training_in_the_folder_is_refused_and_the_first_goes_on(traini
 
   trainings.at[3] = start_another
   assert trainings.run() == STEPS
-  assert [line["step"] for line in logged(trainings)] == [1, 2, 3, 4] and trainings.saved() == [2, 4]
+  assert [line["step"] for line in read_metrics(trainings.workdir)] == [1, 2, 3, 4] and trainings.saved() == [2, 4]
 
 
 def test_who_has_lost_the_folder_saves_no_more(trainings):

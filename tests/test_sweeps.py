@@ -1,4 +1,4 @@
-"""Sweeps: the search space, the two engines, and that a population's members are what they would be alone."""
+"""Sweeps: the two engines, and that a population's members are what they would be alone."""
 
 import csv
 import errno
@@ -26,78 +26,12 @@ from siamdff_jax.parallel import distributed
 from siamdff_jax.sweeps import optuna_engine, population_engine, results, space
 from siamdff_jax.sweeps.population import Population, member
 from siamdff_jax.sweeps.sweep import sweep
+from siamdff_jax.training.logging import read_metrics
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import initial_state, make_step
 from siamdff_jax.training.workdir_lock import Busy
 
 LEARNING_RATE = dict(parameter="optimizer.learning_rate", kind="log_uniform", low=1e-4, high=1e-1)
-
-
-# --- the search space
-
-def test_space_is_read():
-  parsed = space.parse([LEARNING_RATE, dict(parameter="model.heads", kind="integer", low=1, high=2),
-                        dict(parameter="model.backbone.blocks", kind="choice", values=[[1, 1, 1, 1], [1, 2, 2, 1]])],
-                       small.config())
-  assert parsed[0] == space.Parameter("optimizer.learning_rate", "log_uniform", 1e-4, 1e-1)
-  assert parsed[2].values == ((1, 1, 1, 1), (1, 2, 2, 1))
-
-
-@pytest.mark.parametrize("entry, message", [
-    (dict(LEARNING_RATE, parameter="optimizer.lr"), "'lr' is unknown"),
-    (dict(LEARNING_RATE, parameter="optimizer"), "is a group"),
-    (dict(LEARNING_RATE, parameter="optimizer.learning_rate.peak"), "'peak' is unknown"),
-    (dict(kind="uniform", low=0, high=1), "no `parameter`"),
-    (dict(LEARNING_RATE, kind="normal"), "kind is 'normal'"),
-    (dict(LEARNING_RATE, low=0), "more than 0"),
-    (dict(LEARNING_RATE, low=0.2), "not below"),
-    (dict(LEARNING_RATE, high="0.1"), "`high` is '0.1'"),
-    (dict(LEARNING_RATE, high=float("nan")), "`high` is nan"),
-    (dict(LEARNING_RATE, step=2), "takes exactly high and low"),
-    (dict(parameter="model.heads", kind="uniform", low=1, high=2), "gives a float"),
-    (dict(parameter="optimizer.learning_rate", kind="integer", low=1, high=2), "gives a int"),
-    (dict(parameter="model.heads", kind="integer", low=1.5, high=2), "`low` is 1.5"),
-    (dict(parameter="optimizer.kind", kind="choice", values=[]), "empty"),
-    (dict(parameter="optimizer.kind", kind="choice", values=["sgd", 3]), "3 does not fit"),
-])
-def test_space_mistakes_are_named(entry, message):
-  with pytest.raises(UserError, match=message):
-    space.parse([entry], small.config())
-
-
-def test_space_twice_or_empty():
-  with pytest.raises(UserError, match="twice"):
-    space.parse([LEARNING_RATE, LEARNING_RATE], small.config())
-  with pytest.raises(UserError, match="empty"):
-    space.parse([], small.config())
-
-
-def test_apply_leaves_the_experiment_alone():
-  experiment = small.config()
-  changed = space.apply(experiment, {"optimizer.learning_rate": 1, "distiller.temperature": 0.5, "model.heads": 1})
-  assert changed.optimizer.learning_rate == 1.0 and isinstance(changed.optimizer.learning_rate, float)
-  assert changed.distiller.temperature == 0.5 and changed.model.heads == 1
-  assert experiment.optimizer.learning_rate == 0.05 and experiment.distiller.temperature is None
-
-
-def test_samples_are_in_bounds_and_log_uniform():
-  parsed = space.parse([LEARNING_RATE, dict(parameter="model.heads", kind="integer", low=1, high=3)], small.config())
-  draws = [space.sample(parsed, 0, n) for n in range(600)]
-  rates = np.array([d["optimizer.learning_rate"] for d in draws])
-  assert rates.min() >= 1e-4 and rates.max() <= 1e-1
-  # A third of the draws per decade: 200 +- 4 standard deviations of a binomial.
-  counts = np.histogram(rates, [1e-4, 1e-3, 1e-2, 1e-1])[0]
-  assert np.all(np.abs(counts - 200) < 4 * np.sqrt(600 / 3 * 2 / 3))
-  assert {d["model.heads"] for d in draws} == {1, 2, 3}
-  assert draws[7] == space.sample(parsed, 0, 7) != space.sample(parsed, 1, 7)
-
-
-def test_grid():
-  rates = dict(parameter="optimizer.learning_rate", kind="choice", values=[0.1, 0.2])
-  decays = dict(parameter="optimizer.weight_decay", kind="choice", values=[0.0, 1.0, 2.0])
-  parsed = space.parse([rates, decays], small.config())
-  combinations = [tuple(values.values()) for values in space.grid(parsed)]
-  assert combinations == [(0.1, 0.0), (0.1, 1.0), (0.1, 2.0), (0.2, 0.0), (0.2, 1.0), (0.2, 2.0)]
 
 
 # --- the population
@@ -114,11 +48,11 @@ def compile_cache(tmp_path_factory):
   """Equal programs are compiled once in all tests that ask for this."""
   names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
   before = [getattr(jax.config, name) for name in names]
-  for name, value in zip(names, (str(tmp_path_factory.getbasetemp() / "compiled"), 0)):
+  for name, value in zip(names, (str(tmp_path_factory.getbasetemp() / "compiled"), 0), strict=True):
     jax.config.update(name, value)
   compilation_cache.reset_cache()
   yield
-  for name, value in zip(names, before):
+  for name, value in zip(names, before, strict=True):
     jax.config.update(name, value)
   compilation_cache.reset_cache()
 
@@ -144,7 +78,7 @@ def test_members_are_what_they_would_be_alone(compile_cache):
   configs, devices = _members(4), jax.devices()[:4]
   together = _after_three_steps(configs, devices)
   alone = _after_three_steps(configs[2:3], devices)[0]
-  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(together[2]), jax.tree.leaves(alone)):
+  for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(together[2]), jax.tree.leaves(alone), strict=True):
     assert a.dtype == b.dtype and np.array_equal(a, b), jax.tree_util.keystr(path)
   assert not np.array_equal(*(jax.tree.leaves(together[k].params)[0] for k in (1, 2)))
 
@@ -160,7 +94,11 @@ def test_members_are_what_the_training_step_makes(compile_cache):
   state = initial_state(model, None, rule, seed=0)
   for i in range(3):
     state, _ = step(state, small.batch(i, 4))
-  close = lambda a, b: all(np.allclose(x, y, rtol=1e-4, atol=1e-5) for x, y in zip(*map(jax.tree.leaves, (a, b))))
+
+  def close(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.allclose(x, y, rtol=1e-4, atol=1e-5) for x, y in pairs)
+
   assert close(together[2].params, state.params) and close(together[2].ema, state.ema)
   for name, value in state.opt_state.hyperparams.items():
     assert float(together[2].opt_state.hyperparams[name]) == pytest.approx(float(value), rel=1e-6)
@@ -270,7 +208,9 @@ def test_a_sweep_without_a_trial_is_anybodys(fake_training, tmp_path, monkeypatc
 
 
 def test_members_that_were_trained_side_by_side_are_so_again(tmp_path):
-  groups = lambda todo, width: population_engine._groups(str(tmp_path), todo, width)
+  def groups(todo, width):
+    return population_engine._groups(str(tmp_path), todo, width)
+
   assert groups([0, 1, 2, 3, 4], 2) == [[0, 1], [2, 3], [4]]
   (tmp_path / "members_0002_0003").mkdir()
   assert groups([0, 2, 3, 4], 3) == [[2, 3], [0, 4]]
@@ -362,7 +302,7 @@ def test_a_member_within_non_finite_steps_is_not_saved(monkeypatch, tmp_path):
     metrics = {"loss": np.ones(2), "bad_steps": np.array(bad_steps)}
     population_engine._record(step, None, metrics, members, lambda state: {"iou": 0.5}, {})
   assert saved == [(0, 0.5), (1, 0.5), (0, 0.5)]
-  assert results.metrics(folders[1])[-1].keys() == {"step", "loss", "bad_steps", "learning_rate"}
+  assert read_metrics(folders[1])[-1].keys() == {"step", "loss", "bad_steps", "learning_rate"}
   trials = [population_engine._trial(str(tmp_path), n, {}, experiment) for n in range(2)]
   assert [trial.state for trial in trials] == ["complete", "failed"] and "not finite for 3 steps" in trials[1].reason
   assert population_engine._trial(str(tmp_path), 2, {}, experiment).state == "running"
@@ -437,7 +377,7 @@ def test_population_sweep_trains_and_resumes(simulated, tmp_path, monkeypatch, c
     else:
       with pytest.raises(KeyboardInterrupt):
         sweep(config, str(tmp_path / "stopped"), 2, "population")
-    assert [line["step"] for line in results.metrics(str(tmp_path / "stopped" / "trial_0000"))][-1:] == [step]
+    assert [line["step"] for line in read_metrics(str(tmp_path / "stopped" / "trial_0000"))][-1:] == [step]
   monkeypatch.setattr(Population, "put_shared", put_shared)
   sweep(config, str(tmp_path / "stopped"), 2, "population")
   assert (tmp_path / "stopped" / "trials.csv").read_text() == (tmp_path / "whole" / "trials.csv").read_text()

@@ -7,7 +7,8 @@ import pytest
 import small
 from siamdff_jax.models import depthwise
 from siamdff_jax.training import throughput
-from siamdff_jax.training.throughput import Meter, peak_flops
+from siamdff_jax.training.meter import Meter, memory_gib
+from siamdff_jax.training.throughput import peak_flops
 
 
 class Clock:
@@ -130,6 +131,6 @@ def test_a_step_counts_three_students_and_a_teacher(plain):
 
 
 def test_memory_is_this_process():
-  found = throughput.memory_gib()
+  found = memory_gib()
   assert 0.05 < found["host_memory_gib"] < 64
   assert ("device_memory_gib" in found) == bool(jax.local_devices()[0].memory_stats())

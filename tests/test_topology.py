@@ -17,7 +17,7 @@ import topology_worker as worker
 
 import small
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.parallel import distributed
 from siamdff_jax.parallel import layouts as parallel
 
@@ -77,7 +77,7 @@ def assert_restores(folder, layout, restored_as, devices):
   config = worker.config_of(restored_as)
   placed = parallel.make_layout(config.layout, worker.BATCH, jax.devices("cpu")[:devices])
   empty = placed.put_state(jax.tree.map(np.zeros_like, small.start_state(config)))
-  with checkpoints.Checkpoints(str(folder / layout)) as saved:
+  with Checkpoints(str(folder / layout)) as saved:
     state = saved.restore(empty)
   assert state.step == worker.STEPS
   with np.load(folder / f"{layout}.npz") as wanted:
@@ -134,7 +134,7 @@ def test_eight_devices_to_two(tmp_path, layout, restored_as):
   placed = parallel.make_layout(config.layout, 8, jax.devices("cpu")[:8])
   start = small.start_state(config).replace(step=np.int32(worker.STEPS))
   np.savez(tmp_path / f"{layout}.npz", *jax.tree.leaves(start))
-  with checkpoints.Checkpoints(str(tmp_path / layout)) as saved:
+  with Checkpoints(str(tmp_path / layout)) as saved:
     saved.save(placed.put_state(start), config)
   assert_restores(tmp_path, layout, restored_as, 2)
 

@@ -10,7 +10,7 @@ from spots import Spots
 
 from configs import base, shipped
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import store
+from siamdff_jax.checkpoints import trained
 from siamdff_jax.tracking import configured, settings
 from siamdff_jax.tracking.settings import PLAIN, SHIPPED, Settings
 from siamdff_jax.tracking.tracker import Tracker
@@ -89,7 +89,7 @@ def test_a_config_is_what_is_shipped():
 
 def test_shipped_checkpoints_are_as_shipped():
   """Version 0.1.0 wrote them, with settings in no groups; `svanstrom` has none, a plain follower."""
-  found = {name: configured.of_config(store.load_config(name).tracker) for name in store.shipped()}
+  found = {name: configured.of_config(trained.load_config(name).tracker) for name in trained.shipped()}
   assert found == {"lite": (SHIPPED, []), "lite_teacher": (SHIPPED, []), "r18": (SHIPPED, []), "svanstrom": (PLAIN, [])}
 
 

@@ -13,7 +13,7 @@ from input_pipeline.errors import UserError
 from siamdff_jax import distillation
 from siamdff_jax.models.build import build
 from siamdff_jax.parallel import layouts as parallel
-from siamdff_jax.training import loop
+from siamdff_jax.training import assembly, loop
 from siamdff_jax.training.state import optimizer, schedule
 from siamdff_jax.training.step import make_step, network_inputs
 
@@ -58,14 +58,15 @@ def run(**options):
 def assert_trees_close(a, b, scale_of=None, rtol=1e-5, atol=1e-6):
   """Leaf by leaf; differences count relative to the largest entry of the leaf in `scale_of` (default: `b`)."""
   scale_of = b if scale_of is None else scale_of
-  for (path, x), y, s in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), jax.tree.leaves(scale_of)):
+  leaves = jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), jax.tree.leaves(scale_of)
+  for (path, x), y, s in zip(*leaves, strict=True):
     limit = rtol * np.abs(s).max() + atol
     assert np.abs(x - y).max() <= limit, f"{jax.tree_util.keystr(path)}: {np.abs(x - y).max()} > {limit}"
 
 
 def assert_same_training(found, expected):
   """Losses, the gradient's norm, what the parameters moved by, and the statistics."""
-  for a, b in zip(found[1], expected[1]):
+  for a, b in zip(found[1], expected[1], strict=True):
     assert a.keys() == b.keys()
     for name in a:
       assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
@@ -208,7 +209,7 @@ def test_a_batch_with_a_non_finite_gradient_changes_nothing_but_counters(single)
   assert not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["grad_norm"])
   found = jax.device_get(after)
   for name in ("params", "batch_stats", "opt_state", "ema"):
-    for a, b in zip(jax.tree.leaves(getattr(found, name)), jax.tree.leaves(getattr(before, name))):
+    for a, b in zip(jax.tree.leaves(getattr(found, name)), jax.tree.leaves(getattr(before, name)), strict=True):
       np.testing.assert_array_equal(a, b)
   assert found.step == 2 and found.bad_steps == metrics["bad_steps"] == 1
   after, _ = step(after, bad_batch())
@@ -252,7 +253,7 @@ def fake_training(monkeypatch, tmp_path, bad_from: int, **train):
       return state.replace(step=state.step + 1, bad_steps=bad), metrics
     return step
 
-  monkeypatch.setattr(loop, "make_step", counting)
+  monkeypatch.setattr(assembly, "make_step", counting)
   monkeypatch.setattr(loop.sources, "sampler", lambda *_: None)
   monkeypatch.setattr(loop.feeds, "make", lambda config, sampler, layout, start: _Feed(layout))
   return loop.train(config, str(tmp_path))
@@ -293,7 +294,7 @@ def run_distilled(kind, devices):
     state, found = step(state, layout.put_sharded(small.batch(n)), {}, placed)
     states.append(jax.device_get(state))
     metrics.append(jax.device_get(found))
-  for a, b in zip(jax.tree.leaves(placed), jax.tree.leaves(variables)):
+  for a, b in zip(jax.tree.leaves(placed), jax.tree.leaves(variables), strict=True):
     np.testing.assert_array_equal(a, b)  # The teacher stays as it is.
   return states, metrics
 
@@ -366,7 +367,7 @@ def test_weight_decay_is_on_kernels_only(kind):
 
 def test_momentum_and_clipping():
   found = updates(3)
-  for change, factor in zip(found, (1.0, 1.9, 2.71)):
+  for change, factor in zip(found, (1.0, 1.9, 2.71), strict=True):
     np.testing.assert_allclose(change["head"]["bias"], -0.1 * factor, rtol=1e-5)
   norm = np.sqrt(32.0)  # Of a gradient of ones for 32 parameters.
   np.testing.assert_allclose(updates(1, clip_norm=2.0)[0]["head"]["bias"], -0.1 * 2 / norm, rtol=1e-5)

@@ -5,15 +5,16 @@ import json
 import jax
 import numpy as np
 import pytest
-from trainer import Trainer, logged
+from trainer import Trainer
 
 import small
 from input_pipeline.errors import UserError
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import contents, trained
 from siamdff_jax.evaluation import evaluate
 from siamdff_jax.parallel import layouts as parallel
 from siamdff_jax.training.evaluation import Evaluation
+from siamdff_jax.training.logging import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,10 @@ def test_training_logs_the_score_and_keeps_the_best_by_it(data, tmp_path):
       workdir, "--config.train.steps=6", "--config.train.checkpoint_every=3", f"--config.evaluation.root={data}",
       "--config.evaluation.metric=precision_20", "--config.model.norm=group")
   assert code == 0, errors
-  scores = {line["step"]: line["evaluation/score"] for line in logged(workdir) if "evaluation/score" in line}
+  scores = {line["step"]: line["evaluation/score"] for line in read_metrics(workdir) if "evaluation/score" in line}
   assert sorted(scores) == [3, 6]
   best = max(scores, key=lambda step: (scores[step], step))
-  assert checkpoints.find(str(workdir)).endswith(f"{checkpoints.FOLDER}/{best}")
+  assert trained.find(str(workdir)).endswith(f"{contents.FOLDER}/{best}")
   evaluate.evaluate([f"best={workdir}"], [], "antiuav410", str(data), str(tmp_path / "out"), clips=0)
   overall = json.loads((tmp_path / "out" / "best" / "metrics.json").read_text())["overall"]
   assert overall["precision_20"] == pytest.approx(scores[best], abs=1e-9)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import small
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.models.build import build
 from siamdff_jax.parallel import distributed
 from siamdff_jax.parallel import layouts as parallel
@@ -66,7 +66,7 @@ def _train_and_save(out: pathlib.Path, layouts: list[str]):
     config = config_of(layout)
     _, state, metrics = train(config)
     assert all(x.is_fully_addressable == (jax.process_count() == 1) for x in jax.tree.leaves(state))
-    with checkpoints.Checkpoints(str(out / layout)) as saved:
+    with Checkpoints(str(out / layout)) as saved:
       saved.save(state, config)
     (out / f"{layout}_{jax.process_index()}.json").write_text(json.dumps(metrics))
     arrays = whole(state)

@@ -1,6 +1,5 @@
 """Starts, interrupts and compares runs of scripts/train.py, for the tests of resuming and of faults."""
 
-import json
 import os
 import pathlib
 import signal
@@ -14,7 +13,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import contents
+from siamdff_jax.training.logging import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STEPS, EVERY = 24, 6  # Steps of the run, and between checkpoints.
@@ -78,23 +78,16 @@ def _end(process) -> tuple[int, str]:
   return process.returncode, errors
 
 
-def logged(workdir: pathlib.Path) -> list[dict]:
-  """The whole lines of metrics.jsonl."""
-  path = workdir / "metrics.jsonl"
-  lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def last_logged(workdir: pathlib.Path) -> int:
-  return max((line["step"] for line in logged(workdir)), default=0)
+  return max((line["step"] for line in read_metrics(workdir)), default=0)
 
 
 def losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
-  return [(line["step"], line["loss"]) for line in logged(workdir) if "loss" in line]
+  return [(line["step"], line["loss"]) for line in read_metrics(workdir) if "loss" in line]
 
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
-  folder = workdir / checkpoints.FOLDER
+  folder = workdir / contents.FOLDER
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
 
 
@@ -109,5 +102,5 @@ def assert_same_bits(workdir: pathlib.Path, other: pathlib.Path, step: int = STE
 
 
 def _arrays(workdir, step: int) -> dict[str, np.ndarray]:
-  tree = ocp.PyTreeCheckpointer().restore(workdir / checkpoints.FOLDER / str(step) / "state")
+  tree = ocp.PyTreeCheckpointer().restore(workdir / contents.FOLDER / str(step) / "state")
   return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}

@@ -4,7 +4,6 @@ The loop draws, gathers, crops and augments its pairs inside the step, averages 
 does nothing but the step, before and after the loop's run. Saving is measured elsewhere (`saving`).
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from benchmarks.step import BareStep, initial_values, steps_per_timing
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.models.build import build
-from siamdff_jax.training.logging import METRICS_FILE
+from siamdff_jax.training.logging import read_metrics
 from siamdff_jax.training.loop import train
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import initial_state
@@ -58,8 +57,7 @@ def _loop(case: Case, data: str, folder: str, steps: int, repeats: int) -> list[
   if case.teacher_config is not None:
     config.teacher.checkpoint = _write_teacher(case.teacher_config, os.path.join(folder, "teacher"))
   train(config, os.path.join(folder, "run"))
-  with open(os.path.join(folder, "run", METRICS_FILE)) as file:
-    rates = [json.loads(line)["pairs_per_second"] for line in file]
+  rates = [line["pairs_per_second"] for line in read_metrics(os.path.join(folder, "run"))]
   return [config.train.batch_size / rate for rate in rates[2:]]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks import timing
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints.store import Checkpoints
 from siamdff_jax.models.build import build
 from siamdff_jax.training.state import TrainState, optimizer
 from siamdff_jax.training.step import initial_state
@@ -40,7 +40,7 @@ def rows(config: ml_collections.ConfigDict, workdir: str, repeats: int) -> Itera
   times: dict[str, list[float]] = {
       "step without a save": [], "step in which save is called": [], "of it, the call of save": [],
       "step while a save is under way": [], "a save until it is on the disk": []}
-  with checkpoints.Checkpoints(workdir) as saved:
+  with Checkpoints(workdir) as saved:
     if saved.last_step is not None:
       raise UserError(f"{saved.folder}: holds checkpoints already, expected a new folder")
     for turn in range(-1, repeats):
@@ -60,7 +60,7 @@ def rows(config: ml_collections.ConfigDict, workdir: str, repeats: int) -> Itera
            "timings": len(seconds), "seconds": seconds}
 
 
-def _round(saved: checkpoints.Checkpoints, config: ml_collections.ConfigDict, step: Callable[[TrainState], TrainState],
+def _round(saved: Checkpoints, config: ml_collections.ConfigDict, step: Callable[[TrainState], TrainState],
            state: TrainState, found: dict[str, list[float]]) -> TrainState:
   """A step with a save and those until the save has arrived."""
   start = time.perf_counter()

@@ -3,13 +3,17 @@
 Orbax's array files carry none: one bit flipped in them comes back as another number, without a word.
 """
 
+from collections.abc import Collection, Mapping
+
 import jax
 import jax.numpy as jnp
+
+from input_pipeline.geometry import Array
 
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
-def of(arrays: dict[str, jax.Array]) -> dict[str, int]:
+def of(arrays: Mapping[str, Array]) -> dict[str, int]:
   """One checksum for each array.
 
   The bits of the elements as integers, each times an odd number that depends on its place, summed modulo 2^32 (our
@@ -30,10 +34,10 @@ def of(arrays: dict[str, jax.Array]) -> dict[str, int]:
   return {name: int(value) for name, value in jax.device_get(sums).items()}
 
 
-def _needs_waiting(x) -> bool:
+def _needs_waiting(x: Array) -> bool:
   if jax.process_count() > 1:
     return True
-  devices = x.sharding.device_set if isinstance(x, jax.Array) else ()
+  devices: Collection[jax.Device] = x.sharding.device_set if isinstance(x, jax.Array) else ()
   return len(devices) > 1 and next(iter(devices)).platform == "cpu"
 
 

@@ -6,7 +6,8 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -25,31 +26,64 @@ class Damaged(UserError):
 
 
 @contextlib.contextmanager
-def quiet():
-  """Keeps Orbax from reporting at length a fault that is said in a sentence.
+def without_tracebacks() -> Iterator[None]:
+  """Keeps Orbax from logging a failure at length, with its traceback: we say it in a sentence."""
 
-  It logs a failed save with its traceback; and when one array cannot be read or written it abandons the others, which
-  Python then reports one by one.
-  """
-  logger, hook = absl_logging.get_absl_logger(), sys.unraisablehook
-  without_traceback = lambda record: not (record.exc_info and f"orbax{os.sep}" in record.pathname)
+  def is_short(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and f"orbax{os.sep}" in record.pathname)
 
-  def unraisable(report):
-    if str(report.exc_value) != "Event loop is closed" and "orbax" not in repr(report.object):
-      hook(report)
-
-  logger.addFilter(without_traceback)
-  sys.unraisablehook = unraisable
+  logger = absl_logging.get_absl_logger()
+  logger.addFilter(is_short)
   try:
     yield
   finally:
-    logger.removeFilter(without_traceback)
-    sys.unraisablehook = hook
+    logger.removeFilter(is_short)
+
+
+class _Quiet:
+  """Keeps Python from reporting the reads or writes that Orbax abandons, one by one, when another one has failed.
+
+  They report from threads of their own, where no `except` reaches them, to a hook of the whole process. It is replaced
+  by the first `start` and set back by the last `stop`, on whichever threads these are called.
+  """
+
+  def __init__(self) -> None:
+    self._lock, self._count = threading.Lock(), 0
+    self._hook: Callable[[Any], Any] = sys.unraisablehook
+
+  def start(self) -> None:
+    with self._lock:
+      self._count += 1
+      if self._count == 1:
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._report
+
+  def stop(self) -> None:
+    with self._lock:
+      self._count -= 1
+      if self._count == 0:
+        sys.unraisablehook = self._hook
+
+  def _report(self, report: Any) -> None:
+    if str(report.exc_value) != "Event loop is closed" and "orbax" not in repr(report.object):
+      self._hook(report)
+
+
+_quiet = _Quiet()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Keeps Python from reporting what Orbax abandons after a failure; for the time in which it reads or writes."""
+  _quiet.start()
+  try:
+    yield
+  finally:
+    _quiet.stop()
 
 
 def read(path: epath.Path, reader: Callable[[], Any]) -> Any:
   """What `reader` returns; whatever goes wrong in it is `Damaged`, but for a config that does not fit."""
-  with quiet():
+  with without_tracebacks(), quiet():
     try:
       return reader()
     except (UserError, MemoryError, jax.errors.JaxRuntimeError):
@@ -60,7 +94,7 @@ def read(path: epath.Path, reader: Callable[[], Any]) -> Any:
   raise Damaged(message)
 
 
-def set_aside(path: epath.Path, why: str):
+def set_aside(path: epath.Path, why: str) -> None:
   """Renames a damaged checkpoint, so that nothing takes it for one and its step can be saved again.
 
   Raises:
@@ -105,6 +139,7 @@ def reason(error: BaseException) -> str:
 
 
 def on_any_process(flag: bool) -> bool:
+  """Whether `flag` is set on any process; all of them have to ask."""
   return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 

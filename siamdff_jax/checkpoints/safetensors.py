@@ -7,6 +7,8 @@ the config, notes (licence, data, ...) and a digest of everything, so that damag
 import hashlib
 import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -22,8 +24,8 @@ _ENTRY = "siamdff_jax"  # A single entry: the library does not keep the order of
 _COLLECTIONS = ("params", "batch_stats")
 
 
-def save(path: str, config: ml_collections.ConfigDict, variables: dict, dtype: str = "float16",
-         notes: dict[str, str] | None = None):
+def save(path: str, config: ml_collections.ConfigDict, variables: Mapping[str, Any], dtype: str = "float16",
+         notes: Mapping[str, str] | None = None) -> None:
   """Writes the file; the same arguments give the same bytes.
 
   Args:
@@ -69,11 +71,6 @@ def load(path: str) -> tuple[ml_collections.ConfigDict, dict[str, dict]]:
   return ml_collections.ConfigDict(about["config"]), {name: nested.get(name, {}) for name in _COLLECTIONS}
 
 
-def load_notes(path: str) -> dict[str, str]:
-  """The notes of a file; raises UserError like `load`."""
-  return _read(path)[0]["notes"]
-
-
 def read_arrays(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Arrays and metadata of any safetensors file, ours or not.
 
@@ -89,7 +86,8 @@ def read_arrays(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     raise UserError(f"{path}: not a readable {SUFFIX} file ({error})") from error
 
 
-def _read(path):
+def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """What stands about the arrays in the metadata, and the arrays; checked."""
   arrays, metadata = read_arrays(path)
   try:
     about = json.loads(metadata[_ENTRY])
@@ -105,7 +103,7 @@ def _read(path):
   return about, arrays
 
 
-def _digest(arrays: dict[str, np.ndarray], about: dict) -> str:
+def _digest(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str:
   """SHA-256 over config, notes, and every array's name, type, shape and bytes."""
   digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
   for name in sorted(arrays):

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import store as trained
+from siamdff_jax.checkpoints import trained
 from siamdff_jax.evaluation import compare, pairing, protocols, report, running
 from siamdff_jax.evaluation.usable import Usable
 from siamdff_jax.parallel import distributed
@@ -31,7 +31,7 @@ def evaluate(checkpoints: Ordered[str], baselines: Ordered[str], format: str, ro
   processes (`distributed.start`) share the sequences; the first one compares.
 
   Args:
-    checkpoints: see `checkpoints.find`, each with or without "NAME=" in front.
+    checkpoints: see `trained.find`, each with or without "NAME=" in front.
     baselines: names of `baselines.BASELINES`, or "opencv" for all of them.
     format, root: the data set, see `datasets.load`.
     out: gets a folder for each tracker (`running.track`), with metrics.json, and the report (`compare.write`).
@@ -136,7 +136,7 @@ def _name_and_source(entry: str) -> tuple[str, str]:
 
 def runner(source: str, run: str = "ope", streams: int = 8,
            settings: Ordered[str] = ()) -> tuple[running.RunsStreams, str]:
-  """The tracker of a checkpoint (see `checkpoints.find`) or a baseline, and what tells it from others.
+  """The tracker of a checkpoint (see `trained.find`) or a baseline, and what tells it from others.
 
   Args:
     source: checkpoint, or a name of `baselines.BASELINES`.

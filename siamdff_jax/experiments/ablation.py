@@ -19,8 +19,8 @@ from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, proto
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.models.summary import summarize
 from siamdff_jax.parallel import distributed
-from siamdff_jax.sweeps.results import metrics as logged
 from siamdff_jax.training import same_run
+from siamdff_jax.training.logging import read_metrics
 from siamdff_jax.training.loop import train
 
 TABLE_FILE = "ablation.md"
@@ -188,7 +188,8 @@ def _costs(variants: Ordered[Variant], workdir: str) -> str:
   table = [["variant", "parameters (M)", "search (GFLOP)", "template (GFLOP)", "steps", "pairs/s"]]
   for v in variants:
     numbers = summarize(v.config.model)
-    rates = [line["pairs_per_second"] for line in logged(os.path.join(workdir, v.folder)) if "pairs_per_second" in line]
+    lines = read_metrics(os.path.join(workdir, v.folder))
+    rates = [line["pairs_per_second"] for line in lines if "pairs_per_second" in line]
     table.append([v.name, f"{numbers['parameters'] / 1e6:.3f}", f"{numbers['search_gflop']:.3f}",
                   f"{numbers['template_gflop']:.3f}", str(v.config.train.steps), f"{np.median(rates):.1f}"])
   return tables.markdown(table)

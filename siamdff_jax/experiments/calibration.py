@@ -161,7 +161,7 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   """Writes calibration.json, reliability.png and .html.
 
   Args:
-    checkpoint: see `checkpoints.find`.
+    checkpoint: see `trained.find`.
     format, root, only: the labelled sequences, as of `evaluate.evaluate`.
     out: the folder to write to.
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import safetensors
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import safetensors, trained
 from siamdff_jax.export import onnx, passes, savedmodel, stablehlo
 from siamdff_jax.models.load import load_model
 from siamdff_jax.tracking.load import load_tracker
@@ -20,7 +19,7 @@ def export(checkpoint: str, kind: str, out: str, dtype: str | None = None, notes
   """Writes `checkpoint` to `out` and compares what was written with the live network on noise.
 
   Args:
-    checkpoint: see `checkpoints.find`.
+    checkpoint: see `trained.find`.
     kind: one of `FORMATS`.
     out: a .safetensors file, or a folder for the other formats.
     dtype: of the kernels in a .safetensors file, float16 where nothing is said; the other formats hold float32.
@@ -38,7 +37,7 @@ def export(checkpoint: str, kind: str, out: str, dtype: str | None = None, notes
     raise UserError(f"--dtype and --note are for --format=safetensors; {kind} holds float32 and no notes")
   live = passes.from_checkpoint(checkpoint, settings)
   if kind == "safetensors":
-    config, dtype = without_paths(checkpoints.load_config(checkpoint)), dtype or "float16"
+    config, dtype = without_paths(trained.load_config(checkpoint)), dtype or "float16"
     if settings:
       config.tracker = ml_collections.ConfigDict(live.manifest["tracker"])
     safetensors.save(out, config, load_model(checkpoint)[1], dtype, notes)

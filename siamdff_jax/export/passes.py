@@ -44,7 +44,7 @@ class Passes(NamedTuple):
 
 
 def from_checkpoint(checkpoint: str, settings: Sequence[str] = ()) -> Passes:
-  """The passes of a checkpoint (see `checkpoints.find`), its tracker with other settings (see `configured.parse`).
+  """The passes of a checkpoint (see `trained.find`), its tracker with other settings (see `configured.parse`).
 
   Raises:
     UserError: no such checkpoint, a network that cannot track, no such setting, or a process that does not run on the

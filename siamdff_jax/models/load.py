@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from siamdff_jax.checkpoints import store as checkpoints
+from siamdff_jax.checkpoints import trained
 from siamdff_jax.models.build import build
 from siamdff_jax.models.siamdff import SiamDFF
 
@@ -31,6 +31,6 @@ def load_model(checkpoint: str, config: ml_collections.ConfigDict | None = None)
   Raises:
     UserError: no checkpoint there, or one that does not fit the config.
   """
-  config = config or checkpoints.load_config(checkpoint)
+  config = config or trained.load_config(checkpoint)
   model = build(config.model)
-  return model, checkpoints.load_variables(checkpoint, abstract_variables(model))
+  return model, trained.load_variables(checkpoint, abstract_variables(model))

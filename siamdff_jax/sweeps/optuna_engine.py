@@ -1,8 +1,12 @@
 """Sweeps by Optuna: each trial is one training; any number of processes share the study through a journal file."""
 
+import contextlib
 import logging
 import os
 import traceback
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import jax
 import ml_collections
@@ -16,12 +20,15 @@ from siamdff_jax.sweeps.space import Parameter, apply
 from siamdff_jax.training.loop import train
 from siamdff_jax.training.workdir_lock import Busy, WorkdirLock
 
+if TYPE_CHECKING:
+  import optuna  # An extra.
+
 JOURNAL_FILE, ERROR_FILE = "study.journal", "error.txt"
 _STUDY = "sweep"
 log = logging.getLogger(__name__)
 
 
-def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: str, trials: int, seed: int,
+def run(experiment: ml_collections.ConfigDict, space: Sequence[Parameter], workdir: str, trials: int, seed: int,
         worker: int = 0) -> str:
   """Trains until the study has `trials` trials, in `workdir`/trial_0000 and so on.
 
@@ -53,9 +60,9 @@ def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: 
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(os.path.join(workdir, JOURNAL_FILE)))
     study = optuna.create_study(study_name=_STUDY, storage=storage, direction="maximize", load_if_exists=True)
-    for trial in _interrupted(study, worker):
-      log.info("going on with trial %d", trial.number)
-      if not _run_trial(study, trial.number, _values(space, trial.params), experiment, workdir):
+    for left in _interrupted(study, worker):
+      log.info("going on with trial %d", left.number)
+      if not _run_trial(study, left.number, _values(space, left.params), experiment, workdir):
         break
     else:
       while True:
@@ -69,7 +76,12 @@ def run(experiment: ml_collections.ConfigDict, space: list[Parameter], workdir: 
       return results.write(workdir, [_trial(space, t, workdir) for t in study.trials], experiment)
 
 
-def _optuna():
+def _optuna() -> ModuleType:
+  """The package, an extra of this project.
+
+  Raises:
+    UserError: it is not installed.
+  """
   try:
     import optuna
   except ImportError as error:
@@ -79,11 +91,12 @@ def _optuna():
   return optuna
 
 
-def _shared(workdir):
+def _shared(workdir: str) -> contextlib.AbstractContextManager[None]:
+  """What is inside, one process of the sweep does at a time."""
   return results.lock(os.path.join(workdir, "sweep.lock"))
 
 
-def _ask(study, space, seed: int, worker: int):
+def _ask(study: "optuna.Study", space: Sequence[Parameter], seed: int, worker: int) -> "optuna.Trial":
   """The next trial. The sampler is seeded anew for each: seeded once per process it would repeat itself on resuming."""
   import optuna
 
@@ -94,29 +107,30 @@ def _ask(study, space, seed: int, worker: int):
   return trial
 
 
-def _distribution(p: Parameter):
+def _distribution(p: Parameter) -> "optuna.distributions.BaseDistribution":
   from optuna import distributions
 
   if p.kind == "choice":
     return distributions.CategoricalDistribution([_label(v) for v in p.values])
   if p.kind == "integer":
-    return distributions.IntDistribution(p.low, p.high)
-  return distributions.FloatDistribution(p.low, p.high, log=p.kind == "log_uniform")
+    low, high = map(int, p.bounds)
+    return distributions.IntDistribution(low, high)
+  return distributions.FloatDistribution(*p.bounds, log=p.kind == "log_uniform")
 
 
-def _label(value):
+def _label(value: Any) -> bool | int | float | str | None:
   """A choice as Optuna stores it: tuples by their text."""
   return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _values(space, params: dict) -> dict:
+def _values(space: Sequence[Parameter], params: Mapping[str, Any]) -> dict[str, Any]:
   """Optuna's parameters as values for the config."""
   choices = {p.path: {_label(v): v for v in p.values} for p in space if p.kind == "choice"}
   return {p.path: choices[p.path][params[p.path]] if p.path in choices else params[p.path]
           for p in space if p.path in params}
 
 
-def _interrupted(study, worker: int):
+def _interrupted(study: "optuna.Study", worker: int) -> "list[optuna.trial.FrozenTrial]":
   """Trials that an earlier process with this worker number was in when it ended."""
   import optuna
 
@@ -124,7 +138,8 @@ def _interrupted(study, worker: int):
   return [t for t in running if t.user_attrs.get("worker") == worker]
 
 
-def _run_trial(study, number: int, values: dict, experiment, workdir: str) -> bool:
+def _run_trial(study: "optuna.Study", number: int, values: Mapping[str, Any], experiment: ml_collections.ConfigDict,
+               workdir: str) -> bool:
   """Trains trial `number` and tells the study; False when the training was stopped by a signal before its end."""
   import optuna
 
@@ -155,7 +170,7 @@ def _run_trial(study, number: int, values: dict, experiment, workdir: str) -> bo
   return True
 
 
-def _trial(space, frozen, workdir: str) -> results.Trial:
+def _trial(space: Sequence[Parameter], frozen: "optuna.trial.FrozenTrial", workdir: str) -> results.Trial:
   """What the study knows of a trial; why one failed stands in its folder."""
   state = {"COMPLETE": "complete", "FAIL": "failed"}.get(frozen.state.name, "running")
   reason = ""

@@ -33,26 +33,26 @@ class Population:
 
   Every leaf of a population's state has a leading axis of K = `size` entries, one per device: the members, and where
   there are fewer of them than devices, the last one again.
+
+  Args:
+    model: built without an axis name: a member sees its whole batch.
+    configs: one experiment per member; they differ in `PARAMETERS` only.
+    distiller, teacher: both or neither.
+    devices: K of them; default: all of this host's.
+
+  Raises:
+    ValueError: more members than devices.
   """
 
   def __init__(self, model: SiamDFF, configs: Sequence[ml_collections.ConfigDict], *,
-               distiller: nn.Module | None = None, teacher: SiamDFF | None = None, devices=None):
-    """
-    Args:
-      model: built without an axis name: a member sees its whole batch.
-      configs: one experiment per member; they differ in `PARAMETERS` only.
-      distiller, teacher: both or neither.
-      devices: K of them; default: all of this host's.
-
-    Raises:
-      ValueError: more members than devices.
-    """
-    devices = list(jax.local_devices() if devices is None else devices)
-    if len(configs) > len(devices):
-      raise ValueError(f"{len(configs)} members do not fit on {len(devices)} devices, one each")
-    self.size = len(devices)
+               distiller: nn.Module | None = None, teacher: SiamDFF | None = None,
+               devices: Sequence[jax.Device] | None = None):
+    places = list(jax.local_devices() if devices is None else devices)
+    if len(configs) > len(places):
+      raise ValueError(f"{len(configs)} members do not fit on {len(places)} devices, one each")
+    self.size = len(places)
     self._configs = [*configs, *[configs[-1]] * (self.size - len(configs))]
-    mesh = Mesh(np.array(devices), (AXIS,))
+    mesh = Mesh(np.array(places), (AXIS,))
     self._split, self._same = (NamedSharding(mesh, spec) for spec in (PartitionSpec(AXIS), PartitionSpec()))
     steps = configs[0].train.steps
     table = np.stack([jax.jit(jax.vmap(schedule(c.optimizer, steps)))(jnp.arange(steps)) for c in self._configs])
@@ -85,24 +85,28 @@ class Population:
     """Places what is the same for all members: a batch, the teacher's variables."""
     return jax.device_put(tree, self._same)
 
-  def step(self, state: TrainState, batch: dict, teacher_variables: Any = None) -> tuple[TrainState, dict]:
+  def step(self, state: TrainState, batch: dict[str, jax.Array], teacher_variables: Any = None
+           ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of every member; `state` is donated. The metrics are [K]."""
     return self._step(state, self.learning_rates, batch, teacher_variables)
 
 
 def member(state: TrainState, k: int) -> TrainState:
   """The state of member `k` as numpy: what a training of its own would have."""
-  def mine(x):
+
+  def mine(x: jax.Array) -> np.ndarray:
     shard = next(s for s in x.addressable_shards if (s.index[0].start or 0) == k)
     return np.array(shard.data)[0]  # A copy: the buffer is given to the next step.
 
   return jax.tree.map(mine, state)
 
 
-def _member_step(model, config, distiller, teacher) -> Callable:
+def _member_step(model: SiamDFF, config: ml_collections.ConfigDict, distiller: nn.Module | None,
+                 teacher: SiamDFF | None) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """The step of one member as `shard_map` sees it: its share of the members' axis has length 1."""
 
-  def step(state, learning_rates, batch, teacher_variables):
+  def step(state: TrainState, learning_rates: jax.Array, batch: dict[str, jax.Array], teacher_variables: Any
+           ) -> tuple[TrainState, dict[str, jax.Array]]:
     rates = learning_rates[0]
     rule = optimizer(config.optimizer, config.train.steps, learning_rate=lambda count: rates[count])
     one = make_step(model, rule, config, distiller=distiller, teacher=teacher)

@@ -5,17 +5,19 @@ import csv
 import dataclasses
 import fcntl
 import glob
+import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections
 
 from input_pipeline.errors import UserError
+from siamdff_jax import files
 from siamdff_jax.sweeps.space import Parameter, apply
 from siamdff_jax.training import same_run
-from siamdff_jax.training.logging import METRICS_FILE
+from siamdff_jax.training.logging import METRICS_FILE, read_metrics
 
 OBJECTIVE = "validation/iou"
 CLAIM_FILE, TABLE_FILE, BEST_FILE = "sweep.json", "trials.csv", "best_config.json"
@@ -37,31 +39,23 @@ def trial_folder(workdir: str, number: int) -> str:
   return os.path.join(workdir, f"trial_{number:04d}")
 
 
-def metrics(folder: str) -> list[dict]:
-  """The lines of a training's metrics.jsonl; empty where there is none yet."""
-  path = os.path.join(folder, METRICS_FILE)
-  if not os.path.exists(path):
-    return []
-  with open(path) as file:
-    return [json.loads(line) for line in file if line.endswith("\n")]
-
-
 def best_iou(folder: str) -> float:
   """The objective: the best validation IoU of a training, which is that of the checkpoint it keeps as its best."""
-  values = [line[OBJECTIVE] for line in metrics(folder) if OBJECTIVE in line]
+  values = [line[OBJECTIVE] for line in read_metrics(folder) if OBJECTIVE in line]
   if not values:
     raise UserError(f"{os.path.join(folder, METRICS_FILE)}: no {OBJECTIVE} in it, expected one per checkpoint")
   return max(values)
 
 
-def check_experiment(experiment: ml_collections.ConfigDict):
+def check_experiment(experiment: ml_collections.ConfigDict) -> None:
   """Raises a UserError when the experiment has nothing to measure trials on."""
   if not experiment.data.validation:
     raise UserError("the sweep's experiment has no validation data, set config.experiment.data.validation as "
                     "configs/sweep_quickstart.py does: trials are compared on it")
 
 
-def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_collections.ConfigDict, seed: int):
+def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_collections.ConfigDict, seed: int
+          ) -> None:
   """Makes `workdir` that of this sweep. Places of data may differ between hosts; all else must stay as it was.
 
   Raises:
@@ -76,14 +70,14 @@ def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_
   mine = json.loads(json.dumps({"engine": engine, "seed": seed, "space": [dataclasses.asdict(p) for p in space],
                                 "experiment": what}))
   path = os.path.join(workdir, CLAIM_FILE)
+  files.make_folder(workdir)
+  if not glob.glob(os.path.join(glob.escape(workdir), "trial_*")):  # Nothing was trained: it is anybody's.
+    files.write_atomically(path, json.dumps(mine, indent=2) + "\n")
   try:
-    os.makedirs(workdir, exist_ok=True)
-    if not glob.glob(os.path.join(glob.escape(workdir), "trial_*")):  # Nothing was trained: it is anybody's.
-      _write(path, json.dumps(mine, indent=2))
     with open(path) as file:
       theirs = json.load(file)
   except (OSError, ValueError) as error:
-    raise UserError(f"{path}: cannot be written or read ({error})") from error
+    raise UserError(f"{path}: cannot be read ({error})") from error
   changed = [name for name, value in mine.items() if name != "experiment" and theirs.get(name) != value]
   changes = same_run.differences(theirs.get("experiment", {}), mine["experiment"], free=())
   if changed or changes:
@@ -92,7 +86,7 @@ def claim(workdir: str, engine: str, space: Sequence[Parameter], experiment: ml_
 
 
 @contextlib.contextmanager
-def lock(path: str):
+def lock(path: str) -> Iterator[None]:
   """Holds the file lock `path`; waits while another process has it.
 
   Raises:
@@ -118,49 +112,41 @@ def write(workdir: str, trials: Sequence[Trial], experiment: ml_collections.Conf
   """
   trials = sorted(trials, key=lambda t: t.number)
   paths = sorted({path for t in trials for path in t.values})
-  rows = [["trial", "state", "iou", *paths, "reason"]]
+  rows: list[list[Any]] = [["trial", "state", "iou", *paths, "reason"]]
   rows += [[t.number, t.state, "" if t.iou is None else t.iou, *(t.values.get(p, "") for p in paths), t.reason]
            for t in trials]
   table = os.path.join(workdir, TABLE_FILE)
-  with _replaced(table) as file:
-    csv.writer(file, lineterminator="\n").writerows(rows)
-  complete = sorted((t for t in trials if t.state == "complete"), key=lambda t: (-t.iou, t.number))
+  content = io.StringIO()
+  csv.writer(content, lineterminator="\n").writerows(rows)
+  files.write_atomically(table, content.getvalue())
+  complete = [(t.iou, t) for t in trials if t.state == "complete" and t.iou is not None]
+  complete.sort(key=lambda pair: (-pair[0], pair[1].number))
   if not complete:
     failed = [t for t in trials if t.state == "failed"]
     if failed:
       raise UserError(f"{table}: none of the {len(trials)} trials succeeded; trial {failed[0].number}: "
                       f"{failed[0].reason}")
     return f"no trial is complete yet; see {table}"
-  best = complete[0]
-  _write(os.path.join(workdir, BEST_FILE), apply(experiment, best.values).to_json_best_effort(indent=2))
+  iou, best = complete[0]
+  files.write_atomically(os.path.join(workdir, BEST_FILE),
+                         apply(experiment, best.values).to_json_best_effort(indent=2) + "\n")
   folder = trial_folder(workdir, best.number)
-  return "\n".join([_text(trials, complete, paths), "",
-                    f"best: trial {best.number}, validation IoU {best.iou:.4f}, in {folder}",
+  return "\n".join([_text(trials, [t for _, t in complete], paths), "",
+                    f"best: trial {best.number}, validation IoU {iou:.4f}, in {folder}",
                     "as flags of scripts/train.py: " + " ".join(f"--config.{p}={v}" for p, v in best.values.items()),
                     f"all trials: {table}"])
 
 
-def _text(trials, complete, paths, most: int = 20) -> str:
+def _text(trials: Sequence[Trial], complete: Sequence[Trial], paths: Sequence[str], most: int = 20) -> str:
   """The best trials first, then the failed ones, in aligned columns."""
   shown = [*complete, *(t for t in trials if t.state != "complete")]
-  number = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)
   rows = [["trial", "IoU", *paths, "state"]]
-  rows += [[str(t.number), "-" if t.iou is None else f"{t.iou:.4f}", *(number(t.values.get(p, "-")) for p in paths),
+  rows += [[str(t.number), "-" if t.iou is None else f"{t.iou:.4f}", *(_number(t.values.get(p, "-")) for p in paths),
             t.state + (f": {t.reason}" if t.reason else "")] for t in shown[:most]]
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-  lines = ["  ".join([*(cell.rjust(w) for cell, w in zip(row, widths)), row[-1]]) for row in rows]
+  lines = ["  ".join([*(cell.rjust(w) for cell, w in zip(row[:-1], widths, strict=True)), row[-1]]) for row in rows]
   return "\n".join(lines + ([f"... and {len(shown) - most} more"] if len(shown) > most else []))
 
 
-@contextlib.contextmanager
-def _replaced(path):
-  """A file that appears under its name only when complete: workers that share the folder write it too."""
-  partial = f"{path}.{os.getpid()}"
-  with open(partial, "w", newline="") as file:
-    yield file
-  os.replace(partial, path)
-
-
-def _write(path: str, text: str):
-  with _replaced(path) as file:
-    file.write(text + "\n")
+def _number(value: Any) -> str:
+  return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Ordered
 from typing import Any
 
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import store
+from siamdff_jax.checkpoints import trained
 from siamdff_jax.models.load import load_model
 from siamdff_jax.tracking import configured
 from siamdff_jax.tracking.tracker import Tracker
@@ -17,14 +17,14 @@ def load_tracker(checkpoint: str, changes: Ordered[str] = ()) -> tuple[Tracker, 
   """The tracker of a checkpoint and its network's variables.
 
   Args:
-    checkpoint: see `checkpoints.find`.
+    checkpoint: see `trained.find`.
     changes: settings other than those of its config, as `--tracker` gives them, see `configured.parse`. Settings of the
       config that only another version of the project knows are left out, and named in a warning.
 
   Raises:
     UserError: no such checkpoint, a network that cannot track, or settings that make no sense.
   """
-  config = store.load_config(checkpoint)
+  config = trained.load_config(checkpoint)
   model, variables = load_model(checkpoint, config)
   try:
     settings, foreign = configured.of_config(config.tracker)

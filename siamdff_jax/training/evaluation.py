@@ -1,5 +1,7 @@
 """Evaluation in training: the averaged network tracks whole sequences, by the code of `scripts/evaluate.py`."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -51,16 +53,21 @@ class Evaluation:
     """The score of the moving average, the same on all processes."""
     self._runner.load(jax.tree.map(_whole, {"params": state.ema, "batch_stats": state.batch_stats}))
     mine = self._sequences[jax.process_index()::jax.process_count()]
-    streams = [Stream(s.name, s.frames, np.asarray(s.boxes[0], np.float64), shape=s.shape) for s in mine]
-    found = dict(self._runner.run(streams))
+    found = dict(self._runner.run(map(_stream, mine)))
     return self._score(_from_all(found, self._sequences))
 
-  def _score(self, results) -> float:
+  def _score(self, results: Mapping[str, Result]) -> float:
     overall = protocols.evaluate(self._protocol, self._sequences, results).metrics["overall"]
     metric = self._config.metric or protocols.PROTOCOLS[self._protocol].official[0]
     if metric not in overall:
       raise UserError(f"config.evaluation.metric is {metric!r}, expected one of {', '.join(overall)}")
     return overall[metric]
+
+
+def _stream(sequence: Sequence) -> Stream:
+  """The frames of a sequence and the box to start from."""
+  assert sequence.frames is not None  # They are loaded with the labels.
+  return Stream(sequence.name, sequence.frames, np.asarray(sequence.boxes[0], np.float64), shape=sequence.shape)
 
 
 def _whole(x: jax.Array) -> np.ndarray:
@@ -70,7 +77,7 @@ def _whole(x: jax.Array) -> np.ndarray:
   return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
-def _from_all(found: dict[str, Result], sequences) -> dict[str, Result]:
+def _from_all(found: dict[str, Result], sequences: list[Sequence]) -> dict[str, Result]:
   """The results of all processes, from each one's own."""
   count = jax.process_count()
   if count == 1:

@@ -13,6 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from input_pipeline.errors import UserError
+from siamdff_jax.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+Gradients = tuple[Any, dict[str, jax.Array], Any]  # Like params; metrics, each float32 []; batch_stats.
 
 
 def axis_size(axis_name: str | None) -> int:
@@ -20,13 +24,17 @@ def axis_size(axis_name: str | None) -> int:
   return lax.axis_size(axis_name) if axis_name else 1
 
 
-def accumulated(grad_fn: Callable, rounds: int, axis_name: str | None, state, batch: dict, *rest) -> tuple:
+def accumulated(grad_fn: Callable[..., Any], rounds: int, axis_name: str | None, state: TrainState, batch: Batch,
+                *rest: Any) -> Gradients:
   """Means over `rounds` equal parts of the batch, one after the other; running statistics go from part to part.
 
   Raises:
     UserError: the parts are not equal.
   """
-  mean = (lambda tree: lax.pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
+
+  def mean(tree: Any) -> Any:
+    return lax.pmean(tree, axis_name) if axis_name else tree
+
   size = len(batch["present"])
   if size % rounds:
     raise UserError(f"--config.train.accumulate={rounds} does not divide the {size} pairs of a device's batch")
@@ -34,7 +42,7 @@ def accumulated(grad_fn: Callable, rounds: int, axis_name: str | None, state, ba
     grads, (metrics, batch_stats) = grad_fn(state.params, state.batch_stats, batch, *rest)
     return mean(grads), mean(metrics), mean(batch_stats)
 
-  def body(carry, part):
+  def body(carry: tuple[Any, Any], part: Batch) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
     total, batch_stats = carry
     grads, (metrics, batch_stats) = grad_fn(state.params, batch_stats, part, *rest)
     return (jax.tree.map(jnp.add, total, grads), batch_stats), metrics
@@ -45,7 +53,8 @@ def accumulated(grad_fn: Callable, rounds: int, axis_name: str | None, state, ba
   return mean(grads), mean(jax.tree.map(jnp.mean, metrics)), mean(batch_stats)
 
 
-def by_virtual_shard(grad_fn: Callable, shards: int, axis_name: str | None, state, batch: dict, *rest) -> tuple:
+def by_virtual_shard(grad_fn: Callable[..., Any], shards: int, axis_name: str | None, state: TrainState, batch: Batch,
+                     *rest: Any) -> Gradients:
   """Means over `shards` equal parts of the *global* batch, added up in one order: the same bits on any device count.
 
   A device takes its shards one after the other, in shapes that do not hang on how many devices there are. Batch
@@ -61,7 +70,7 @@ def by_virtual_shard(grad_fn: Callable, shards: int, axis_name: str | None, stat
   """
   parts = _cut(batch, shards // axis_size(axis_name))
 
-  def one(part):
+  def one(part: Batch) -> Any:
     # The barriers keep the compiler from fusing a shard's program with what is around it, which differs with the
     # number of devices: with one shard per device there is no loop.
     args = lax.optimization_barrier((state.params, state.batch_stats, part, *rest))
@@ -93,9 +102,9 @@ def ordered_mean(tree: Any, axis_name: str | None) -> Any:
     mean = lax.all_gather(mean, axis_name, tiled=True)
   ends = [sum(sizes[:i + 1]) for i in range(len(sizes))]
   return jax.tree.unflatten(structure, [
-      mean[end - size:end].reshape(x.shape[1:]) for x, size, end in zip(leaves, sizes, ends)])
+      mean[end - size:end].reshape(x.shape[1:]) for x, size, end in zip(leaves, sizes, ends, strict=True)])
 
 
-def _cut(batch: dict, parts: int) -> dict:
+def _cut(batch: Batch, parts: int) -> Batch:
   """[n, ...] -> [parts, n / parts, ...]."""
   return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)

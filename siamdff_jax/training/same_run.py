@@ -13,7 +13,9 @@ from etils import epath
 
 from configs import base
 from input_pipeline.errors import UserError
-from siamdff_jax.checkpoints import store as checkpoints
+from input_pipeline.sequences import Sequence as LabelledSequence
+from siamdff_jax.checkpoints import trained
+from siamdff_jax.training.run_config import CONFIG_FILE
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,8 @@ _OPEN = ("data.train.", "data.validation.", "distiller.weights.", "tracker.")
 _MOST = 12  # Differences in one sentence.
 
 
-def differences(theirs: Mapping, ours: Mapping, free: Collection[str] = FREE) -> list[tuple[str, Any, Any]]:
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], free: Collection[str] = FREE
+                ) -> list[tuple[str, Any, Any]]:
   """What differs between an earlier config and this one.
 
   Args:
@@ -45,20 +48,20 @@ def differences(theirs: Mapping, ours: Mapping, free: Collection[str] = FREE) ->
           if key not in free and theirs.get(key) != ours.get(key)]
 
 
-def plain(config: ml_collections.ConfigDict) -> dict:
+def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """A config as it comes back from a file."""
   return json.loads(config.to_json_best_effort())
 
 
-def _leaves(tree: Mapping, path: str = "") -> dict:
+def _leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
   """{"a.b": value} of nested dicts."""
-  found = {}
+  found: dict[str, Any] = {}
   for key, value in tree.items():
     found |= _leaves(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
   return found
 
 
-def describe(data: Mapping[str, Any], teacher_variables: Any = None) -> dict[str, dict]:
+def describe(data: Mapping[str, Any], teacher_variables: Any = None) -> dict[str, dict[str, Any]]:
   """What tells a training's inputs from others, wherever they lie, raw or packed.
 
   Args:
@@ -72,7 +75,7 @@ def describe(data: Mapping[str, Any], teacher_variables: Any = None) -> dict[str
   return found | ({"teacher": _of_weights(teacher_variables)} if teacher_variables is not None else {})
 
 
-def _of_sequences(sequences: Sequence) -> dict[str, Any]:
+def _of_sequences(sequences: Sequence[LabelledSequence]) -> dict[str, Any]:
   digest = hashlib.sha256()
   for one in sequences:
     digest.update(f"{len(one)} ".encode() + np.ascontiguousarray(one.boxes).tobytes())
@@ -88,7 +91,7 @@ def _of_weights(variables: Any) -> dict[str, str]:
 
 
 def require(workdir: str, config: ml_collections.ConfigDict, inputs: Mapping[str, Mapping],
-            allow_changes: bool = False):
+            allow_changes: bool = False) -> None:
   """Refuses to go on in a workdir that was trained with something else; one without a checkpoint is anybody's.
 
   Args:
@@ -101,9 +104,9 @@ def require(workdir: str, config: ml_collections.ConfigDict, inputs: Mapping[str
   Raises:
     UserError: something differs; the sentence lists it.
   """
-  found = checkpoints.newest_origin(workdir)
+  found = trained.newest_origin(workdir)
   if found is None:
-    if (epath.Path(workdir) / "config.json").exists():
+    if (epath.Path(workdir) / CONFIG_FILE).exists():
       log.info("%s: was used before, but holds no checkpoint; from the beginning", workdir)
     return
   step, theirs, known = found
@@ -132,7 +135,7 @@ def _is_place(key: str, same: set[str]) -> bool:
              for name in same)
 
 
-def _shown(value) -> str:
+def _shown(value: Any) -> str:
   return "not set" if value is None else repr(value)
 
 

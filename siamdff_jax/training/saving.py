@@ -40,7 +40,7 @@ class Saving:
     self._due |= last or step % self._config.train.checkpoint_every == 0
     return self._due
 
-  def save(self, step: int, state: TrainState, bad_steps: jax.Array, stopping: bool):
+  def save(self, step: int, state: TrainState, bad_steps: jax.Array, stopping: bool) -> None:
     """Starts saving the state after `step`, or says that it cannot be.
 
     Args:
@@ -59,7 +59,7 @@ class Saving:
     self._saved.save(state, self._config, None if stopping else self._quality(state, step), self._inputs)
     self._due = False
 
-  def say_stopped(self, step: int):
+  def say_stopped(self, step: int) -> None:
     """Waits for the last save and says where the run is after a signal has stopped it at `step`."""
     self._saved.wait()
     workdir, safe = self._saved.folder.parent, self._saved.last_step
@@ -69,7 +69,7 @@ class Saving:
       log.warning("%s: stopped by signal at step %d, within non-finite steps, which are not saved; %s", workdir, step,
                   "there is no earlier checkpoint" if safe is None else f"the same command goes on from step {safe}")
 
-  def stop_if_broken(self, step: int, bad_steps: int):
+  def stop_if_broken(self, step: int, bad_steps: int) -> None:
     """Raises a UserError after too many non-finite steps in a row, or any at the end, with what to do about it."""
     if bad_steps < (1 if step == self._config.train.steps else self._config.train.max_bad_steps):
       return

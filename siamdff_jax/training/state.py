@@ -2,17 +2,16 @@
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from flax import struct
 
 from input_pipeline.errors import UserError
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything a step reads and writes; saved and restored as a whole.
 
   Attributes:
@@ -49,10 +48,10 @@ def optimizer(config: ml_collections.ConfigDict, steps: int, learning_rate: opta
     learning_rate: instead of the config's schedule; may close over traced values (a population's members).
   """
 
-  def is_kernel(params):
+  def is_kernel(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
-  def make(learning_rate, weight_decay):
+  def make(learning_rate: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
     if config.kind == "adamw":
       rule = optax.adamw(learning_rate, weight_decay=weight_decay, mask=is_kernel)
     elif config.kind == "sgd":
@@ -67,13 +66,13 @@ def optimizer(config: ml_collections.ConfigDict, steps: int, learning_rate: opta
       learning_rate=learning_rate or schedule(config, steps), weight_decay=config.weight_decay)
 
 
-def _scale_backbone(config) -> optax.GradientTransformation:
+def _scale_backbone(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
   """Updates of the backbone times `backbone_factor`, and zero for its first `backbone_freeze_steps`."""
 
-  def factor(step):
+  def factor(step: jax.Array) -> jax.Array:
     return jnp.where(step < config.backbone_freeze_steps, 0.0, config.backbone_factor)
 
-  def labels(params):
+  def labels(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "backbone" if any(getattr(k, "key", None) == "backbone" for k in path) else "rest", params)
 

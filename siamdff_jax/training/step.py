@@ -1,6 +1,6 @@
 """The one training step: (state, batch, teacher) -> (state, metrics), pure, the same for every layout."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,13 +11,17 @@ from flax import linen as nn
 from jax import lax
 
 from input_pipeline.errors import UserError
+from input_pipeline.geometry import Array
 from siamdff_jax import losses
 from siamdff_jax.models.siamdff import SiamDFF
-from siamdff_jax.training.gradients import accumulated, axis_size, by_virtual_shard
+from siamdff_jax.training.gradients import Gradients, accumulated, axis_size, by_virtual_shard
 from siamdff_jax.training.state import TrainState
 
+# (state, batch, teacher_variables=None) -> the next state, metrics {name: float32 []}.
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
-def network_inputs(batch: dict, prior_channel: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+
+def network_inputs(batch: Mapping[str, Array], prior_channel: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
   """uint8 crops -> the network's (template, template_wh, search), with the target prior when it is asked for."""
   images = {}
   for name in ("template", "search"):
@@ -53,23 +57,27 @@ def initial_state(model: SiamDFF, distiller: nn.Module | None, optimizer: optax.
   variables = jax.jit(model.init)(student_key, template, wh, search)
   params = {"student": variables["params"], "distiller": {}}
   if distiller is not None:
+    assert teacher is not None
     params["distiller"] = _initial_distiller(
         distiller, distiller_key, (model, variables), teacher, template, wh, search, box, present)
-  zero = lambda: jnp.zeros((), jnp.int32)
-  return TrainState(step=zero(), params=params, batch_stats=variables.get("batch_stats", {}),
+  return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=variables.get("batch_stats", {}),
                     opt_state=jax.jit(optimizer.init)(params), ema=jax.tree.map(jnp.copy, params["student"]),
-                    bad_steps=zero())
+                    bad_steps=jnp.zeros((), jnp.int32))
 
 
-def _initial_distiller(distiller, key, student, teacher, template, wh, search, box, present):
-  """The distiller's parameters, from what the two networks put out for blank crops."""
+def _initial_distiller(distiller: nn.Module, key: jax.Array, student: tuple[SiamDFF, Any],
+                       teacher: tuple[SiamDFF, Any], template: jax.Array, wh: jax.Array, search: jax.Array,
+                       box: jax.Array, present: jax.Array) -> Any:
+  """The distiller's parameters, from what the two networks (with their variables) put out for blank crops."""
+
+  def blank(like: jax.Array, model: SiamDFF) -> jax.Array:
+    return jnp.zeros((*like.shape[:3], 2 if model.prior_channel else 1))
 
   @jax.jit
-  def init(student_variables, teacher_variables):
+  def init(student_variables: Any, teacher_variables: Any) -> Any:
     outputs = []
     for model, variables in ((student[0], student_variables), (teacher[0], teacher_variables)):
-      channels = lambda x, m=model: jnp.zeros((*x.shape[:3], 2 if m.prior_channel else 1))
-      outputs.append(model.apply(variables, channels(template), wh, channels(search)))
+      outputs.append(model.apply(variables, blank(template, model), wh, blank(search, model)))
     return distiller.init(key, *outputs, wh, box, present).get("params", {})
 
   return init(student[1], teacher[1])
@@ -77,7 +85,7 @@ def _initial_distiller(distiller, key, student, teacher, template, wh, search, b
 
 def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: ml_collections.ConfigDict, *,
               axis_name: str | None = None, distiller: nn.Module | None = None, teacher: SiamDFF | None = None
-              ) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict]]:
+              ) -> Step:
   """Builds the step.
 
   Args:
@@ -104,7 +112,7 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
     raise ValueError("with virtual shards the model must be built with Layout.norm_axis, which is None")
   grad_fn = jax.grad(_loss_function(model, config, distiller, teacher), has_aux=True)
 
-  def gradients(state, batch, teacher_variables):
+  def gradients(state: TrainState, batch: dict[str, jax.Array], teacher_variables: Any) -> Gradients:
     counts = losses.label_counts(batch, model.response_side, model.search_side, axis_name)
     # Of the global batch, shared equally by the parts that gradients and metrics are averaged over.
     parts = shards or rounds * axis_size(axis_name)
@@ -112,18 +120,19 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
     way, number = (by_virtual_shard, shards) if shards else (accumulated, rounds)
     return way(grad_fn, number, axis_name, state, batch, counts, teacher_variables)
 
-  def step(state, batch, teacher_variables=None):
+  def step(state: TrainState, batch: dict[str, jax.Array], teacher_variables: Any = None
+           ) -> tuple[TrainState, dict[str, jax.Array]]:
     grads, metrics, batch_stats = gradients(state, batch, teacher_variables)
     metrics["grad_norm"] = optax.global_norm(grads)
 
-    def update():
+    def update() -> TrainState:
       updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
       params = optax.apply_updates(state.params, updates)
       decay = jnp.minimum(config.train.ema_decay, (1.0 + state.step) / (10.0 + state.step))
       ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.ema, params["student"])
       return TrainState(state.step + 1, params, batch_stats, opt_state, ema, jnp.zeros_like(state.bad_steps))
 
-    def skip():
+    def skip() -> TrainState:
       return state.replace(step=state.step + 1, bad_steps=state.bad_steps + 1)
 
     # A step with a non-finite gradient changes nothing but the counters; the loop stops after too many in a row.
@@ -133,20 +142,30 @@ def make_step(model: SiamDFF, optimizer: optax.GradientTransformation, config: m
   return step
 
 
-def _loss_function(model: SiamDFF, config, distiller: nn.Module | None, teacher: SiamDFF | None) -> Callable:
+def total_loss(terms: Mapping[str, jax.Array]) -> jax.Array:
+  """What is minimised: the sum of the terms "loss/..."."""
+  total = sum(value for name, value in terms.items() if name.startswith("loss/"))
+  assert not isinstance(total, int)  # As of no term at all.
+  return total
+
+
+def _loss_function(model: SiamDFF, config: ml_collections.ConfigDict, distiller: nn.Module | None,
+                   teacher: SiamDFF | None) -> Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Any]]]:
   """(params, batch_stats, batch, counts, teacher_variables) -> the total, and (metrics, new batch_stats)."""
 
-  def loss_fn(params, batch_stats, batch, counts, teacher_variables):
+  def loss_fn(params: Any, batch_stats: Any, batch: dict[str, jax.Array], counts: Any, teacher_variables: Any
+              ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
     variables = {"params": params["student"], "batch_stats": batch_stats}
     inputs = network_inputs(batch, model.prior_channel)
     out, updates = model.apply(variables, *inputs, train=True, mutable=["batch_stats"])
     metrics = losses.task_losses(out, batch, counts, config.loss, model.search_side)
     if distiller is not None:
+      assert teacher is not None
       seen = teacher.apply(teacher_variables, *network_inputs(batch, teacher.prior_channel))
-      terms = distiller.apply({"params": params["distiller"]}, out, seen, batch["template_wh"],
+      terms: Any = distiller.apply({"params": params["distiller"]}, out, seen, batch["template_wh"],
                               batch["search_box_ltrb"], batch["present"])
       metrics |= {f"loss/distill_{name}": config.distiller.weight * term for name, term in terms.items()}
-    total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
+    total = total_loss(metrics)
     return total, (metrics | {"loss": total}, updates.get("batch_stats", {}))
 
   return loss_fn

@@ -1,9 +1,6 @@
-"""How fast a training runs: pairs/s, share of the time spent waiting for input, MFU and memory, for the log."""
+"""What a training step needs and what a device can do, in floating-point operations: what MFU is made of."""
 
-import contextlib
 import re
-import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -74,10 +71,12 @@ def forward_flops(config: ml_collections.ConfigDict) -> float:
   """
   model = build(config)
   channels = 2 if model.prior_channel else 1
-  image = lambda side: jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
 
-  def forward(variables, template, wh, search):
-    out = model.apply(variables, template, wh, search)
+  def image(side: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+
+  def forward(variables: Any, template: jax.Array, wh: jax.Array, search: jax.Array) -> dict[str, jax.Array]:
+    out: Any = model.apply(variables, template, wh, search)
     return {key: out[key] for key in ("class_logit", "quality_logit", "ltrb", "presence_logit")}
 
   return summary.flops(forward, abstract_variables(model), image(model.template_side),
@@ -94,87 +93,3 @@ def model_flops(config: ml_collections.ConfigDict, teacher_config: ml_collection
     teacher_config: the whole config of the teacher, or None without distillation.
   """
   return 3 * forward_flops(config.model) + (forward_flops(teacher_config.model) if teacher_config else 0.0)
-
-
-def memory_gib() -> dict[str, float]:
-  """{"host_memory_gib": resident memory of this process, "device_memory_gib": in use on the fullest local device}.
-
-  A host call that waits for nothing. A key is missing where the platform does not tell.
-  """
-  found = {}
-  in_use = [stats["bytes_in_use"] for device in jax.local_devices()
-            if (stats := device.memory_stats()) and "bytes_in_use" in stats]
-  if in_use:
-    found["device_memory_gib"] = max(in_use) / 2**30
-  with contextlib.suppress(FileNotFoundError), open("/proc/self/status") as file:  # Linux only.
-    for line in file:
-      if line.startswith("VmRSS:"):
-        found["host_memory_gib"] = int(line.split()[1]) / 2**20
-  return found
-
-
-class Meter:
-  """Counts pairs and the loop's waiting between two log lines.
-
-      meter = Meter(batch_size, flops_per_pair, peak)
-      for ...:
-        batch = meter.take(stream)
-        ...
-        meter.advance()
-        if step % log_every == 0:
-          scalars |= meter.scalars()
-
-  It never waits for a device; the numbers are true as far as the loop itself does not run ahead of its devices.
-  """
-
-  def __init__(self, batch_size: int, flops_per_pair: float | None = None, peak: float | None = None, *,
-               clock: Callable[[], float] = time.perf_counter, memory: Callable[[], dict] = memory_gib):
-    """
-    Args:
-      batch_size: pairs per step, over all devices and hosts.
-      flops_per_pair: from `model_flops`; None leaves "mfu" out.
-      peak: FLOP/s of all devices together; None leaves "mfu" out.
-      clock: seconds, for tests.
-      memory: -> scalars that are logged too.
-    """
-    self._batch_size, self._flops, self._peak = batch_size, flops_per_pair, peak
-    self._clock, self._memory = clock, memory
-    self._restart()
-
-  def _restart(self):
-    self._since, self._waited, self._steps = self._clock(), 0.0, 0
-
-  def take(self, stream: Iterator) -> Any:
-    """`next(stream)`; the time it takes is input wait."""
-    start = self._clock()
-    item = next(stream)
-    self._waited += self._clock() - start
-    return item
-
-  @contextlib.contextmanager
-  def paused(self):
-    """What happens inside (validation) belongs to no interval."""
-    start = self._clock()
-    try:
-      yield
-    finally:
-      self._since += self._clock() - start
-
-  def advance(self):
-    """One step was taken."""
-    self._steps += 1
-
-  def scalars(self) -> dict[str, float]:
-    """Of the interval since the last call, and starts the next one.
-
-    Returns:
-      "pairs_per_second"; "input_wait", the share 0..1 of the interval that the loop was blocked in `take`; "mfu", the
-      share 0..1 of the devices' peak that the model's operations took, only where both are known; and `memory`'s.
-    """
-    seconds = max(self._clock() - self._since, 1e-9)
-    rate = self._steps * self._batch_size / seconds
-    found = {"pairs_per_second": rate, "input_wait": min(self._waited / seconds, 1.0)}
-    if self._flops and self._peak:
-      found["mfu"] = rate * self._flops / self._peak
-    self._restart()
-    return found | self._memory()

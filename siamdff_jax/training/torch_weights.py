@@ -13,6 +13,8 @@ therefore to be normalised to mean 0 and deviation 1 (`model.mean`, `model.std`)
 """
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,8 @@ _NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "runn
 _IGNORED = re.compile(r"(^|\.)num_batches_tracked$|^fc\.(weight|bias)$")
 
 
-def backbone_variables(state_dict: dict[str, np.ndarray], expected: dict[str, dict], where: str = "state dict") -> dict:
+def backbone_variables(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Any], where: str = "state dict"
+                       ) -> dict[str, Any]:
   """The backbone's variables from a PyTorch state dict.
 
   Args:
@@ -72,7 +75,10 @@ def start_from(state: TrainState, path: str) -> TrainState:
   """
   expected = {"params": state.params["student"]["backbone"], "batch_stats": state.batch_stats.get("backbone", {})}
   found = backbone_variables(read_arrays(path)[0], expected, path)
-  fresh = lambda name: {"backbone": jax.tree.map(jnp.array, found[name])}  # A step donates: no buffer may occur twice.
+
+  def fresh(name: str) -> dict[str, Any]:
+    return {"backbone": jax.tree.map(jnp.array, found[name])}  # A step donates: no buffer may occur twice.
+
   return state.replace(
       params=state.params | {"student": state.params["student"] | fresh("params")},
       ema=state.ema | fresh("params"), batch_stats=state.batch_stats | fresh("batch_stats"))
@@ -85,7 +91,9 @@ def _torch_name(name: str, bottleneck: bool) -> str:
     return "conv1.weight"
   if parts[0] == "stem":
     return f"bn1.{_NORM[parts[-1]]}"
-  stage, block = re.fullmatch(r"stage(\d+)_block(\d+)", parts[0]).groups()
+  named = re.fullmatch(r"stage(\d+)_block(\d+)", parts[0])
+  assert named  # Of `models.backbone.ResNet`.
+  stage, block = named.groups()
   index = int(parts[1].removeprefix("ConvNorm_"))
   is_conv = parts[2] == "Conv_0"
   if index == (3 if bottleneck else 2):  # After the block's own convolutions.
@@ -106,6 +114,6 @@ def _convert(value: np.ndarray, shape: tuple[int, ...], is_stem: bool) -> np.nda
   return value
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
   more = f" and {len(names) - 6} more" if len(names) > 6 else ""
   return (", ".join(names[:6]) or "none") + more

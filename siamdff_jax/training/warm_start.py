@@ -1,6 +1,8 @@
 """Training that starts from the weights of another run, or of a shipped model: fine-tuning, or a longer schedule."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from flax import traverse_util
@@ -32,17 +34,19 @@ def start_from(state: TrainState, checkpoint: str) -> TrainState:
       batch_stats=_merged(state.batch_stats, found["batch_stats"], checkpoint))
 
 
-def _merged(own: dict, found: dict, checkpoint: str) -> dict:
-  own, found = (traverse_util.flatten_dict(dict(tree), sep="/") for tree in (own, found))
-  common = sorted(own.keys() & found.keys())
-  differ = [f"{name} is {found[name].shape} there and {own[name].shape} here" for name in common
-            if found[name].shape != own[name].shape]
-  if differ or (own and not common):
+def _merged(own: Mapping[str, Any], found: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+  """`own` with the arrays of `found` of the same name."""
+  mine, theirs = (traverse_util.flatten_dict(dict(tree), sep="/") for tree in (own, found))
+  common = sorted(mine.keys() & theirs.keys())
+  differ = [f"{name} is {theirs[name].shape} there and {mine[name].shape} here" for name in common
+            if theirs[name].shape != mine[name].shape]
+  if differ or (mine and not common):
     raise UserError(f"{checkpoint}: training cannot start from it, it is another network than config.model's: "
                     + (differ[0] if differ else "no array has the same name"))
-  for where, names in (("only here, freshly initialised", own.keys() - found.keys()),
-                       ("only there, left out", found.keys() - own.keys())):
+  for where, names in (("only here, freshly initialised", mine.keys() - theirs.keys()),
+                       ("only there, left out", theirs.keys() - mine.keys())):
     if names:
       log.info("%s: %s: %s", checkpoint, where, ", ".join(sorted(names)))
   # A step donates its buffers: none may occur twice.
-  return traverse_util.unflatten_dict(own | {name: jnp.array(found[name], own[name].dtype) for name in common}, sep="/")
+  taken = {name: jnp.array(theirs[name], mine[name].dtype) for name in common}
+  return traverse_util.unflatten_dict(mine | taken, sep="/")

@@ -15,7 +15,8 @@ import socket
 import threading
 import time
 import uuid
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self, TextIO
 
 from etils import epath
 
@@ -56,13 +57,15 @@ class WorkdirLock:
     self._folder, self._what, self._advice = folder, what, advice
     path = epath.Path(folder)
     self._lock_path, self._holder_path = path / f"{name}.lock", path / f"{name}.holder.json"
-    self._me = {"host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex,
-                "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), "beats": 0}
-    self._file = self._thread = None
+    self._me: dict[str, Any] = {
+        "host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex,
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), "beats": 0}
+    self._file: TextIO | None = None
+    self._thread: threading.Thread | None = None
     self._lost: Busy | None = None
     self._ended = threading.Event()
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     failure = None
     if distributed.is_lead():
       try:
@@ -74,17 +77,17 @@ class WorkdirLock:
       raise failure or UserError(f"{self._folder}: process 0 could not lock it, see its message")
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     self._release()
 
-  def require(self):
+  def require(self) -> None:
     """Raises `Busy` when another process has taken over: this one was silent for too long, and must not write."""
     if distributed.is_lead() and self._lost is None:
       self._find_out()
     if faults.on_any_process(self._lost is not None):
       raise self._lost or Busy(f"{self._folder}: process 0 has lost the lock")
 
-  def _acquire(self):
+  def _acquire(self) -> None:
     try:
       self._holder_path.parent.mkdir(parents=True, exist_ok=True)
       self._me["machine"] = _machine(self._holder_path.parent)
@@ -119,7 +122,7 @@ class WorkdirLock:
     self._file = file
     return True
 
-  def _wait_until_silent(self, found: dict[str, Any]):
+  def _wait_until_silent(self, found: Mapping[str, Any]) -> None:
     log.info("%s: %s; looking for up to %d s whether it is alive", self._folder, _text(found), _LEASE)
     until = time.monotonic() + _LEASE
     while time.monotonic() < until:
@@ -131,10 +134,10 @@ class WorkdirLock:
         raise self._busy(now)
     log.warning("%s: %s, gives no sign of life; taken over", self._folder, _text(found))
 
-  def _busy(self, holder: dict[str, Any] | None) -> Busy:
+  def _busy(self, holder: Mapping[str, Any] | None) -> Busy:
     return Busy(f"{self._folder}: {self._what} ({_text(holder)}); {self._advice}")
 
-  def _keep(self):
+  def _keep(self) -> None:
     wait = min(_FIRST_BEAT, _BEAT)
     while not self._ended.wait(wait) and self._lost is None:
       with contextlib.suppress(OSError):  # Storage has its bad moments; the next beat comes.
@@ -144,7 +147,7 @@ class WorkdirLock:
           self._write()
       wait = _BEAT
 
-  def _find_out(self):
+  def _find_out(self) -> None:
     """Notes when the lock is another's now, and locks anew a folder that has vanished and come again."""
     found = self._read()
     try:
@@ -167,12 +170,12 @@ class WorkdirLock:
     except (OSError, ValueError) as error:
       return {"unreadable": str(error)}
 
-  def _write(self):
+  def _write(self) -> None:
     partial = self._holder_path.parent / f"{self._holder_path.name}.partial"
     partial.write_text(json.dumps(self._me))
     partial.replace(self._holder_path)  # Whole at every moment.
 
-  def _release(self):
+  def _release(self) -> None:
     self._ended.set()
     if self._thread:
       self._thread.join(_LEASE)
@@ -184,7 +187,7 @@ class WorkdirLock:
       self._file.close()
 
 
-def _is_at(file, path: epath.Path) -> bool:
+def _is_at(file: TextIO, path: epath.Path) -> bool:
   """Whether an open file is the one that has this name now."""
   try:
     return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
@@ -202,7 +205,7 @@ def _machine(folder: epath.Path) -> str:
   return f"{kernel} {os.stat(folder).st_dev if os.path.exists(folder) else folder}"
 
 
-def _text(holder: dict[str, Any] | None) -> str:
+def _text(holder: Mapping[str, Any] | None) -> str:
   if not holder or "process" not in holder:
     return "a process that has not left its name"
   return f"process {holder['process']} on host {holder.get('host')}, since {holder.get('since')}"
