@@ -1,5 +1,7 @@
 """What every config has, with the defaults. Not an experiment: it names no data."""
 
+from collections.abc import Collection
+
 import ml_collections
 
 from input_pipeline.errors import UserError
@@ -87,7 +89,7 @@ def get_config() -> ml_collections.ConfigDict:
   ))
 
 
-def require_variant(variant: str, known):
+def require_variant(variant: str, known: Collection[str]) -> None:
   """Raises a UserError for a variant (configs/NAME.py:VARIANT) that a config does not have."""
   if variant not in known:
     raise UserError(f"no such variant, expected one of {', '.join(known)}{did_you_mean(variant, known)}")

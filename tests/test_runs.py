@@ -122,6 +122,14 @@ def said(caplog):
 # --- another config
 
 
+def test_a_tracker_of_version_0_1_0_is_the_same_under_its_present_names():
+  """Its settings were in no groups, and what they did not say was as in the plain follower."""
+  ours = same_run.plain(small.config())
+  assert same_run.differences({**ours, "tracker": {}}, ours) == []
+  assert same_run.differences({**ours, "tracker": {"tiles": 8, "size": {"hold": 0.3}}}, ours) == [
+      ("tracker.look.tiles", 8, 0), ("tracker.memory.size_hold", 0.3, 0.2)]
+
+
 @pytest.mark.parametrize("changes, listed", [
     ({"seed": 1}, "--config.seed 0 -> 1"),
     ({"optimizer.learning_rate": 0.02}, "--config.optimizer.learning_rate 0.01 -> 0.02"),

@@ -110,7 +110,8 @@ def test_a_config_survives_its_file():
 
 @pytest.mark.parametrize("config, message", [
     ({"tiles": 8}, "t.tiles: settings of trackers are in groups; did you mean 'look.tiles'"),
-    ({"lost_aftr": 8}, "did you mean 'belief.lost_after'"), ({"look": {"tils": 8}}, "t.look.tils: no such setting; did you mean 'tiles'"),
+    ({"lost_aftr": 8}, "did you mean 'belief.lost_after'"),
+    ({"look": {"tils": 8}}, "t.look.tils: no such setting; did you mean 'tiles'"),
     ({"look": 8}, "t.look=8: expected a group"), ({"lok": {}}, "t.lok: no such setting; did you mean 'look'"),
     ({"look": {"search_side": 130}}, r"t.look.search_side=130: expected 8 n \+ 7 and at least the 127"),
     ({"belief": {"window": 2, "absent_below": -1}}, "window=2.*absent_below=-1|absent_below=-1.*window=2")])

@@ -107,9 +107,9 @@ def _manifest(tracker: Tracker, inputs: Mapping[str, Shapes], outputs: Mapping[s
               f"search_side/2 + {STRIDE}*(k - (n-1)/2), search_side/2 = {side / 2}, in coordinates whose pixels are "
               "[i, i+1)",
       "score": "sigmoid(class_logit) * sigmoid(quality_logit) per cell",
-      "presence": "per image, with the settings in `tracker.belief`: sigmoid(presence_scale * presence_logit + presence_bias "
-                  "+ presence_ratio * r), r the log ratio of the best cell's score to the best one a target's size "
-                  "away (siamdff_jax/tracking/peaks.py)",
+      "presence": "per image, with the settings in `tracker.belief`: sigmoid(presence_scale * presence_logit + "
+                  "presence_bias + presence_ratio * r), r the log ratio of the best cell's score to the best one a "
+                  "target's size away (siamdff_jax/tracking/peaks.py)",
       "tracker": tracker.settings.to_dict(),
   }
 

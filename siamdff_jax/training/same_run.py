@@ -15,6 +15,7 @@ from configs import base
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence as LabelledSequence
 from siamdff_jax.checkpoints import trained
+from siamdff_jax.tracking import configured
 from siamdff_jax.training.run_config import CONFIG_FILE
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ FREE = frozenset({
     "layout.fsdp", "model.backbone.remat", "train.log_every", "train.checkpoint_every", "train.max_bad_steps",
     "train.profile_steps"})
 # Groups whose keys are the user's: one that is missing was taken out.
-_OPEN = ("data.train.", "data.validation.", "distiller.weights.", "tracker.")
+_OPEN = ("data.train.", "data.validation.", "distiller.weights.")
 _MOST = 12  # Differences in one sentence.
 
 
@@ -42,7 +43,7 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], free: Collec
     (key like "train.steps", old value, new value) in the order of the keys; None stands for a key that is not there.
   """
   defaults = _leaves(plain(base.get_config()))
-  theirs, ours = defaults | _leaves(theirs), defaults | _leaves(ours)
+  theirs, ours = (defaults | _leaves(_with_present_tracker(config)) for config in (theirs, ours))
   keys = sorted(ours.keys() | {key for key in theirs if key.startswith(_OPEN)})
   return [(key, theirs.get(key), ours.get(key)) for key in keys
           if key not in free and theirs.get(key) != ours.get(key)]
@@ -51,6 +52,13 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], free: Collec
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """A config as it comes back from a file."""
   return json.loads(config.to_json_best_effort())
+
+
+def _with_present_tracker(config: Mapping[str, Any]) -> Mapping[str, Any]:
+  """With the tracker's settings as this version has them: version 0.1.0 had other names for the same."""
+  if not isinstance(config.get("tracker"), Mapping):
+    return config
+  return {**config, "tracker": configured.of_config(config["tracker"])[0].to_dict()}
 
 
 def _leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
