@@ -346,11 +346,11 @@ def test_metrics_file(tmp_path):
 def test_table_keeps_the_given_order_and_fits():
   worse, better = _scores(3).metrics, _scores(1).metrics
   table = report.format_table({"worse": worse, "better": better, "bare": {"success_auc": 0.5}},
-                              extra={"fps": {"worse": 12.34, "bare": "?"}})
+                              extra={"fps": {"worse": 12.34, "bare": None}})
   lines = table.splitlines()
   cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
   assert cells[0] == ["tracker", "AUC", "P@20", "P@5", "norm. P", "SA", "challenge", "fps"]
   assert [row[0] for row in cells[2:]] == ["worse", "better", "bare"]
   assert cells[2][1] == f"{worse['overall']['success_auc']:.3f}" and cells[2][-1] == "12.3"
-  assert cells[3][-1] == "-" and cells[4][1:] == ["0.500", "-", "-", "-", "-", "-", "?"]
+  assert cells[3][-1] == "-" and cells[4][1:] == ["0.500", "-", "-", "-", "-", "-", "-"]
   assert len({len(line) for line in lines}) == 1 and len(lines[0]) <= 80
