@@ -22,7 +22,7 @@ _OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
 _ONLY = flags.DEFINE_string("only", "", "Only sequences whose name contains this.")
 
 
-def main(_):
+def main(_: list[str]) -> None:
   from siamdff_jax.experiments import calibration
 
   calibration.calibrate(_CHECKPOINT.value, _FORMAT.value, _ROOT.value, _OUT.value, only=_ONLY.value)

@@ -12,7 +12,7 @@ import small
 from dataset_files import write_json
 from input_pipeline import datasets
 from siamdff_jax import results
-from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, running, statistics
+from siamdff_jax.evaluation import compare, comparison, pairing, running, statistics, trackers
 from siamdff_jax.evaluation.pairing import Unit
 from siamdff_jax.evaluation.report import page, tables
 
@@ -160,11 +160,11 @@ def test_results_remember_the_seed_of_their_training(tmp_path):
   config = small.config(**small.PLAIN)
   config.seed = 7
   checkpoint = small.write_checkpoint(tmp_path / "training", config)
-  assert evaluate.seed(checkpoint) == 7 and evaluate.seed("CSRT") is None
+  assert trackers.seed(checkpoint) == 7 and trackers.seed("CSRT") is None
   out = str(tmp_path / "results_of_it")
   running.prepare(out, tracker="x", run="ope")  # By an earlier version: nothing is known.
   assert pairing.seed_of_folder(out) is None
-  running.prepare(out, tracker="x", run="ope", seed=evaluate.seed(checkpoint))
+  running.prepare(out, tracker="x", run="ope", seed=trackers.seed(checkpoint))
   running.prepare(out, tracker="x", run="ope")
   assert pairing.seed_of_folder(out) == 7
   running.prepare(out, tracker="y", run="ope", redo=True)  # Of another tracker now.

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 
 import cv2
+import evaluating
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import FrameShape, Sequence
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax import results
-from siamdff_jax.evaluation import evaluate
+from siamdff_jax.evaluation import trackers
 from siamdff_jax.experiments import robustness
 from siamdff_jax.tracking.baselines import BaselineRunner
 from siamdff_jax.tracking.reading import BrokenStreams
@@ -108,7 +109,7 @@ def test_trackers_are_tracked_under_each_condition_and_not_again(data, tmp_path,
     assert (tmp_path / "out" / name).stat().st_size > 1000
 
   # As recorded it is what evaluate.py gives, and scores are in those pixels under every condition.
-  evaluate.evaluate([], ["KCF"], "antiuav410", data, str(tmp_path / "plain"), clips=0)
+  evaluating.run([], ["KCF"], "antiuav410", data, str(tmp_path / "plain"))
   sequences = datasets.load("antiuav410", data)
   plain = results.read_folder(str(tmp_path / "plain" / "KCF"), sequences)[0]
   for sequence in sequences:
@@ -139,7 +140,7 @@ def test_a_broken_sequence_is_left_out_under_every_condition(data, tmp_path, mon
       if any(s.name == names[0] for s in streams):
         raise BrokenStreams({names[0]: UserError(f"{names[0]}: frame 3 is gone")}, {})
 
-  monkeypatch.setattr(evaluate, "runner", lambda source, *_: (Keeps(), source))
+  monkeypatch.setattr(trackers, "runner", lambda source, *_: (Keeps(), source))
   arguments = (["a=x", "b=y"], [], "antiuav410", str(tmp_path / "data"), str(tmp_path / "out"))
   with pytest.raises(UserError, match=f"1 of 2 sequences were left out, .*: {names[0]} is missing"):
     robustness.assess(*arguments, conditions=["inverted"])

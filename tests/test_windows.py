@@ -36,14 +36,14 @@ def test_what_is_seen():
   found = windows.collect(tracker, {}, [shown], ways, 5)
   level = lambda x: 20 * (x / 255 - 0.6)
   for way in ("as_recorded", "half_size"):
-    (seen,) = found[way]
+    seen = found[way]["s"]
     np.testing.assert_allclose(seen.present, [level(255), level(170)], atol=0.8)
     np.testing.assert_allclose(seen.absent, [level(90), level(255)], atol=0.8)
-  (seen,) = found["inverted"]  # The ground is what is bright now, with and without the target.
+  seen = found["inverted"]["s"]  # The ground is what is bright now, with and without the target.
   np.testing.assert_allclose(np.concatenate([seen.present, seen.absent]), level(255 - 90), atol=0.8)
   again = windows.collect(tracker, {}, [shown], ways, 5)
   for way in ways:
-    for a, b in zip(found[way][0], again[way][0]):
+    for a, b in zip(found[way]["s"], again[way]["s"], strict=True):
       np.testing.assert_array_equal(a, b)
 
 
@@ -58,7 +58,7 @@ def test_overlap():
     frame[y + 4:y + 12, x + 4 + right:x + 12 + right] = 255
   shown = dataclasses.replace(places, frames=ArrayFrames(frames))
   ways = {"as_recorded": CONDITIONS["as_recorded"]}
-  (seen,) = windows.collect(Tracker(Spots(), {"tiles": 8}), {}, [shown], ways, 4)["as_recorded"]
+  seen = windows.collect(Tracker(Spots(), {"tiles": 8}), {}, [shown], ways, 4)["as_recorded"]["s"]
   overlap = lambda common: common / (2 - common)  # Of equal boxes that have this share of each in common.
   assert seen.iou[:3].min() > overlap((7 / 8) ** 2) - 0.02
   assert overlap(1 / 8 * 7 / 8) - 0.02 < seen.iou[3] < overlap(3 / 8) + 0.02

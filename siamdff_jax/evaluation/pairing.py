@@ -5,7 +5,6 @@ known. What a seed or a start does to both trackers alike is no part of their di
 same seeds, or from the same starts, each is compared with its partner.
 """
 
-import json
 import os
 import re
 from collections.abc import Sequence as Ordered
@@ -13,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from siamdff_jax import results
-from siamdff_jax.evaluation import statistics
+from siamdff_jax.evaluation import run_file, statistics
 from siamdff_jax.evaluation.statistics import Estimate
 from siamdff_jax.results import Result
 
@@ -126,10 +126,8 @@ def _tracker_folder(folder: str) -> str:
 
 
 def _about(folder: str) -> dict:
-  """What run.json says; empty where there is none of ours."""
+  """What run.json says; empty where there is none of ours: the folder can be anybody's."""
   try:
-    with open(os.path.join(_tracker_folder(folder), "run.json"), encoding="utf-8") as file:
-      about = json.load(file)
-  except (OSError, ValueError):
+    return run_file.read(_tracker_folder(folder)) or {}
+  except UserError:
     return {}
-  return about if isinstance(about, dict) else {}
