@@ -42,8 +42,8 @@ def test_fit_is_the_minimum():
   high, low = (len(positive) + 1) / (len(positive) + 2), 1 / (len(negative) + 2)
 
   def loss(line):
-    cost = lambda x, y: (np.logaddexp(0, x @ line) - y * (x @ line)).mean()
-    return cost(positive, high) + cost(negative, low)
+    of_kinds = [(np.logaddexp(0, x @ line) - y * (x @ line)).mean() for x, y in ((positive, high), (negative, low))]
+    return sum(of_kinds)
 
   best = minimize(loss, [1.0, 0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}).x
   np.testing.assert_allclose(calibration.fit(pairs), best, rtol=1e-3)
@@ -175,6 +175,9 @@ def test_trackers_refuse_settings_that_make_no_sense(config, message):
 
 
 def test_every_setting_has_a_rule_and_every_default_keeps_it():
-  names = lambda table: {name: names(x) if hasattr(x, "keys") else None for name, x in table.items()}
+
+  def names(table):
+    return {name: names(x) if hasattr(x, "keys") else None for name, x in table.items()}
+
   assert names(rules.TABLE) == names(default_config())
   rules.check_tracker(default_config(), 127)

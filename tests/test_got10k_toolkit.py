@@ -24,8 +24,7 @@ def walk(rng, frames):
   truth = np.concatenate([centre - size / 2, size], axis=1)
   tracked = truth + rng.normal(0, 1, (frames, 4)) * rng.choice([0.5, 4, 16, 200], (frames, 1)) * (1, 1, 0.3, 0.3)
   tracked[:, 2:] = tracked[:, 2:].clip(0.5)
-  eighths = lambda boxes: np.round(boxes * 8) / 8
-  return eighths(truth), eighths(tracked)
+  return np.round(truth * 8) / 8, np.round(tracked * 8) / 8
 
 
 def write_sequence(folder, truth, images, **label_files):
@@ -53,7 +52,7 @@ def test_got10k(tmp_path, monkeypatch):
   """Three repetitions, frames that are covered or absent, boxes that leave the image, sequences of unequal length."""
   rng = np.random.default_rng(0)
   names = [f"GOT-10k_Val_{n:06d}" for n in (1, 2, 3)]
-  walks = {name: walk(rng, frames) for name, frames in zip(names, (120, 90, 40))}
+  walks = {name: walk(rng, frames) for name, frames in zip(names, (120, 90, 40), strict=True)}
   offsets = {}
   for name, (truth, _) in walks.items():
     # After the first frame the target's corner is at one border of the image or the other, partly outside.
@@ -116,7 +115,7 @@ def test_lasot(tmp_path, monkeypatch):
   names = ["airplane-1", "airplane-9", "bird-2"]
   folder, shares = tmp_path / "results" / "walker", {}
   folder.mkdir(parents=True)
-  for name, frames in zip(names, (140, 80, 50)):
+  for name, frames in zip(names, (140, 80, 50), strict=True):
     truth, tracked = walk(rng, frames)
     absent = (rng.random(frames) < 0.2) & (np.arange(frames) > 0) & (name != "bird-2")
     truth[absent] = np.nan

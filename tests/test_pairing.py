@@ -206,7 +206,10 @@ def test_starts_of_several_trainings_are_as_many_runs_as_trainings(root):
 def test_tables_of_gains_say_how_runs_were_compared():
   sequences = sequences_of(2)
   found = results_of(sequences, ["good", "bad", "worse"])
-  runs = lambda numbers, *names: pairing.Runs([found[name] for name in names], seeds(*numbers))
+
+  def runs(numbers, *names):
+    return pairing.Runs([found[name] for name in names], seeds(*numbers))
+
   compared = comparison.compare("plain", sequences, {
       "first": runs((0, 1), "good", "bad"), "same": runs((1, 0), "bad", "good"),
       "other": runs((0, 2), "good", "worse"), "once": [found["good"]]})

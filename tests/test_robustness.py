@@ -30,7 +30,7 @@ def sequence():
   """A bright target before weak clutter, in frames with an odd number of rows."""
   rng = np.random.default_rng(0)
   frames = rng.integers(90, 110, (3, 81, 96)).astype(np.uint8)
-  for frame, (x, y) in zip(frames, CORNERS):
+  for frame, (x, y) in zip(frames, CORNERS, strict=True):
     frame[y:y + 7, x:x + 9] = 190
   boxes = np.array([[x, y, 9, 7] for x, y in CORNERS], np.float32)
   lookalikes = np.array([[1, 10, 20, 4, 6]], np.float32)
@@ -54,7 +54,7 @@ def test_a_condition_changes_pixels_only_and_the_same_way_each_time(sequence, na
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_boxes_stay_on_the_target(sequence, name):
   changed = under(sequence, CONDITIONS[name])
-  for frame, (x, y, w, h) in zip(changed.frames, changed.boxes):
+  for frame, (x, y, w, h) in zip(changed.frames, changed.boxes, strict=True):
     ground = np.median(frame)
     contrast = np.abs(frame.astype(float) - ground)
     contrast[contrast < contrast.max() / 2] = 0
@@ -65,7 +65,10 @@ def test_boxes_stay_on_the_target(sequence, name):
 
 def test_levels_follow_their_formulas(sequence):
   frame = sequence.frames[0].astype(float)
-  of = lambda name, t=0: CONDITIONS[name].change(sequence.frames[0], t)
+
+  def of(name, t=0):
+    return CONDITIONS[name].change(sequence.frames[0], t)
+
   np.testing.assert_array_equal(of("inverted"), 255 - frame)
   np.testing.assert_allclose(of("low_gain"), 0.3 * frame + 89.6, atol=0.5)
   np.testing.assert_allclose(of("gamma_2"), frame**2 / 255, atol=0.5)

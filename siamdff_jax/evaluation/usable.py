@@ -28,7 +28,11 @@ class Usable:
   """
 
   def __init__(self, format: str, root: str, part: str = "", *, frames: bool = True) -> None:
-    """Arguments as of `datasets.load_readable`, which see for the errors, too; another one: nothing can be loaded."""
+    """Loads what can be loaded. Arguments and errors are those of `datasets.load_readable`.
+
+    Raises:
+      UserError: also where no sequence can be evaluated.
+    """
     self.format, self.root = format, root
     self._digests: dict[str, str | None] = {}
     loaded, errors = datasets.load_readable(format, root, part, frames=frames)
@@ -45,12 +49,8 @@ class Usable:
 
   def _say_damage(self) -> None:
     """Names what decoders hide: a video that decodes from its first frame to its last, but to something else."""
-
-    def damage(sequence: Sequence) -> str:
-      return _frames(sequence).damage()
-
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-      for said in pool.map(damage, self.loaded):
+      for said in pool.map(lambda sequence: _frames(sequence).damage(), self.loaded):
         if said:
           log.warning("%s", said)
 
