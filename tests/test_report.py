@@ -13,7 +13,7 @@ import pytest
 from report_data import HOSTILE, comparison_of, results_of, sequences_of
 
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import from_labels
+from input_pipeline.sequences import FrameShape, from_labels
 from siamdff_jax.evaluation import comparison, protocols, report
 from siamdff_jax.evaluation.report import charts, clips, page, styles, tables
 from siamdff_jax.results import Result
@@ -283,7 +283,8 @@ def test_a_clip_shows_truth_and_trackers_where_they_are(tmp_path):
 
 
 def test_clips_draw_the_best_and_the_worst_of_many():
-  sequences = sequences_of(1, frames=4, size=(101, 67), pictures=True)  # Shorter than a clip, sides that are odd.
+  # Shorter than a clip, sides that are odd.
+  sequences = sequences_of(1, frames=4, shape=FrameShape(67, 101), pictures=True)
   names = [f"t{i}" for i in range(11)]
   results = results_of(sequences, names)
   comparison = comparison_of(sequences, results)
