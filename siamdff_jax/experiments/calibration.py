@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from input_pipeline import geometry
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import Sequence
+from input_pipeline.sequences import FrameShape, Sequence
 from siamdff_jax import files
 from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.experiments import windows
@@ -88,7 +88,7 @@ def collect(tracker: Tracker, variables: Any, sequences: Ordered[Sequence],
 
 
 def _of_one(init: Callable, look: Callable, variables: Any, sequence: Sequence,
-            padded: tuple[int, int]) -> list[_Row]:
+            padded: FrameShape) -> list[_Row]:
   """(logit, ratio, whether the target is there) of one sequence's windows."""
   out_of_reach = np.array([np.inf, np.inf, 0, 0], np.float32)
   wanted = set(np.unique(np.linspace(1, len(sequence) - 1, _FRAMES).round().astype(int)).tolist())
