@@ -27,7 +27,7 @@ _DATA = flags.DEFINE_multi_string("data", None, "NAME=FORMAT:ROOT, labelled data
 flags.mark_flags_as_required(["config", "workdir", "data"])
 
 
-def main(_):
+def main(_: list[str]) -> None:
   import jax
 
   from siamdff_jax.experiments.ablation import ablate

@@ -4,8 +4,8 @@ ratio), with a reliability plot.
 
   scripts/calibrate.py --checkpoint runs/student --format antiuav --root DATA/val --out runs/calibration
 
-Writes calibration.json, reliability.png and reliability.html. The numbers belong into `config.tracker.belief` of the network's
-config; `scripts/evaluate.py --tracker presence_scale=... --tracker presence_ratio=...` and so on tries them.
+Writes calibration.json, reliability.png and reliability.html. The numbers belong into `config.tracker.belief` of the
+network's config; `scripts/evaluate.py --tracker presence_scale=... --tracker presence_ratio=...` and so on tries them.
 """
 
 from absl import flags
@@ -22,7 +22,7 @@ _OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
 _ONLY = flags.DEFINE_string("only", "", "Only sequences whose name contains this.")
 
 
-def main(_):
+def main(_: list[str]) -> None:
   from siamdff_jax.experiments import calibration
 
   calibration.calibrate(_CHECKPOINT.value, _FORMAT.value, _ROOT.value, _OUT.value, only=_ONLY.value)

@@ -32,7 +32,7 @@ _ORIGIN = flags.DEFINE_integer("origin", None, "What text files call the first p
 _CLIPS = flags.DEFINE_integer("clips", 6, "Of how many of the worst sequences to show clips.", lower_bound=0)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   compare.compare(_FORMAT.value, _ROOT.value, _PROTOCOL.value, [*_RESULTS.value, *argv[1:]], _OUT.value,
                   box_form=_BOXES.value, origin=_ORIGIN.value, clips=_CLIPS.value)
 

@@ -10,12 +10,14 @@ sequences: the same command on each, with --distributed or --coordinator as for 
 see.
 """
 
+import os
+
 from absl import flags
 
 import _path  # noqa: F401  (makes the project importable when it is not installed)
 from siamdff_jax import cli
 from siamdff_jax.evaluation.protocols import PROTOCOLS
-from siamdff_jax.evaluation.running import RUNS
+from siamdff_jax.evaluation.starts import RUNS
 
 _OF = cli.define_trackers()
 _BASELINES = flags.DEFINE_list("baselines", [], "OpenCV's trackers to run too: opencv (all), or KCF, CSRT, ...")
@@ -32,16 +34,26 @@ _REDO = flags.DEFINE_bool("redo", False, "Replace what --out holds of other weig
 cli.define_processes()
 
 
-def main(_):
-  from siamdff_jax.evaluation import evaluate
+def main(_: list[str]) -> None:
+  from siamdff_jax.evaluation import evaluate, trackers
+  from siamdff_jax.evaluation.usable import Usable
+  from siamdff_jax.parallel import distributed
   from siamdff_jax.tracking.runner import one_device_per_core
 
   one_device_per_core()
   cli.join_processes()
 
-  evaluate.evaluate(_OF.checkpoint.value, _BASELINES.value, _OF.format.value, _OF.root.value, _OF.out.value,
-                    protocol=_PROTOCOL.value or "", run=_RUN.value, settings=_OF.tracker.value, only=_OF.only.value,
-                    streams=_STREAMS.value, clips=_CLIPS.value, videos=_VIDEOS.value, redo=_REDO.value)
+  out = _OF.out.value
+  sources = trackers.named(_OF.checkpoint.value, _BASELINES.value)
+  work = evaluate.Evaluation(sources, Usable(_OF.format.value, _OF.root.value, _OF.only.value), out, _RUN.value)
+  evaluate.track(work, streams=_STREAMS.value, settings=_OF.tracker.value, redo=_REDO.value)
+  if distributed.is_lead():
+    scored = evaluate.score(work, _PROTOCOL.value or "")
+    evaluate.write(work, scored, _CLIPS.value)
+    evaluate.write_videos(work, scored, _VIDEOS.value)
+    print(evaluate.summary(scored))
+    print(f"look at {os.path.join(out, 'report.html')}; results and metrics.json of each tracker in {out}/<tracker>")
+  work.usable.finish()
 
 
 if __name__ == "__main__":

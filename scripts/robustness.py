@@ -20,7 +20,7 @@ _CONDITIONS = flags.DEFINE_list("conditions", [], f"Some of {', '.join(CONDITION
 _STREAMS = flags.DEFINE_integer("streams", 8, "Sequences tracked in lockstep.", lower_bound=1)
 
 
-def main(_):
+def main(_: list[str]) -> None:
   from siamdff_jax.experiments import robustness
   from siamdff_jax.tracking.runner import one_device_per_core
 

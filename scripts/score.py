@@ -30,7 +30,7 @@ _ORIGIN = flags.DEFINE_integer("origin", None, "What text files call the first p
 _OUT = flags.DEFINE_string("out", None, "Where to write the metrics as JSON (optional).")
 
 
-def main(_):
+def main(_: list[str]) -> None:
   sequences = datasets.load(_FORMAT.value, _ROOT.value, frames=False)
   runs = results.read_folder(_RESULTS.value, sequences, _FORMAT.value, _BOXES.value, _ORIGIN.value)
   name = os.path.basename(os.path.normpath(_RESULTS.value))

@@ -24,7 +24,7 @@ _CONDITIONS = flags.DEFINE_list("conditions", [], f"Some of {', '.join(CONDITION
 _FRAMES = flags.DEFINE_integer("frames", 5, "Of each sequence.", lower_bound=1)
 
 
-def main(_):
+def main(_: list[str]) -> None:
   from siamdff_jax.experiments import windows
 
   windows.assess(_OF.checkpoint.value, _OF.format.value, _OF.root.value, _OF.out.value, conditions=_CONDITIONS.value,

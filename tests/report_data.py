@@ -3,23 +3,24 @@
 import numpy as np
 
 from input_pipeline.frames import ArrayFrames
-from input_pipeline.sequences import from_labels
+from input_pipeline.sequences import FrameShape, from_labels
 from siamdff_jax.evaluation import comparison
 from siamdff_jax.results import Result
 
+SHAPE = FrameShape(128, 160)
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror="alert('2')">{{ 7 * 7 }} & 'quotes' \\ "more\""""
 
 
-def sequences_of(count, frames=30, size=(160, 128), absent=True, attributes=("SV", "OC"), pictures=False):
+def sequences_of(count, frames=30, shape=SHAPE, absent=True, attributes=("SV", "OC"), pictures=False):
   """Targets of 10 x 8 px that move to the right; with `absent`, away in frames 5 and 6."""
   rng = np.random.default_rng(0)
   out = []
   for i in range(count):
-    x = 10 + np.linspace(0, size[0] - 60, frames)
+    x = 10 + np.linspace(0, shape.columns - 60, frames)
     boxes = np.stack([x, np.full(frames, 20.0 + 5 * i), np.full(frames, 10.0), np.full(frames, 8.0)], 1)
     if absent:
       boxes[5:7] = 0
-    source = ArrayFrames(rng.integers(60, 200, (frames, size[1], size[0]), np.uint8)) if pictures else None
+    source = ArrayFrames(rng.integers(60, 200, (frames, *shape), np.uint8)) if pictures else None
     out.append(from_labels(f"sequence {i}", source, boxes, None, "test", attributes[:1 + i % 2]))
   return out
 

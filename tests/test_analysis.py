@@ -36,7 +36,11 @@ def test_losses_by_hand():
 
 def test_returns_by_hand():
   nan = np.nan
-  counts = lambda *runs: (analysis.failures(overlap(*runs)).returns, analysis.failures(overlap(*runs)).back)
+
+  def counts(*runs):
+    found = analysis.failures(overlap(*runs))
+    return found.returns, found.back
+
   assert counts((0.8, 5), (nan, 9)) == (0, 0)  # Never seen again.
   assert counts((0.8, 5), (nan, 9), (0.11, 1)) == (1, 1)
   # The fifteenth frame still counts, the sixteenth does not.

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -14,9 +13,8 @@ from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import Sequence
 from siamdff_jax.experiments import calibration
 from siamdff_jax.experiments.calibration import AS_TRAINED, Calibration, Pairs
-from siamdff_jax.tracking import setting_rules as rules
-from siamdff_jax.tracking.settings import with_settings
-from siamdff_jax.tracking.tracker import Tracker, default_config
+from siamdff_jax.tracking.settings import PLAIN
+from siamdff_jax.tracking.tracker import Tracker
 
 
 def drawn(count, calibration, seed=0):
@@ -42,8 +40,8 @@ def test_fit_is_the_minimum():
   high, low = (len(positive) + 1) / (len(positive) + 2), 1 / (len(negative) + 2)
 
   def loss(line):
-    cost = lambda x, y: (np.logaddexp(0, x @ line) - y * (x @ line)).mean()
-    return cost(positive, high) + cost(negative, low)
+    of_kinds = [(np.logaddexp(0, x @ line) - y * (x @ line)).mean() for x, y in ((positive, high), (negative, low))]
+    return sum(of_kinds)
 
   best = minimize(loss, [1.0, 0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}).x
   np.testing.assert_allclose(calibration.fit(pairs), best, rtol=1e-3)
@@ -83,7 +81,7 @@ def sequence(places, name="s"):
 def test_windows_with_and_without_the_target():
   """One with the target in each frame that shows it, one without in every frame: about the brightest of the rest."""
   places = [[(60, 60)]] * 3 + [[]] * 2 + [[(60, 60), (180, 120, 200)]]
-  pairs = calibration.collect(Tracker(Spots(), {"tiles": 8}), {}, [sequence(places)])
+  pairs = calibration.collect(Tracker(Spots(), PLAIN.replace(tiles=8)), {}, [sequence(places)])
   assert len(pairs.logit) == 2 + 2 + 4 + 2  # Absent frames give their window too.
   np.testing.assert_array_equal(pairs.visible, [1, 0, 1, 0, 0, 0, 0, 0, 1, 0])
   white, grey, dark = (20 * (level / 255 - 0.6) for level in (255, 200, 90))
@@ -93,13 +91,13 @@ def test_windows_with_and_without_the_target():
 
 def test_an_absent_first_frame_is_refused():
   with pytest.raises(UserError, match="late: the target is absent in the first frame"):
-    calibration.collect(Tracker(Spots(), {"tiles": 8}), {}, [sequence([[], [(60, 60)]], "late")])
+    calibration.collect(Tracker(Spots(), PLAIN.replace(tiles=8)), {}, [sequence([[], [(60, 60)]], "late")])
 
 
 def test_calibrate_writes_numbers_and_plots(tmp_path, monkeypatch):
   sequences = [sequence([[(60 + 3 * t, 60)] for t in range(4)])]
   monkeypatch.setattr(datasets, "load_readable", lambda *_, **__: (sequences, {}))
-  monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots()), {}))
+  monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots(), PLAIN), {}))
   found = calibration.calibrate("c", "antiuav", "r", str(tmp_path))
   written = json.loads((tmp_path / "calibration.json").read_text())
   for name, value in found._asdict().items():
@@ -120,61 +118,14 @@ class CutOff(ArrayFrames):
 def test_frames_that_cannot_be_read_leave_their_sequence_out(tmp_path, monkeypatch, caplog, capsys):
   good = sequence([[(60 + 3 * t, 60)] for t in range(4)], "good")
   cut = Sequence("cut", CutOff(scene([[(60, 60)]] * 4)), good.boxes, good.visible, ())
-  tracker = Tracker(Spots(), {"tiles": 8})
+  tracker = Tracker(Spots(), PLAIN.replace(tiles=8))
   whole = calibration.collect(tracker, {}, [good])
   with pytest.raises(UserError, match="cut/2.png"):
     calibration.collect(tracker, {}, [cut, good])
   monkeypatch.setattr(datasets, "load_readable", lambda *_, **__: ([cut, good], {"late": UserError("late: no labels")}))
-  monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots()), {}))
+  monkeypatch.setattr(calibration, "load_tracker", lambda _: (Tracker(Spots(), PLAIN), {}))
   with pytest.raises(UserError, match="2 of 3 sequences were left out, the scores are of the other 1: cut, late are"):
     calibration.calibrate("c", "antiuav", "r", str(tmp_path))
   written = json.loads((tmp_path / "calibration.json").read_text())
   assert written["windows"] == len(whole.logit) and sorted(written["left_out"]) == ["cut", "late"]
   assert "left out: late: no labels" in caplog.text and "left out: cut/2.png: not a readable image" in caplog.text
-
-
-# --- settings
-
-
-def test_settings():
-  tracker = Tracker(Spots(), {"growth": 2.0})
-  other = with_settings(tracker, ["tiles=8", "absent_below=0.5", "camera_compensation=True"])
-  assert (other.config.tiles, other.config.absent_below, other.config.camera_compensation) == (8, 0.5, True)
-  assert other.config.growth == 2.0 and tracker.config.tiles == 0
-  frames = scene([[(60, 60)]] * 2)
-  jax.eval_shape(other.init, {}, frames[0], np.array([60.0, 60, SIDE, SIDE]))
-
-
-@pytest.mark.parametrize("setting, message", [
-    ("tiles", "expected NAME=VALUE"), ("tiles=", "tiles=: expected a whole number"),
-    ("tiles=many", "=many: expected a whole number"), ("tiles=-1", "tiles=-1: expected a whole number of at least 0"),
-    ("tiles=8.5", "expected a whole number"), ("tyles=8", "expected one of .*tiles.*did you mean 'tiles'"),
-    ("tiles='8'", "expected a whole number"), ("tiles.more=8", "no such setting"), ("growth=inf", "=inf: expected a"),
-    ("growth=1e999", "=inf: expected a finite number"), ("camera_compensation=1", "=1: expected True or False"),
-    ("motion.rat=0.1", "did you mean 'motion.rate'"), ("motion={}", "no such setting"),
-    ("template_every=0", "at least 1"),
-    ("size.window_share=1", "below 1"), ("search_side=100", r"search_side=100: expected 8 n \+ 7"),
-    ("template_update=0.7", "=0.7: expected a finite number from 0 to 0.5")])
-def test_settings_that_cannot_be(setting, message):
-  with pytest.raises(UserError, match=message):
-    with_settings(Tracker(Spots()), [setting])
-
-
-def test_a_setting_is_given_once():
-  with pytest.raises(UserError, match="tiles is given twice, as 8 and 4"):
-    with_settings(Tracker(Spots()), ["tiles=8", "growth=1.5", "tiles=4"])
-
-
-@pytest.mark.parametrize("config, message", [
-    ({"tiles": -1}, "tracker.tiles=-1: expected a whole number of at least 0"),
-    ({"motion": {"rate": float("nan")}, "growht": 2.0}, "tracker.motion.rate=nan: .*tracker.growht: .*'growth'"),
-    ({"size": 3}, "tracker.size=3: expected a group")])
-def test_trackers_refuse_settings_that_make_no_sense(config, message):
-  with pytest.raises(UserError, match=message):
-    Tracker(Spots(), config)
-
-
-def test_every_setting_has_a_rule_and_every_default_keeps_it():
-  names = lambda table: {name: names(x) if hasattr(x, "keys") else None for name, x in table.items()}
-  assert names(rules.TABLE) == names(default_config())
-  rules.check_tracker(default_config(), 127)

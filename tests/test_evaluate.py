@@ -12,6 +12,7 @@ import sys
 import time
 
 import cv2
+import evaluating
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ import media_files
 import small
 from input_pipeline.errors import UserError
 from input_pipeline.simulator.dataset import write_dataset
-from siamdff_jax.evaluation import compare, evaluate
+from siamdff_jax.evaluation import compare, trackers
 from siamdff_jax.experiments import calibration
 from siamdff_jax.results import Result
 from siamdff_jax.tracking.runner import Runner
@@ -41,8 +42,9 @@ def checkpoint(tmp_path_factory):
 
 
 def files(folder) -> dict[str, bytes]:
-  """The result files of all trackers."""
-  return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(pathlib.Path(folder).rglob("results/*"))}
+  """The result files of all trackers, without what is being written, or was when the process was killed."""
+  paths = sorted(pathlib.Path(folder).rglob("results/*.json"))
+  return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def test_names_that_are_no_text(tmp_path, capsys):
@@ -50,14 +52,14 @@ def test_names_that_are_no_text(tmp_path, capsys):
   folder = tmp_path / os.fsdecode(b"dr\xf6hne")
   media_files.images(folder, frames, ".jpg")
   np.savetxt(folder / "groundtruth.txt", boxes, delimiter=",")
-  evaluate.evaluate([], ["KCF"], "plain", str(tmp_path), str(tmp_path / "out"), clips=0, videos=1)
+  evaluating.run([], ["KCF"], "plain", str(tmp_path), str(tmp_path / "out"), videos=1)
   assert r"dr\udcf6hne" in (tmp_path / "out" / "report.html").read_text()
   assert os.fsdecode(b"dr\xf6hne.mp4") in os.listdir(tmp_path / "out" / "KCF" / "videos")
 
 
 def test_trackers_are_run_scored_and_compared_and_not_run_again(data, checkpoint, tmp_path, capsys, monkeypatch):
   arguments = ([f"tiny={checkpoint}"], ["opencv"], "antiuav410", data, str(tmp_path))
-  evaluate.evaluate(*arguments, clips=1, videos=1)
+  evaluating.run(*arguments, clips=1, videos=1)
   rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
   assert rows[0] == "tracker" and rows[2:5] == ["tiny", "KCF", "CSRT"]
   for name in ("tiny", "KCF", "CSRT"):
@@ -74,14 +76,14 @@ def test_trackers_are_run_scored_and_compared_and_not_run_again(data, checkpoint
     return iter(())
 
   monkeypatch.setattr(Runner, "run", refuses)
-  evaluate.evaluate(*arguments, clips=0)
+  evaluating.run(*arguments)
   assert files(tmp_path) == before
   with pytest.raises(UserError, match=r"run.json: the results there are of another tracker \(.*--redo"):
-    evaluate.evaluate(["tiny=svanstrom"], [], "antiuav410", data, str(tmp_path))
+    evaluating.run(["tiny=svanstrom"], [], "antiuav410", data, str(tmp_path))
 
 
 def test_reset_based_runs_are_scored_by_vot(data, checkpoint, tmp_path, capsys):
-  evaluate.evaluate([checkpoint], ["KCF"], "antiuav410", data, str(tmp_path), run="reset", clips=0)
+  evaluating.run([checkpoint], ["KCF"], "antiuav410", data, str(tmp_path), run="reset")
   assert "| tracker" in capsys.readouterr().out
   name = os.path.basename(checkpoint)
   metrics = json.loads((tmp_path / name / "metrics.json").read_text())
@@ -99,7 +101,7 @@ def test_reset_based_runs_are_scored_by_vot(data, checkpoint, tmp_path, capsys):
 ])
 def test_trackers_need_names_of_their_own(data, tmp_path, checkpoints, baselines, message):
   with pytest.raises(UserError, match=message):
-    evaluate.evaluate(checkpoints, baselines, "antiuav410", data, str(tmp_path))
+    evaluating.run(checkpoints, baselines, "antiuav410", data, str(tmp_path))
 
 
 class Keeps:
@@ -135,7 +137,7 @@ def troubled(tmp_path, monkeypatch):
   (tmp_path / "data" / "unlabelled" / "groundtruth.txt").rename(tmp_path / "data" / "unlabelled" / "gt.txt")
   (tmp_path / "data" / "labels" / "groundtruth.txt").write_text("a,b\n")
   (tmp_path / "data" / "count" / "groundtruth.txt").write_text("9,9,8,6\n")
-  monkeypatch.setattr(evaluate, "runner", lambda source, *_: (Keeps(), source))
+  monkeypatch.setattr(trackers, "runner", lambda source, *_: (Keeps(), source))
   Keeps.tracked = []
   return tmp_path
 
@@ -144,7 +146,7 @@ def test_broken_sequences_are_named_and_the_others_are_evaluated(troubled, capsy
   left_out = ["absent", "count", "cut", "labels", "outside", "unlabelled"]
   with pytest.raises(UserError, match="6 of 9 sequences were left out, the scores are of the other 3: absent, count, "
                      "cut, labels, outside, unlabelled are missing"):
-    evaluate.evaluate(["a=x", "b=y"], [], "plain", str(troubled / "data"), str(troubled / "out"), clips=1)
+    evaluating.run(["a=x", "b=y"], [], "plain", str(troubled / "data"), str(troubled / "out"), clips=1)
   printed = capsys.readouterr().out
   assert "| a " in printed and "6 of 9 sequences were left out, the scores are of the other 3" in printed
   assert sorted(Keeps.tracked) == sorted([*["border", "fine", "good"] * 2, "cut"])  # What broke is not tried again.
@@ -170,7 +172,7 @@ def test_real_trackers_go_on_past_broken_sequences_too(troubled, monkeypatch, ch
   with pytest.raises(UserError, match="1 of 3 sequences were left out, .*: cut is missing"):
     for name in ("absent", "count", "fine", "labels", "outside", "unlabelled"):
       shutil.rmtree(troubled / "data" / name)
-    evaluate.evaluate([f"tiny={checkpoint}"], ["KCF"], "plain", str(troubled / "data"), str(troubled / "out"), clips=0)
+    evaluating.run([f"tiny={checkpoint}"], ["KCF"], "plain", str(troubled / "data"), str(troubled / "out"))
   assert caplog.text.count("cut/2.jpg: not a readable image") == 1
   assert [*files(troubled / "out")] == [f"{tracker}/results/{name}.json" for tracker in ("KCF", "tiny")
                                         for name in ("border", "good")]
@@ -179,21 +181,21 @@ def test_real_trackers_go_on_past_broken_sequences_too(troubled, monkeypatch, ch
 def test_what_is_mended_or_replaced_later_is_evaluated_then(troubled, capsys):
   arguments = (["a=x"], [], "plain", str(troubled / "data"), str(troubled / "out"))
   with pytest.raises(UserError, match="6 of 9 sequences were left out"):
-    evaluate.evaluate(*arguments, clips=0)
+    evaluating.run(*arguments)
   with pytest.raises(UserError, match="6 of 9 sequences were left out"):  # And again, by the same command.
-    evaluate.evaluate(*arguments, clips=0)
+    evaluating.run(*arguments)
   for name in ("absent", "count", "labels", "outside", "unlabelled", "cut"):
     (troubled / "data" / name / "groundtruth.txt").write_text("9,9,8,6\n" + "10,9,8,6\n" * 3)
   cv2.imwrite(str(troubled / "data" / "cut" / "2.jpg"), np.full((48, 64), 92, np.uint8))
   capsys.readouterr()
-  evaluate.evaluate(*arguments, clips=0)
+  evaluating.run(*arguments)
   assert "left out" not in capsys.readouterr().out
   assert "left out" not in (troubled / "out" / "report.html").read_text()
   cv2.imwrite(str(troubled / "data" / "good" / "2.bmp"), np.full((48, 64), 5, np.uint8))
   with pytest.raises(UserError, match="a/results/good.json: was made of other frames than good has now"):
-    evaluate.evaluate(*arguments, clips=0)
+    evaluating.run(*arguments)
   Keeps.tracked = []
-  evaluate.evaluate(*arguments, clips=0, redo=True)
+  evaluating.run(*arguments, redo=True)
   assert Keeps.tracked == ["good"]
 
 
@@ -201,14 +203,14 @@ def test_one_sequence_that_is_broken_is_simply_an_error(troubled):
   for only, message in (("cut", "cut/2.jpg: not a readable image"), ("absent", "absent: the target is absent in the"),
                         ("un", "none of the 2 sequences can be evaluated")):  # count, unlabelled
     with pytest.raises(UserError, match=message):
-      evaluate.evaluate(["a=x"], [], "plain", str(troubled / "data"), str(troubled / "out"), only=only)
+      evaluating.run(["a=x"], [], "plain", str(troubled / "data"), str(troubled / "out"), only=only)
   assert not (troubled / "out" / "report.html").exists()
 
 
 def test_baselines_are_told_apart_by_opencv_s_version(monkeypatch):
-  before = evaluate.runner("KCF")[1]
+  before = trackers.runner("KCF")[1]
   monkeypatch.setattr(cv2, "__version__", "3.0")
-  assert evaluate.runner("KCF")[1] != before
+  assert trackers.runner("KCF")[1] != before
 
 
 def command(checkpoint, data, out, *options):

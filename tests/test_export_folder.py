@@ -17,7 +17,6 @@ from siamdff_jax.export import folder as folders
 from siamdff_jax.export import formats, onnx, passes, savedmodel, stablehlo
 from siamdff_jax.tracking.crops import crop
 from siamdff_jax.tracking.load import load_tracker
-from siamdff_jax.tracking.look import Windows
 from siamdff_jax.tracking.settings import PLAIN
 
 SIDE = 79  # Of the search crops; the network was trained with 71.
@@ -86,7 +85,7 @@ def test_the_search_pass_has_the_trackers_own_side(checkpoint, live, exported):
   box, size = np.array([70.0, 50, 12, 9], np.float32), np.array([120, 160], np.int32)
   state = jax.jit(tracker.init)(variables, frame, box)
   window = np.asarray(tracker.search_window(state, size))
-  seen = jax.jit(tracker.see)(variables, state, frame, size, Windows(window))
+  seen = jax.jit(tracker.see)(variables, state, frame, size, window[None])
 
   run = stablehlo.load(str(exported("stablehlo")))
   about = geometry.template_window(geometry.center_wh_to_xywh(np.asarray(state.belief.center_wh)))

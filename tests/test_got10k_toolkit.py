@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from input_pipeline import datasets
+from input_pipeline.sequences import FrameShape
 from siamdff_jax import results
 from siamdff_jax.evaluation import protocols
 
 experiments = pytest.importorskip("got10k.experiments", reason="requirements-got10k.txt is not installed")
 
-SIZE = (640, 480)
+SHAPE = FrameShape(480, 640)
 EXACT = {"rel": 0, "abs": 1e-9}
 
 
@@ -24,8 +25,7 @@ def walk(rng, frames):
   truth = np.concatenate([centre - size / 2, size], axis=1)
   tracked = truth + rng.normal(0, 1, (frames, 4)) * rng.choice([0.5, 4, 16, 200], (frames, 1)) * (1, 1, 0.3, 0.3)
   tracked[:, 2:] = tracked[:, 2:].clip(0.5)
-  eighths = lambda boxes: np.round(boxes * 8) / 8
-  return eighths(truth), eighths(tracked)
+  return np.round(truth * 8) / 8, np.round(tracked * 8) / 8
 
 
 def write_sequence(folder, truth, images, **label_files):
@@ -53,11 +53,11 @@ def test_got10k(tmp_path, monkeypatch):
   """Three repetitions, frames that are covered or absent, boxes that leave the image, sequences of unequal length."""
   rng = np.random.default_rng(0)
   names = [f"GOT-10k_Val_{n:06d}" for n in (1, 2, 3)]
-  walks = {name: walk(rng, frames) for name, frames in zip(names, (120, 90, 40))}
+  walks = {name: walk(rng, frames) for name, frames in zip(names, (120, 90, 40), strict=True)}
   offsets = {}
   for name, (truth, _) in walks.items():
     # After the first frame the target's corner is at one border of the image or the other, partly outside.
-    corner = rng.choice([0, 1], (len(truth), 2)) * (np.array(SIZE) - 20) - rng.integers(-8, 80, (len(truth), 2)) / 8
+    corner = rng.choice([0, 1], (len(truth), 2)) * (np.array(SHAPE.wh) - 20) - rng.integers(-8, 80, (len(truth), 2)) / 8
     offsets[name] = np.concatenate([corner - truth[:, :2], np.zeros_like(corner)], axis=1)
     cover = rng.integers(1, 9, len(truth)) * (rng.random(len(truth)) > 0.2)
     cover[0] = 8
@@ -65,7 +65,7 @@ def test_got10k(tmp_path, monkeypatch):
     truth[cover == 0] = rng.choice([0, -1, np.nan], ((cover == 0).sum(), 1))
     write_sequence(tmp_path / "val" / name, truth, "", **{
         "cover.label": cover, "absence.label": cover == 0, "cut_by_image.label": np.zeros(len(truth))})
-    (tmp_path / "val" / name / "meta_info.ini").write_text(f"[METAINFO]\nanno_fps: 10Hz\nresolution: {SIZE}\n")
+    (tmp_path / "val" / name / "meta_info.ini").write_text(f"[METAINFO]\nanno_fps: 10Hz\nresolution: {SHAPE.wh}\n")
   (tmp_path / "val" / "list.txt").write_text("\n".join(names) + "\n")
   experiment = experiments.ExperimentGOT10k(
       str(tmp_path), "val", result_dir=str(tmp_path / "results"), report_dir=str(tmp_path / "reports"))
@@ -116,7 +116,7 @@ def test_lasot(tmp_path, monkeypatch):
   names = ["airplane-1", "airplane-9", "bird-2"]
   folder, shares = tmp_path / "results" / "walker", {}
   folder.mkdir(parents=True)
-  for name, frames in zip(names, (140, 80, 50)):
+  for name, frames in zip(names, (140, 80, 50), strict=True):
     truth, tracked = walk(rng, frames)
     absent = (rng.random(frames) < 0.2) & (np.arange(frames) > 0) & (name != "bird-2")
     truth[absent] = np.nan

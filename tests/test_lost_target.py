@@ -12,7 +12,7 @@ from spots import SIDE, H, Spots, W, scene
 from input_pipeline.errors import UserError
 from input_pipeline.frames import ArrayFrames
 from siamdff_jax.tracking import belief, egomotion, proposals
-from siamdff_jax.tracking.look import Jump, Windows
+from siamdff_jax.tracking.look import Jump
 from siamdff_jax.tracking.runner import Runner, Stream
 from siamdff_jax.tracking.settings import PLAIN
 from siamdff_jax.tracking.tracker import Tracker
@@ -364,7 +364,7 @@ def test_a_recent_look_helps_a_doubtful_target():
   first = state.memory.template
   state = state.replace(memory=state.memory.replace(recent_template=first | {"wh": 3 * first["wh"]}))
   size = jnp.array(frame.shape)
-  windows, see = Windows(tracker.search_window(state, size)), jax.jit(tracker.see)
+  windows, see = tracker.search_window(state, size)[None], jax.jit(tracker.see)
 
   def width(presence):  # The stand-in's boxes are as large as its template's.
     doubtful = state.replace(belief=state.belief.replace(presence=jnp.array(presence)))

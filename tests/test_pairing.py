@@ -12,7 +12,7 @@ import small
 from dataset_files import write_json
 from input_pipeline import datasets
 from siamdff_jax import results
-from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, running, statistics
+from siamdff_jax.evaluation import compare, comparison, pairing, running, statistics, trackers
 from siamdff_jax.evaluation.pairing import Unit
 from siamdff_jax.evaluation.report import page, tables
 
@@ -160,11 +160,11 @@ def test_results_remember_the_seed_of_their_training(tmp_path):
   config = small.config(**small.PLAIN)
   config.seed = 7
   checkpoint = small.write_checkpoint(tmp_path / "training", config)
-  assert evaluate.seed(checkpoint) == 7 and evaluate.seed("CSRT") is None
+  assert trackers.seed(checkpoint) == 7 and trackers.seed("CSRT") is None
   out = str(tmp_path / "results_of_it")
   running.prepare(out, tracker="x", run="ope")  # By an earlier version: nothing is known.
   assert pairing.seed_of_folder(out) is None
-  running.prepare(out, tracker="x", run="ope", seed=evaluate.seed(checkpoint))
+  running.prepare(out, tracker="x", run="ope", seed=trackers.seed(checkpoint))
   running.prepare(out, tracker="x", run="ope")
   assert pairing.seed_of_folder(out) == 7
   running.prepare(out, tracker="y", run="ope", redo=True)  # Of another tracker now.
@@ -206,7 +206,10 @@ def test_starts_of_several_trainings_are_as_many_runs_as_trainings(root):
 def test_tables_of_gains_say_how_runs_were_compared():
   sequences = sequences_of(2)
   found = results_of(sequences, ["good", "bad", "worse"])
-  runs = lambda numbers, *names: pairing.Runs([found[name] for name in names], seeds(*numbers))
+
+  def runs(numbers, *names):
+    return pairing.Runs([found[name] for name in names], seeds(*numbers))
+
   compared = comparison.compare("plain", sequences, {
       "first": runs((0, 1), "good", "bad"), "same": runs((1, 0), "bad", "good"),
       "other": runs((0, 2), "good", "worse"), "once": [found["good"]]})

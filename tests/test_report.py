@@ -13,7 +13,7 @@ import pytest
 from report_data import HOSTILE, comparison_of, results_of, sequences_of
 
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import from_labels
+from input_pipeline.sequences import FrameShape, from_labels
 from siamdff_jax.evaluation import comparison, protocols, report
 from siamdff_jax.evaluation.report import charts, clips, page, styles, tables
 from siamdff_jax.results import Result
@@ -283,7 +283,8 @@ def test_a_clip_shows_truth_and_trackers_where_they_are(tmp_path):
 
 
 def test_clips_draw_the_best_and_the_worst_of_many():
-  sequences = sequences_of(1, frames=4, size=(101, 67), pictures=True)  # Shorter than a clip, sides that are odd.
+  # Shorter than a clip, sides that are odd.
+  sequences = sequences_of(1, frames=4, shape=FrameShape(67, 101), pictures=True)
   names = [f"t{i}" for i in range(11)]
   results = results_of(sequences, names)
   comparison = comparison_of(sequences, results)
@@ -346,11 +347,11 @@ def test_metrics_file(tmp_path):
 def test_table_keeps_the_given_order_and_fits():
   worse, better = _scores(3).metrics, _scores(1).metrics
   table = report.format_table({"worse": worse, "better": better, "bare": {"success_auc": 0.5}},
-                              extra={"fps": {"worse": 12.34, "bare": "?"}})
+                              extra={"fps": {"worse": 12.34, "bare": None}})
   lines = table.splitlines()
   cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
   assert cells[0] == ["tracker", "AUC", "P@20", "P@5", "norm. P", "SA", "challenge", "fps"]
   assert [row[0] for row in cells[2:]] == ["worse", "better", "bare"]
   assert cells[2][1] == f"{worse['overall']['success_auc']:.3f}" and cells[2][-1] == "12.3"
-  assert cells[3][-1] == "-" and cells[4][1:] == ["0.500", "-", "-", "-", "-", "-", "?"]
+  assert cells[3][-1] == "-" and cells[4][1:] == ["0.500", "-", "-", "-", "-", "-", "-"]
   assert len({len(line) for line in lines}) == 1 and len(lines[0]) <= 80

@@ -115,7 +115,10 @@ def test_the_table_of_sequences_sorts(opened, written):
   ranked = sorted(comparison.trackers, key=lambda name: -comparison.estimates[name]["success_auc"].value)
   first = [comparison.failures[ranked[-1]][name].first for name in names]
   assert first.count(None) == 1
-  shown = lambda: [text.split()[0] for text in column(page, 2 * len(ranked) + 3)]
+
+  def shown():
+    return [text.split()[0] for text in column(page, 2 * len(ranked) + 3)]
+
   expected = [str(frame) for frame in sorted(frame for frame in first if frame is not None)] + ["–"]
   heads[-1].click()
   assert shown() == expected

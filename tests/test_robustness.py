@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 
 import cv2
+import evaluating
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from input_pipeline.frames import ArrayFrames
 from input_pipeline.sequences import FrameShape, Sequence
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax import results
-from siamdff_jax.evaluation import evaluate
+from siamdff_jax.evaluation import trackers
 from siamdff_jax.experiments import robustness
 from siamdff_jax.tracking.baselines import BaselineRunner
 from siamdff_jax.tracking.runner import Runner
@@ -29,7 +30,7 @@ def sequence():
   """A bright target before weak clutter, in frames with an odd number of rows."""
   rng = np.random.default_rng(0)
   frames = rng.integers(90, 110, (3, 81, 96)).astype(np.uint8)
-  for frame, (x, y) in zip(frames, CORNERS):
+  for frame, (x, y) in zip(frames, CORNERS, strict=True):
     frame[y:y + 7, x:x + 9] = 190
   boxes = np.array([[x, y, 9, 7] for x, y in CORNERS], np.float32)
   lookalikes = np.array([[1, 10, 20, 4, 6]], np.float32)
@@ -53,7 +54,7 @@ def test_a_condition_changes_pixels_only_and_the_same_way_each_time(sequence, na
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_boxes_stay_on_the_target(sequence, name):
   changed = under(sequence, CONDITIONS[name])
-  for frame, (x, y, w, h) in zip(changed.frames, changed.boxes):
+  for frame, (x, y, w, h) in zip(changed.frames, changed.boxes, strict=True):
     ground = np.median(frame)
     contrast = np.abs(frame.astype(float) - ground)
     contrast[contrast < contrast.max() / 2] = 0
@@ -64,7 +65,10 @@ def test_boxes_stay_on_the_target(sequence, name):
 
 def test_levels_follow_their_formulas(sequence):
   frame = sequence.frames[0].astype(float)
-  of = lambda name, t=0: CONDITIONS[name].change(sequence.frames[0], t)
+
+  def of(name, t=0):
+    return CONDITIONS[name].change(sequence.frames[0], t)
+
   np.testing.assert_array_equal(of("inverted"), 255 - frame)
   np.testing.assert_allclose(of("low_gain"), 0.3 * frame + 89.6, atol=0.5)
   np.testing.assert_allclose(of("gamma_2"), frame**2 / 255, atol=0.5)
@@ -108,7 +112,7 @@ def test_trackers_are_tracked_under_each_condition_and_not_again(data, tmp_path,
     assert (tmp_path / "out" / name).stat().st_size > 1000
 
   # As recorded it is what evaluate.py gives, and scores are in those pixels under every condition.
-  evaluate.evaluate([], ["KCF"], "antiuav410", data, str(tmp_path / "plain"), clips=0)
+  evaluating.run([], ["KCF"], "antiuav410", data, str(tmp_path / "plain"))
   sequences = datasets.load("antiuav410", data)
   plain = results.read_folder(str(tmp_path / "plain" / "KCF"), sequences)[0]
   for sequence in sequences:
@@ -139,7 +143,7 @@ def test_a_broken_sequence_is_left_out_under_every_condition(data, tmp_path, mon
       if any(s.name == names[0] for s in streams):
         raise BrokenStreams({names[0]: UserError(f"{names[0]}: frame 3 is gone")}, {})
 
-  monkeypatch.setattr(evaluate, "runner", lambda source, *_: (Keeps(), source))
+  monkeypatch.setattr(trackers, "runner", lambda source, *_: (Keeps(), source))
   arguments = (["a=x", "b=y"], [], "antiuav410", str(tmp_path / "data"), str(tmp_path / "out"))
   with pytest.raises(UserError, match=f"1 of 2 sequences were left out, .*: {names[0]} is missing"):
     robustness.assess(*arguments, conditions=["inverted"])

@@ -129,7 +129,10 @@ def test_moved_boxes_by_hand():
 
 @given(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.floats(1, 1e3), st.floats(1, 1e3)))
 def test_scales_keep_the_centre_and_shifts_the_size(box):
-  centre = lambda b: np.asarray(geometry.xywh_to_center_wh(np.asarray(b, np.float32)))[:2]
+
+  def centre(xywh):
+    return geometry.xywh_to_center_wh(np.asarray(xywh, np.float32))[:2]
+
   for start in starts.SRE:
     moved = starts.moved(box, start)
     if start.startswith("scale"):
@@ -161,7 +164,10 @@ def replace_frame(path):
 
 def test_results_of_replaced_frames_are_refused_and_redone_alone(tmp_path):
   """A frame of the same size in bytes, with the time of the old one."""
-  sequences = lambda: [on_disk(tmp_path / "data", name) for name in "abc"]
+
+  def sequences():
+    return [on_disk(tmp_path / "data", name) for name in "abc"]
+
   track(StandsStill(), sequences(), tmp_path / "out")
   replace_frame(tmp_path / "data" / "b" / "1.bmp")
   again = StandsStill()

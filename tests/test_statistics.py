@@ -78,7 +78,7 @@ def test_equal_trackers_do_not_differ_and_clearly_better_ones_do():
 
 
 def test_planned_pairs_are_adjusted_for_themselves_only():
-  scores = dict(zip("abc", np.random.default_rng(1).uniform(0, 1, (3, 8))))
+  scores = dict(zip("abc", np.random.default_rng(1).uniform(0, 1, (3, 8)), strict=True))
   every = statistics.differences(scores, np.ones(8))
   planned = statistics.differences(scores, np.ones(8), pairs=[("b", "a"), ("c", "b")])
   assert list(planned) == [("b", "a"), ("c", "b")]

@@ -42,7 +42,7 @@ def first_look(tracker, variables):
   frames, boxes = moving_square(0)
   state, size = jax.jit(tracker.init)(variables, frames[0], boxes[0]), jnp.array([H, W])
   window = tracker.search_window(state, size)
-  return state, window, jax.jit(tracker.see)(variables, state, frames[0], size, Windows(window))
+  return state, window, jax.jit(tracker.see)(variables, state, frames[0], size, window[None])
 
 
 @pytest.fixture(scope="module")

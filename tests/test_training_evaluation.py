@@ -2,6 +2,7 @@
 
 import json
 
+import evaluating
 import jax
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import small
 from input_pipeline.errors import UserError
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.checkpoints import contents, trained
-from siamdff_jax.evaluation import evaluate
 from siamdff_jax.parallel import layouts as parallel
 from siamdff_jax.training.evaluation import Evaluation
 from siamdff_jax.training.logging import read_metrics
@@ -42,7 +42,7 @@ def test_training_logs_the_score_and_keeps_the_best_by_it(data, tmp_path):
   assert sorted(scores) == [3, 6]
   best = max(scores, key=lambda step: (scores[step], step))
   assert trained.find(str(workdir)).endswith(f"{contents.FOLDER}/{best}")
-  evaluate.evaluate([f"best={workdir}"], [], "antiuav410", str(data), str(tmp_path / "out"), clips=0)
+  evaluating.run([f"best={workdir}"], [], "antiuav410", str(data), str(tmp_path / "out"))
   overall = json.loads((tmp_path / "out" / "best" / "metrics.json").read_text())["overall"]
   assert overall["precision_20"] == pytest.approx(scores[best], abs=1e-9)
 

@@ -17,6 +17,7 @@ from input_pipeline.sequences import Sequence
 from input_pipeline.simulator.dataset import write_dataset
 from siamdff_jax.experiments import windows
 from siamdff_jax.experiments.windows import Windows
+from siamdff_jax.tracking.settings import PLAIN
 from siamdff_jax.tracking.tracker import Tracker
 
 
@@ -32,18 +33,21 @@ def test_what_is_seen():
   """
   shown = sequence([[(60, 60)], [(70, 66)], [], [(90, 80, 170), (180, 20)]])
   ways = {name: CONDITIONS[name] for name in ("as_recorded", "half_size", "inverted")}
-  tracker = Tracker(Spots(), {"tiles": 8})
+  tracker = Tracker(Spots(), PLAIN.replace(tiles=8))
   found = windows.collect(tracker, {}, [shown], ways, 5)
-  level = lambda x: 20 * (x / 255 - 0.6)
+
+  def level(grey):
+    return 20 * (grey / 255 - 0.6)
+
   for way in ("as_recorded", "half_size"):
-    (seen,) = found[way]
+    seen = found[way]["s"]
     np.testing.assert_allclose(seen.present, [level(255), level(170)], atol=0.8)
     np.testing.assert_allclose(seen.absent, [level(90), level(255)], atol=0.8)
-  (seen,) = found["inverted"]  # The ground is what is bright now, with and without the target.
+  seen = found["inverted"]["s"]  # The ground is what is bright now, with and without the target.
   np.testing.assert_allclose(np.concatenate([seen.present, seen.absent]), level(255 - 90), atol=0.8)
   again = windows.collect(tracker, {}, [shown], ways, 5)
   for way in ways:
-    for a, b in zip(found[way][0], again[way][0]):
+    for a, b in zip(found[way]["s"], again[way]["s"], strict=True):
       np.testing.assert_array_equal(a, b)
 
 
@@ -54,19 +58,25 @@ def test_overlap():
   """
   places = sequence([[(60, 60)], [(70, 66)], [(91, 83)], [(120, 40)], [(90, 90)]])
   frames = scene([[]] * 5)
-  for frame, (x, y, *_), right in zip(frames, places.boxes.astype(int), (0, 0, 0, 0, 12)):
+  for frame, (x, y, *_), right in zip(frames, places.boxes.astype(int), (0, 0, 0, 0, 12), strict=True):
     frame[y + 4:y + 12, x + 4 + right:x + 12 + right] = 255
   shown = dataclasses.replace(places, frames=ArrayFrames(frames))
   ways = {"as_recorded": CONDITIONS["as_recorded"]}
-  (seen,) = windows.collect(Tracker(Spots(), {"tiles": 8}), {}, [shown], ways, 4)["as_recorded"]
-  overlap = lambda common: common / (2 - common)  # Of equal boxes that have this share of each in common.
+  seen = windows.collect(Tracker(Spots(), PLAIN.replace(tiles=8)), {}, [shown], ways, 4)["as_recorded"]["s"]
+
+  def overlap(common):  # Of equal boxes that have this share of each in common.
+    return common / (2 - common)
+
   assert seen.iou[:3].min() > overlap((7 / 8) ** 2) - 0.02
   assert overlap(1 / 8 * 7 / 8) - 0.02 < seen.iou[3] < overlap(3 / 8) + 0.02
 
 
 def test_separation_is_the_area_under_the_curve():
   """By counting pairs: of 2 x 3 and 1 x 3, with one tie."""
-  of = lambda present, absent: Windows(np.full(len(present), 0.5), np.array(present), np.array(absent))
+
+  def of(present, absent):
+    return Windows(np.full(len(present), 0.5), np.array(present), np.array(absent))
+
   found = windows.scored([of([2.0, 0.0], [1.0, 0.0]), of([-1.0], [-2.0])])
   np.testing.assert_allclose(found.separation, [(3 + 1.5) / 6, 1 / 3])
   np.testing.assert_array_equal(found.iou, [0.5, 0.5])
@@ -87,8 +97,9 @@ def test_tables_and_scores_by_sequence(data, tmp_path):
   text = windows.assess([first, second, f"same={first}"], "antiuav410", data, str(tmp_path / "out"),
                         conditions=["blur"], frames=2)
   assert (tmp_path / "out" / windows.TABLE_FILE).read_text() == text + "\n"
+  parts = text.split("\n\n")
   tables = {part.split(":")[0]: [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows.splitlines()]
-            for part, rows in zip(*[iter(text.split("\n\n"))] * 2)}
+            for part, rows in zip(parts[::2], parts[1::2], strict=True)}
   assert list(tables) == ["first", "second", "same", "second minus first", "same minus first"]
   listed = {name: trainings[0] for name, trainings in
             json.loads((tmp_path / "out" / windows.SCORES_FILE).read_text()).items()}
@@ -126,7 +137,7 @@ def test_trainings_of_a_network(data, tmp_path):
   assert "b minus a: 3 sequences, 6 windows with the target, over 2 and 2 trainings: unpaired (seeds differ)" in text
   assert "same minus a: 3 sequences, 6 windows with the target, over 2 and 2 trainings: paired by seed" in text
   assert rows[4][4] == rows[4][8] == "+0.000 to +0.000"
-  for row, name in zip(rows, "ab"):
+  for row, name in zip(rows[:2], "ab", strict=True):
     assert float(row[4]) == pytest.approx(np.mean(each[name]), abs=6e-4)
   gain, half_width = rows[3][6], np.diff([float(x) for x in rows[3][8].split(" to ")]) / 2
   assert float(gain.split()[0]) == pytest.approx(np.mean(each["b"]) - np.mean(each["a"]), abs=6e-4)
@@ -142,7 +153,10 @@ def test_broken_sequences_are_left_out_for_all_networks(data, tmp_path, caplog, 
   entries = [first, small.write_checkpoint(tmp_path / "second", other)]
   shutil.copytree(data, tmp_path / "data")
   names = [sequence.name for sequence in datasets.load("antiuav410", data)]
-  of = lambda root, out: (entries, "antiuav410", str(root), str(tmp_path / out))
+
+  def of(root, out):
+    return entries, "antiuav410", str(root), str(tmp_path / out)
+
   windows.assess(*of(data, "whole"), conditions=["as_recorded"], frames=2)
   last = next((tmp_path / "data").rglob(f"{names[-1]}/*6.jpg"))
   last.write_bytes(last.read_bytes()[:100])

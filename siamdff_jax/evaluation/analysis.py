@@ -6,7 +6,7 @@ frame, whose box is given, counts nowhere.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Ordered
 
 import numpy as np
@@ -151,7 +151,8 @@ def recovery(found: Ordered[Failures]) -> Recovery:
   having = [f for f in found if f.returns]
   back = Estimate(np.nan, np.nan, np.nan)
   if having:
-    (back,) = statistics.estimates([[f.back / f.returns for f in having]], [f.returns for f in having])
+    (back,) = statistics.estimates(np.array([[f.back / f.returns for f in having]]),
+                                    np.array([f.returns for f in having]))
   lost = sum(f.lost_at_end for f in found)
   return Recovery(sum(f.returns for f in having), back, statistics.share(lost, len(found)))
 
@@ -164,12 +165,16 @@ def presence(sequences: Ordered[Sequence], results: Mapping[str, Result]) -> Pre
   said = np.concatenate([results[s.name].present[1:] for s in sequences])
   point = (float(said[~there].mean()), float(said[there].mean()))
   given = [results[s.name].score for s in sequences]
-  scores = None if any(score is None for score in given) else np.concatenate([score[1:] for score in given])
-  if scores is None or np.isnan(scores).any():
+  scores = np.concatenate([np.array([np.nan]) if score is None else score[1:] for score in given])
+  if np.isnan(scores).any():
     return Presence(np.zeros(0), np.zeros(0), np.nan, point, np.zeros((0, 3)), np.nan)
   levels, which = np.unique(-scores, return_inverse=True)
-  count = lambda flags: np.concatenate([[0], np.cumsum(np.bincount(which[flags], minlength=len(levels)))])
-  false_alarms, detections = count(~there) / (~there).sum(), count(there) / there.sum()
+
+  def share_from_each(kind: np.ndarray) -> np.ndarray:  # [levels + 1], of the frames of a kind (bool [N]).
+    counts = np.bincount(which[kind], minlength=len(levels))
+    return np.concatenate([[0], np.cumsum(counts)]) / kind.sum()
+
+  false_alarms, detections = share_from_each(~there), share_from_each(there)
   area = float(np.trapezoid(detections, false_alarms))
   shown = np.unique(np.linspace(0, len(levels), _ROC_POINTS).round().astype(int))
   reliability = _reliability(scores, there)
@@ -201,8 +206,8 @@ def by_attribute(sequences: Ordered[Sequence], auc: Mapping[str, np.ndarray], pr
   for name in sorted({attribute for s in sequences for attribute in s.attributes}):
     inside = np.array([name in s.attributes for s in sequences])
     frames = sum(len(s) for s in sequences if name in s.attributes)
-    part = lambda scores: {tracker: x[inside] for tracker, x in scores.items()}
-    groups.append(_group(name, frames, part(auc), part(precision), weights[inside]))
+    groups.append(_group(name, frames, {tracker: x[inside] for tracker, x in auc.items()},
+                         {tracker: x[inside] for tracker, x in precision.items()}, weights[inside]))
   return tuple(groups)
 
 
@@ -228,7 +233,8 @@ def by_speed(sequences: Ordered[Sequence], overlaps: PerFrame, errors: PerFrame)
   return _binned(sequences, overlaps, errors, speeds, SPEED_BOUNDS, "sizes/frame")
 
 
-def _binned(sequences, overlaps, errors, values, bounds, unit) -> tuple[Group, ...]:
+def _binned(sequences: Ordered[Sequence], overlaps: PerFrame, errors: PerFrame, values: Ordered[np.ndarray],
+            bounds: Ordered[float], unit: str) -> tuple[Group, ...]:
   """Groups of frames by `values` ([T] for each sequence; NaN: in no bin)."""
   edges = (0.0, *bounds, np.inf)
   groups = []
@@ -239,19 +245,31 @@ def _binned(sequences, overlaps, errors, values, bounds, unit) -> tuple[Group, .
     used = np.flatnonzero(frames)
     if not len(used):
       continue
-    of_bin = lambda measure, found: {
-        tracker: np.array([measure(by_name[sequences[i].name][inside[i]]) for i in used])
-        for tracker, by_name in found.items()}
+    masks = {sequences[i].name: inside[i] for i in used.tolist()}
     name = f"< {high:g} {unit}" if not low else f"> {low:g} {unit}" if high == np.inf else f"{low:g}-{high:g} {unit}"
-    groups.append(_group(name, int(frames.sum()), of_bin(_success, overlaps),
-                         of_bin(lambda error: float((error <= NEAR).mean()), errors), frames[used]))
+    groups.append(_group(name, int(frames.sum()), _measured(_success, overlaps, masks),
+                         _measured(_precision, errors, masks), frames[used]))
   return tuple(groups)
 
 
-def _group(name, frames, auc: Mapping[str, np.ndarray], precision: Mapping[str, np.ndarray], weights) -> Group:
+def _measured(measure: Callable[[np.ndarray], float], found: PerFrame,
+              masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """By tracker, [S]: a measure of a part of each sequence's frames; `masks`: by sequence, bool [T]."""
+  return {tracker: np.array([measure(by_sequence[name][mask]) for name, mask in masks.items()])
+          for tracker, by_sequence in found.items()}
+
+
+def _group(name: str, frames: int, auc: Mapping[str, np.ndarray], precision: Mapping[str, np.ndarray],
+           weights: np.ndarray) -> Group:
   found = statistics.estimates(np.array([*auc.values(), *precision.values()]), weights)
-  return Group(name, len(weights), int(frames), dict(zip(auc, found)), dict(zip(precision, found[len(auc):])))
+  of_auc, of_precision = found[:len(auc)], found[len(auc):]
+  return Group(name, len(weights), frames, dict(zip(auc, of_auc, strict=True)),
+               dict(zip(precision, of_precision, strict=True)))
 
 
-def _success(overlap) -> float:
+def _success(overlap: np.ndarray) -> float:
   return metrics.area_under_curve(metrics.success_curve(overlap))
+
+
+def _precision(error: np.ndarray) -> float:
+  return float((error <= NEAR).mean())

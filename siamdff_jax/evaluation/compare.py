@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from input_pipeline import datasets
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import Sequence
-from siamdff_jax import files, results
+from siamdff_jax import files
 from siamdff_jax.evaluation import comparison, pairing, report
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.usable import Usable
+from siamdff_jax.results import Result
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
     UserError: an entry of another form, one folder twice, or anything wrong with the results; and when everything is
       written, that sequences were left out.
   """
-  folders = {}
+  folders: dict[str, list[str]] = {}
   for entry in entries:
     name, _, folder = entry.partition("=")
     of_one = folders.setdefault(name, [])
@@ -50,17 +50,25 @@ def compare(format: str, root: str, protocol: str, entries: Ordered[str], out: s
   sequences = usable.sequences
   trackers = {name: pairing.read(of_one, sequences, format, box_form, origin)
               for name, of_one in tqdm(folders.items(), desc="reading results", unit="tracker", delay=3)}
-  compared = write(protocol, sequences, trackers, out, clips=clips, format=format, root=root, left_out=usable.left_out)
+  compared = comparison.compare(protocol, sequences, trackers, usable.left_out)
+  write(compared, trackers, out, clips=clips, format=format, root=root)
   text = report.format_summary(compared)
   print(f"{text}\nlook at {os.path.join(out, 'report.html')}")
   usable.finish()
   return text
 
 
-def write(protocol: str, sequences: Ordered[Sequence], trackers: Mapping[str, Ordered[Mapping[str, results.Result]]],
-          out: str, *, clips: int, format: str, root: str, left_out: Mapping[str, str] | None = None) -> Comparison:
-  """Compares trackers and writes the report into `out`; arguments as in `comparison.compare` and here in `compare`."""
-  compared, drawn, failed = comparison.compare(protocol, sequences, trackers, left_out), {}, {}
+def write(compared: Comparison, trackers: Mapping[str, Ordered[Mapping[str, Result]]], out: str, *, clips: int,
+          format: str, root: str) -> None:
+  """Writes the report of a comparison, with clips of the worst sequences as far as their frames can be read.
+
+  Args:
+    compared: what is shown.
+    trackers: the results that were compared, by tracker those of each run.
+    out, clips, format, root: as of `compare`.
+  """
+  drawn: dict[str, report.Clip] = {}
+  failed: dict[str, UserError] = {}
   for name in report.worst_sequences(compared, clips):
     try:
       with_frames = datasets.load(format, root, only=[name])
@@ -70,4 +78,3 @@ def write(protocol: str, sequences: Ordered[Sequence], trackers: Mapping[str, Or
   if failed:
     log.warning("no clips in the report of %s: %s", ", ".join(failed), next(iter(failed.values())))
   report.write(compared, out, data=f"{os.path.basename(os.path.normpath(root))} ({format})", clips=drawn)
-  return compared

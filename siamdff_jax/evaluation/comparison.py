@@ -1,7 +1,7 @@
 """Several trackers on the same data: all that a report shows, as plain data."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from collections.abc import Sequence as Ordered
 
 import numpy as np
@@ -17,12 +17,14 @@ from siamdff_jax.results import Result
 __all__ = ["Comparison", "Difference", "Estimate", "Failures", "Group", "Presence", "Recovery", "compare"]
 
 _NAMED = 10  # Of the sequences that are left out.
+_Column = Callable[[str, str], np.ndarray]  # (tracker, metric) -> [S], the score on each sequence.
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Attributes:
+  """What the results of trackers say about them, and about one another.
 
+  Attributes:
     protocol: its name.
     main: the metric that ranks, the first of the protocol's official ones.
     trackers, sequences: names, in the order given.
@@ -98,7 +100,10 @@ def compare(protocol: str, sequences: Ordered[Sequence],
   scores = {name: protocols.evaluate_runs(protocol, sequences, runs) for name, runs in trackers.items()}
   names = [s.name for s in sequences]
   weights = np.array([next(iter(scores.values())).weights[name] for name in names])
-  column = lambda tracker, metric: np.array([scores[tracker].metrics["sequences"][n][metric] for n in names])
+
+  def column(tracker: str, metric: str) -> np.ndarray:
+    return np.array([scores[tracker].metrics["sequences"][name][metric] for name in names])
+
   first = {tracker: runs[0] for tracker, runs in trackers.items()}
   overlaps = {tracker: {s.name: analysis.overlaps(s, run[s.name]) for s in sequences} for tracker, run in first.items()}
   failures = {tracker: {name: analysis.failures(values) for name, values in of_tracker.items()}
@@ -113,24 +118,30 @@ def compare(protocol: str, sequences: Ordered[Sequence],
       groups={} if reset_based else _groups(sequences, first, column, weights, overlaps),
       failures=failures, recovery={} if reset_based else recovery,
       presence={tracker: found for tracker, found in presence.items() if found}, overlaps=overlaps,
-      units={tracker: tuple(getattr(runs, "units", pairing.unknown(len(runs)))) for tracker, runs in trackers.items()},
+      units={tracker: _units(runs) for tracker, runs in trackers.items()},
       left_out=dict(left_out or {}))
 
 
-def _estimates(scores: Mapping[str, Scores], column, weights) -> dict[str, dict[str, Estimate]]:
+def _units(runs: Ordered[Mapping[str, Result]]) -> tuple[Unit, ...]:
+  return runs.units if isinstance(runs, pairing.Runs) else tuple(pairing.unknown(len(runs)))
+
+
+def _estimates(scores: Mapping[str, Scores], column: _Column, weights: np.ndarray) -> dict[str, dict[str, Estimate]]:
   keys = [(tracker, metric) for tracker in scores for metric in scores[tracker].metrics["overall"]]
   found = statistics.estimates(np.array([column(*key) for key in keys]), weights)
-  out = {tracker: {} for tracker in scores}
+  out: dict[str, dict[str, Estimate]] = {tracker: {} for tracker in scores}
   for (tracker, metric), estimate in zip(keys, found, strict=True):
     out[tracker][metric] = estimate._replace(value=scores[tracker].metrics["overall"][metric])
   return out
 
 
-def _groups(sequences, first, column, weights, overlaps) -> dict[str, tuple[Group, ...]]:
+def _groups(sequences: Ordered[Sequence], first: Mapping[str, Mapping[str, Result]], column: _Column,
+            weights: np.ndarray, overlaps: analysis.PerFrame) -> dict[str, tuple[Group, ...]]:
   errors = {tracker: {s.name: analysis.errors(s, run[s.name]) for s in sequences} for tracker, run in first.items()}
-  of_protocol = [{tracker: column(tracker, metric) for tracker in first} for metric in ("success_auc", "precision_5")]
+  auc = {tracker: column(tracker, "success_auc") for tracker in first}
+  precision = {tracker: column(tracker, "precision_5") for tracker in first}
   groups = {
-      "attribute": analysis.by_attribute(sequences, *of_protocol, weights),
+      "attribute": analysis.by_attribute(sequences, auc, precision, weights),
       "target size": analysis.by_size(sequences, overlaps, errors),
       "target speed": analysis.by_speed(sequences, overlaps, errors),
   }

@@ -35,9 +35,9 @@ def normalized_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
   NaN where the truth has no positive size.
   """
-  size = np.asarray(truth, np.float64)[:, 2:]
-  size = np.where(size > 0, size, np.nan)
-  return np.sqrt((((centers(predicted) - centers(truth)) / size) ** 2).sum(axis=1))
+  wh = np.asarray(truth, np.float64)[:, 2:]
+  wh = np.where(wh > 0, wh, np.nan)
+  return np.sqrt((((centers(predicted) - centers(truth)) / wh) ** 2).sum(axis=1))
 
 
 def success_curve(overlaps: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ known. What a seed or a start does to both trackers alike is no part of their di
 same seeds, or from the same starts, each is compared with its partner.
 """
 
-import json
 import os
 import re
 from collections.abc import Sequence as Ordered
@@ -13,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from siamdff_jax import results
-from siamdff_jax.evaluation import statistics
+from siamdff_jax.evaluation import run_file, statistics
 from siamdff_jax.evaluation.statistics import Estimate
 from siamdff_jax.results import Result
 
@@ -52,26 +52,35 @@ class OverRuns(NamedTuple):
   runs: tuple[int, int]
 
 
-def read(folders: Ordered[str], sequences: Ordered[Sequence], *form) -> Runs:
-  """A tracker's results in all folders, one for each training of it or just one; `form` as of `results.read_folder`."""
-  found = [results.read_folder(folder, sequences, *form) for folder in folders]
+def read(folders: Ordered[str], sequences: Ordered[Sequence], format: str = "plain", box_form: str = "xywh",
+         origin: int | None = None) -> Runs:
+  """A tracker's results in all folders, one for each training of it or just one.
+
+  Args:
+    folders: the folders.
+    sequences, format, box_form, origin: as of `results.read_folder`.
+  """
+  found = [results.read_folder(folder, sequences, format, box_form, origin) for folder in folders]
   if len(folders) == 1 and _about(folders[0]).get("run") == "sre":
     return Runs(found[0], [Unit("start", number) for number in range(len(found[0]))])
   if len(folders) == 1 and len(found[0]) > 1:
     return Runs(found[0], unknown(len(found[0])))
   of_each = of_seeds([seed_of_folder(folder) for folder in folders])
-  return Runs([run for runs in found for run in runs], [unit for unit, runs in zip(of_each, found) for _ in runs])
+  units = [unit for unit, runs in zip(of_each, found, strict=True) for _ in runs]
+  return Runs([run for runs in found for run in runs], units)
 
 
 def unknown(count: int) -> list[Unit]:
+  """Of runs of which nothing is known: each counts by itself."""
   return [Unit("", number) for number in range(count)]
 
 
 def of_seeds(seeds: Ordered[int | None]) -> list[Unit]:
   """Of trainings; of an unknown kind if one of the seeds is unknown or occurs again."""
-  if None in seeds or len(set(seeds)) < len(seeds):
+  known = [seed for seed in seeds if seed is not None]
+  if len(set(known)) < len(seeds):
     return unknown(len(seeds))
-  return [Unit("seed", seed) for seed in seeds]
+  return [Unit("seed", seed) for seed in known]
 
 
 def seed_of_folder(folder: str) -> int | None:
@@ -103,8 +112,8 @@ def over_runs(a: Ordered[float], units_a: Ordered[Unit], b: Ordered[float], unit
   return OverRuns(*found, f"unpaired ({kind}s differ)" if kind and other else "unpaired (seeds unknown)", counts)
 
 
-def _by_unit(scores, units) -> dict[Unit, float]:
-  found = {}
+def _by_unit(scores: Ordered[float], units: Ordered[Unit]) -> dict[Unit, float]:
+  found: dict[Unit, list[float]] = {}
   for score, unit in zip(scores, units, strict=True):
     found.setdefault(unit, []).append(score)
   return {unit: float(np.mean(of_one)) for unit, of_one in found.items()}
@@ -117,10 +126,8 @@ def _tracker_folder(folder: str) -> str:
 
 
 def _about(folder: str) -> dict:
-  """What run.json says; empty where there is none of ours."""
+  """What run.json says; empty where there is none of ours: the folder can be anybody's."""
   try:
-    with open(os.path.join(_tracker_folder(folder), "run.json"), encoding="utf-8") as file:
-      about = json.load(file)
-  except (OSError, ValueError):
+    return run_file.read(_tracker_folder(folder)) or {}
+  except UserError:
     return {}
-  return about if isinstance(about, dict) else {}

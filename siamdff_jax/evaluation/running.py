@@ -6,11 +6,10 @@ in reset-based runs, the truth for each file. What was made of something else is
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Ordered
 from typing import NamedTuple, Protocol
 
@@ -20,13 +19,13 @@ from tqdm import tqdm
 from input_pipeline.datasets import contents
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
-from siamdff_jax import files, results
-from siamdff_jax.evaluation import starts
+from siamdff_jax import results
+from siamdff_jax.evaluation import run_file, starts
+from siamdff_jax.evaluation.usable import Usable
+from siamdff_jax.results import Result
+from siamdff_jax.tracking.streams import BrokenStreams, Stream
 
-# How a tracker is run: once per sequence from its first box (OPE); from twelve moved first boxes (SRE); or started anew
-# from the truth after each failure (VOT).
-RUNS = ("ope", "sre", "reset")
-_ABOUT, _RESULTS = "run.json", "results"
+_RESULTS = "results"
 METRICS, VIDEOS = "metrics.json", "videos"  # What `evaluate` makes of the results in the same folder.
 log = logging.getLogger(__name__)
 
@@ -41,31 +40,31 @@ class RunsStreams(Protocol):
   frames_tracked: int
   seconds: float
 
-  def run(self, streams):
+  def run(self, streams: Iterable[Stream]) -> Iterator[tuple[str, Result]]:
     """Yields (name, Result) as streams end; raises `BrokenStreams` at the end where some did not come to theirs."""
 
 
-def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int | None = None):
+def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int | None = None) -> None:
   """Makes the folder for one tracker's results, or checks that what it holds is of the same tracker and kind of run.
 
   Args:
     out: the folder.
     tracker: what tells this tracker from others, e.g. a digest of its weights.
-    run: one of RUNS.
+    run: a name of `starts.RUNS`.
     redo: remove results of another tracker or kind of run instead of refusing them.
     seed: of the tracker's training, kept so that `pairing` knows it.
 
   Raises:
     UserError: an unwritable folder, or one with results of another tracker or kind of run.
   """
-  about, wanted = _read_about(out), {"tracker": tracker, "run": run}
+  about, wanted = run_file.read(out), {"tracker": tracker, "run": run}
   try:
     os.makedirs(out, exist_ok=True)
     for key, value in wanted.items():
       if about and about.get(key) != value:
         if not redo:
-          raise UserError(f"{os.path.join(out, _ABOUT)}: the results there are of another {key} ({about.get(key)}, "
-                          f"here {value}); choose another --out, or --redo to replace them")
+          raise UserError(f"{os.path.join(out, run_file.NAME)}: the results there are of another {key} "
+                          f"({about.get(key)}, here {value}); choose another --out, or --redo to replace them")
         about = None
         for folder in (_RESULTS, VIDEOS):
           shutil.rmtree(os.path.join(out, folder), ignore_errors=True)
@@ -73,26 +72,27 @@ def prepare(out: str, *, tracker: str, run: str, redo: bool = False, seed: int |
           os.unlink(os.path.join(out, METRICS))
   except OSError as error:
     raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
-  _write_about(out, (about or wanted) | ({} if seed is None else {"seed": seed}))
+  run_file.write(out, (about or wanted) | ({} if seed is None else {"seed": seed}))
 
 
 class _Task(NamedTuple):
   """A stream to track, the name of its sequence, and its result file."""
 
-  stream: "Stream"  # noqa: F821 (of `tracking.streams`)
+  stream: Stream
   sequence: str
   path: str
 
 
-def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: str, share=(0, 1), redo: bool = False,
-          without: Collection[str] = (), digest: Callable[[str], str | None] | None = None):
+def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: str, share: tuple[int, int] = (0, 1),
+          redo: bool = False, without: Collection[str] = (),
+          digest: Callable[[str], str | None] | None = None) -> None:
   """Tracks what has no result file yet, each sequence's file being written as soon as it is done.
 
   Args:
     runner: the tracker.
     sequences: with frames; the target must be visible in every first frame.
     out: a prepared folder, gets results/<sequence>.json; of SRE runs results/<sequence>/<sequence>_001.json to _012.
-    run: one of RUNS; `runner` must be one that resets for "reset".
+    run: a name of `starts.RUNS`; `runner` must be one that resets for "reset".
     share: (i, n): of n processes that share the sequences, this is number i. All must see the same folder.
     redo: track again what there is a result of, but one of other data, or one that does not say of which.
     without: names of sequences that are not tracked; who shares which of the others does not change by it.
@@ -102,8 +102,6 @@ def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: s
     BrokenStreams: by the names of sequences, what kept some from being tracked to their ends; all others are written.
     UserError: an absent first frame, an unwritable folder, or one with results on other data.
   """
-  from siamdff_jax.tracking.streams import BrokenStreams  # Here, so that scoring result files needs no JAX.
-
   folder = os.path.join(out, _RESULTS)
   tasks = _tasks(sequences, run, folder)
   try:
@@ -125,11 +123,29 @@ def track(runner: RunsStreams, sequences: Ordered[Sequence], out: str, *, run: s
       broken.setdefault(left[name].sequence, reason)
   finally:
     if share[0] == 0:
-      about = _read_about(out)
-      _write_about(out, {**about, "frames": about.get("frames", 0) + runner.frames_tracked,
-                         "seconds": about.get("seconds", 0.0) + runner.seconds})
+      about = run_file.read(out) or {}
+      run_file.write(out, {**about, "frames": about.get("frames", 0) + runner.frames_tracked,
+                           "seconds": about.get("seconds", 0.0) + runner.seconds})
   if broken:
     raise BrokenStreams(broken, {})
+
+
+def track_usable(runner: RunsStreams, usable: Usable, sequences: Ordered[Sequence], out: str, *, run: str,
+                 share: tuple[int, int] = (0, 1), redo: bool = False) -> None:
+  """`track` of what can be evaluated; what breaks is left out of `usable`.
+
+  Args:
+    usable: says what is left out already.
+    sequences: all of `usable.loaded`, perhaps under a condition.
+    runner, out, run, share, redo: as of `track`.
+
+  Raises:
+    UserError: as of `track`; and no sequence is left.
+  """
+  try:
+    track(runner, sequences, out, run=run, share=share, redo=redo, without=usable.left_out, digest=usable.digest)
+  except BrokenStreams as error:
+    usable.leave_out(error.errors)
 
 
 def untracked(sequences: Ordered[Sequence], out: str, *, run: str) -> list[str]:
@@ -140,17 +156,16 @@ def untracked(sequences: Ordered[Sequence], out: str, *, run: str) -> list[str]:
 
 def frames_per_second(out: str) -> float | None:
   """Of all tracking into this folder so far (by the first process, where several shared it); None where unknown."""
-  about = _read_about(out)
+  about = run_file.read(out)
   return about["frames"] / about["seconds"] if about and about.get("seconds") else None
 
 
-def _tasks(sequences, run, folder) -> list[_Task]:
-  from siamdff_jax.tracking.streams import Stream  # See `track`.
-
+def _tasks(sequences: Ordered[Sequence], run: str, folder: str) -> list[_Task]:
   streams = []
   for s in sequences:
     if not s.visible[0]:
       raise UserError(f"{s.name}: the target is absent in the first frame, expected a box to start from")
+    assert s.frames is not None
     box, truth = np.asarray(s.boxes[0], np.float64), np.asarray(s.boxes, np.float64)
     if run == "sre":
       streams += [(Stream(f"{s.name}/{s.name}_{i:03d}", s.frames, starts.moved(box, start), shape=s.shape), s.name)
@@ -160,9 +175,11 @@ def _tasks(sequences, run, folder) -> list[_Task]:
   return [_Task(stream, name, os.path.join(folder, f"{stream.name}.json")) for stream, name in streams]
 
 
-def _made_of(tasks, digest) -> tuple[dict[str, dict[str, str]], dict[str, UserError]]:
+def _made_of(tasks: Ordered[_Task], digest: Callable[[str], str | None] | None
+             ) -> tuple[dict[str, dict[str, str]], dict[str, UserError]]:
   """What results depend on besides the first box, and what keeps frames from being read; both by sequence."""
-  made_of, errors = {}, {}
+  made_of: dict[str, dict[str, str]] = {}
+  errors: dict[str, UserError] = {}
   of_each = {task.sequence: task.stream for task in tasks}
   for name, stream in tqdm(of_each.items(), desc="hashing frames", unit="seq", delay=3, leave=False):
     try:
@@ -176,7 +193,8 @@ def _made_of(tasks, digest) -> tuple[dict[str, dict[str, str]], dict[str, UserEr
   return made_of, errors
 
 
-def _not_done(tasks, made_of, folder, redo) -> list[_Task]:
+def _not_done(tasks: Ordered[_Task], made_of: Mapping[str, Mapping[str, str]], folder: str,
+              redo: bool) -> list[_Task]:
   """What is to be tracked; with `redo`, what there is of it is removed, so that nobody takes it for the result."""
   left, unknown = [], 0
   for task in tasks:
@@ -202,7 +220,7 @@ def _not_done(tasks, made_of, folder, redo) -> list[_Task]:
   return left
 
 
-def _is_of_same(task, made_of) -> bool:
+def _is_of_same(task: _Task, made_of: Mapping[str, str]) -> bool:
   """Whether a result says that it was made of these data; UserError where it was made of others."""
   path, stream = task.path, task.stream
   found, before = results.read(path), results.read_made_of(path)
@@ -215,21 +233,3 @@ def _is_of_same(task, made_of) -> bool:
       raise UserError(f"{path}: was made of other {'labels' if key == 'truth' else key} than {task.sequence} has now; "
                       f"{again}")
   return before.keys() >= made_of.keys()
-
-
-def _read_about(out: str) -> dict | None:
-  path = os.path.join(out, _ABOUT)
-  try:
-    with open(path) as file:
-      about = json.load(file)
-  except FileNotFoundError:
-    return None
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path}: cannot be read ({error}), remove the folder to start again") from error
-  if not isinstance(about, dict):
-    raise UserError(f"{path}: expected a JSON object, remove the folder to start again")
-  return about
-
-
-def _write_about(out: str, about: Mapping):
-  files.write_atomically(os.path.join(out, _ABOUT), json.dumps(about, indent=2).encode() + b"\n")

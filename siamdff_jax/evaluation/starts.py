@@ -1,4 +1,4 @@
-"""First boxes to start a tracker from: the true one, or moved ones to see how much that matters.
+"""How a tracker is started on a sequence: from its true first box, from moved ones, or anew after each failure.
 
 The moved ones are those of OTB's spatial robustness evaluation, SRE (Wu, Lim, Yang, CVPR 2013): eight shifts by a
 tenth of the target's size, along the axes and to the corners, and four scales about the centre.
@@ -6,6 +6,9 @@ tenth of the target's size, along the axes and to the corners, and four scales a
 
 import numpy as np
 
+# Once per sequence from its first box (OPE); from twelve moved first boxes (SRE); or started anew from the truth after
+# each failure (VOT).
+RUNS = ("ope", "sre", "reset")
 _SHIFT = 0.1
 _SHIFTS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "top_left": (-1, -1), "top_right": (1, -1),
            "bottom_left": (-1, 1), "bottom_right": (1, 1)}

@@ -5,8 +5,8 @@ a protocol pools frames). Sequences, not frames, are what is drawn anew: frames 
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -15,6 +15,7 @@ CONFIDENCE = 0.95
 _RESAMPLES = 2000
 _PERMUTATIONS = 4999
 _BATCH_NUMBERS = 4_000_000  # Numbers held at once while resampling.
+Tracker = TypeVar("Tracker", bound=Hashable)  # Whatever tells trackers apart: mostly their names.
 
 
 class Estimate(NamedTuple):
@@ -65,8 +66,8 @@ def share(count: int, total: int) -> Estimate:
   return Estimate(count / total, float(interval.low), float(interval.high))
 
 
-def differences(scores: Mapping[str, np.ndarray], weights: np.ndarray, seed: int = 0,
-                pairs: Sequence[tuple[str, str]] | None = None) -> dict[tuple[str, str], Difference]:
+def differences(scores: Mapping[Tracker, np.ndarray], weights: np.ndarray, seed: int = 0,
+                pairs: Sequence[tuple[Tracker, Tracker]] | None = None) -> dict[tuple[Tracker, Tracker], Difference]:
   """Compares trackers on the same sequences, every two of them or the pairs that were planned.
 
   Interval: bootstrap of the mean difference. p: permutation test of it (the sign of each sequence's difference is
@@ -132,5 +133,5 @@ def holm(p: np.ndarray) -> np.ndarray:
   return out
 
 
-def _weighted_mean(values, weights, axis=-1):
+def _weighted_mean(values: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
   return (values * weights).sum(axis=axis) / np.sum(weights, axis=axis)

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as Ordered
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy as np
 from input_pipeline import datasets
 from input_pipeline.datasets import contents
 from input_pipeline.errors import UserError
+from input_pipeline.frames import FrameSource
 from input_pipeline.sequences import FrameShape, Sequence
-from siamdff_jax.evaluation import running
 from siamdff_jax.evaluation.comparison import missing_note
 
 log = logging.getLogger(__name__)
@@ -22,28 +21,36 @@ class Usable:
   """The sequences of a data set as far as they can be evaluated. One that fails under any tracker is out for all.
 
   Attributes:
+    format, root: the data set.
     loaded: those that could be loaded, and where frames are wanted show their target in the first; never changes.
+    total: how many sequences there are, with those that could not be loaded.
     left_out: what is wrong with the others, by name.
   """
 
-  def __init__(self, format: str, root, part: str = "", *, frames: bool = True):
-    """Arguments as of `datasets.load_readable`, which see for the errors, too; another one: nothing can be loaded."""
-    self._root, self._digests = root, {}
+  def __init__(self, format: str, root: str, part: str = "", *, frames: bool = True) -> None:
+    """Loads what can be loaded. Arguments and errors are those of `datasets.load_readable`.
+
+    Raises:
+      UserError: also where no sequence can be evaluated.
+    """
+    self.format, self.root = format, root
+    self._digests: dict[str, str | None] = {}
     loaded, errors = datasets.load_readable(format, root, part, frames=frames)
     for sequence in loaded:
       if frames and not sequence.visible[0]:
         errors[sequence.name] = UserError(
             f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
     self.loaded = [sequence for sequence in loaded if sequence.name not in errors]
-    self.total, self.left_out = len(self.loaded) + len(errors), {}
+    self.total = len(self.loaded) + len(errors)
+    self.left_out: dict[str, str] = {}
     self.leave_out(errors)
     if frames:
       self._say_damage()
 
-  def _say_damage(self):
+  def _say_damage(self) -> None:
     """Names what decoders hide: a video that decodes from its first frame to its last, but to something else."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-      for said in pool.map(lambda sequence: sequence.frames.damage(), self.loaded):
+      for said in pool.map(lambda sequence: _frames(sequence).damage(), self.loaded):
         if said:
           log.warning("%s", said)
 
@@ -55,10 +62,10 @@ class Usable:
   def digest(self, name: str) -> str | None:
     """Of a sequence's frames, see `contents.digest`; they are read once, however many trackers ask."""
     if name not in self._digests:
-      self._digests[name] = contents.digest(next(s.frames for s in self.loaded if s.name == name))
+      self._digests[name] = contents.digest(next(_frames(s) for s in self.loaded if s.name == name))
     return self._digests[name]
 
-  def leave_out(self, errors: Mapping[str, UserError]):
+  def leave_out(self, errors: Mapping[str, UserError]) -> None:
     """Takes sequences out and says why.
 
     Args:
@@ -74,31 +81,23 @@ class Usable:
     for error in new.values():
       log.warning("left out: %s", error)
     if not self.sequences:
-      raise UserError(f"{self._root}: none of the {self.total} sequences can be evaluated, for the reasons above")
+      raise UserError(f"{self.root}: none of the {self.total} sequences can be evaluated, for the reasons above")
 
-  def track(self, tracker: running.RunsStreams, sequences: Ordered[Sequence], out: str, **options):
-    """`running.track` of what is still in; what breaks is left out. `options`: its further arguments.
-
-    Args:
-      sequences: all that were loaded, perhaps under a condition.
-    """
-    from siamdff_jax.tracking.streams import BrokenStreams  # Here, so that comparing result files needs no JAX.
-
-    try:
-      running.track(tracker, sequences, out, without=self.left_out, digest=self.digest, **options)
-    except BrokenStreams as error:
-      self.leave_out(error.errors)
-
-  def finish(self):
+  def finish(self) -> None:
     """Raises UserError where sequences were left out; for the end, when everything is written."""
     if self.left_out:
       raise UserError(f"{missing_note(self.left_out, self.total)}; what is wrong with each is said above")
 
 
+def _frames(sequence: Sequence) -> FrameSource:
+  assert sequence.frames is not None  # They were asked for.
+  return sequence.frames
+
+
 def frames_of(sequence: Sequence) -> Iterator[np.ndarray]:
   """All frames of a sequence, uint8 [H, W]; raises UserError where one cannot be read or has another size."""
   shape = shape_of(sequence)
-  for t, frame in enumerate(sequence.frames):
+  for t, frame in enumerate(_frames(sequence)):
     if frame.shape != shape:
       raise UserError(f"{sequence.name}: frame {t} is {FrameShape(*frame.shape)} pixels, expected "
                       f"{shape} as in the frames before or as labelled")
@@ -107,4 +106,4 @@ def frames_of(sequence: Sequence) -> Iterator[np.ndarray]:
 
 def shape_of(sequence: Sequence) -> FrameShape:
   """The shape of a sequence's frames."""
-  return sequence.shape or FrameShape(*sequence.frames[0].shape)
+  return sequence.shape or FrameShape(*_frames(sequence)[0].shape)

@@ -15,7 +15,7 @@ from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from siamdff_jax import files
 from siamdff_jax.config_check.commands import check_ablation, check_variant
-from siamdff_jax.evaluation import compare, comparison, evaluate, pairing, protocols, running
+from siamdff_jax.evaluation import compare, comparison, pairing, protocols, running, trackers
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.models.summary import summarize
 from siamdff_jax.parallel import distributed
@@ -46,6 +46,7 @@ class Variant(NamedTuple):
     return os.path.join(self.name, f"seed_{self.config.seed}")
 
   def with_seed(self, seed: int) -> "Variant":
+    """The same to train with another seed."""
     config = self.config.copy_and_resolve_references()
     config.seed = seed
     return self._replace(config=config)
@@ -61,6 +62,7 @@ class Data(NamedTuple):
 
   @property
   def protocol(self) -> str:
+    """By which it is scored: the format's own."""
     return protocols.of_format(self.format)
 
 
@@ -81,32 +83,34 @@ def ablate(config: ml_collections.ConfigDict, workdir: str, data: Ordered[str]) 
   """
   check_ablation(config)
   variants, sets = _variants(config), [_data(entry) for entry in data]
-  names = [one.name for one in sets]
+  names = [data_set.name for data_set in sets]
   for name in names:
     if names.count(name) > 1:
       raise UserError(f"--data: two data sets are called {name}, expected a name of its own for each")
   # All variants with the first seed, then with the next: the table is whole early.
   trainings = [variant.with_seed(config.experiment.seed + n) for n in range(config.trainings) for variant in variants]
-  for one in trainings:
-    _require_same(one, os.path.join(workdir, one.folder))
+  for training in trainings:
+    _require_same(training, os.path.join(workdir, training.folder))
   for number, training in enumerate(trainings, 1):
     log.info("%s: training %d of %d", training.folder, number, len(trainings))
     state = train(training.config, os.path.join(workdir, training.folder))
     if int(state.step) < training.config.train.steps or distributed.StopSignal.was_asked():
       return f"{training.folder}: stopped at step {int(state.step)}; the same command goes on from there"
     jax.clear_caches()  # Each training compiles its own step; without this they pile up.
-    for one in sets:
-      _track(training, one, workdir)
+    for data_set in sets:
+      _track(training, data_set, workdir)
     text = _write_table(workdir, trainings[:number], sets)
-  for one in sets:
-    compare.write(one.protocol, one.sequences, _results(workdir, trainings, one), _folder(workdir, one), clips=0,
-                  format=one.format, root=one.root)
+  for data_set in sets:
+    found = _results(workdir, trainings, data_set)
+    compare.write(comparison.compare(data_set.protocol, data_set.sequences, found), found, _folder(workdir, data_set),
+                  clips=0, format=data_set.format, root=data_set.root)
   return text
 
 
-def _variants(config) -> list[Variant]:
+def _variants(config: ml_collections.ConfigDict) -> list[Variant]:
   """The variants in the config's order; without a teacher only those that need none."""
-  found, skipped = {}, []
+  found: dict[str, Variant] = {}
+  skipped = []
   for entry in config.variants:
     of = entry["of"]
     made = (found[of].config if of else config.experiment).copy_and_resolve_references()
@@ -130,7 +134,7 @@ def _data(entry: str) -> Data:
   return Data(name, format, root, datasets.load(format, root))
 
 
-def _require_same(variant: Variant, folder: str):
+def _require_same(variant: Variant, folder: str) -> None:
   """Raises a UserError if the folder holds a training with another config: a table of unequal trainings misleads."""
   path = os.path.join(folder, "config.json")
   if not os.path.exists(path):
@@ -153,9 +157,9 @@ def _folder(workdir: str, data: Data) -> str:
   return os.path.join(workdir, "evaluation", data.name)
 
 
-def _track(variant: Variant, data: Data, workdir: str):
+def _track(variant: Variant, data: Data, workdir: str) -> None:
   """Writes the variant's result files on the data, where they are not there yet."""
-  runner, digest = evaluate.runner(os.path.join(workdir, variant.folder))
+  runner, digest = trackers.runner(os.path.join(workdir, variant.folder))
   out = os.path.join(_folder(workdir, data), variant.folder)
   # Other weights: those of checkpoints that were removed.
   running.prepare(out, tracker=digest, run="ope", redo=True, seed=variant.config.seed)
@@ -164,7 +168,7 @@ def _track(variant: Variant, data: Data, workdir: str):
 
 def _results(workdir: str, trainings: Ordered[Variant], data: Data) -> dict[str, pairing.Runs]:
   """By variant, a run of each training."""
-  folders = {}
+  folders: dict[str, list[str]] = {}
   for one in trainings:
     folders.setdefault(one.name, []).append(os.path.join(_folder(workdir, data), one.folder))
   return {name: pairing.read(of_one, data.sequences) for name, of_one in folders.items()}

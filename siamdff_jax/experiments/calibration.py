@@ -2,7 +2,9 @@
 
 import json
 import os
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Ordered
+from typing import Any, NamedTuple
 
 import altair as alt
 import jax
@@ -14,21 +16,22 @@ from tqdm import tqdm
 
 from input_pipeline import geometry
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import Sequence
+from input_pipeline.sequences import FrameShape, Sequence
 from siamdff_jax import files
 from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.experiments import windows
 from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.streams import canvas, on_canvas
-from siamdff_jax.tracking.tracker import Tracker
+from siamdff_jax.tracking.tracker import Tracker, TrackerState
 
 _FRAMES = 40  # Per sequence, evenly spaced.
 _BINS = 10
 
 
 class Pairs(NamedTuple):
-  """Attributes:
+  """What tells presence in N windows, and whether the target is there.
 
+  Attributes:
     logit: float64 [N] the network's presence logits.
     ratio: float64 [N] log peak-to-sidelobe ratios of its scores, see `peaks.ratio`.
     visible: bool [N] whether the window shows the target.
@@ -48,9 +51,10 @@ class Calibration(NamedTuple):
 
 
 AS_TRAINED = Calibration(1.0, 0.0, 0.0)
+_Row = tuple[float, float, bool]  # Of one window: logit, ratio, whether the target is there.
 
 
-def collect(tracker: Tracker, variables, sequences: list[Sequence],
+def collect(tracker: Tracker, variables: Any, sequences: Ordered[Sequence],
             broken: dict[str, UserError] | None = None) -> Pairs:
   """What tells presence, in windows at the target's scale.
 
@@ -70,7 +74,7 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence],
       raise UserError(f"{sequence.name}: the target is absent in the first frame, expected a box to start from")
   padded = canvas([shape_of(sequence) for sequence in sequences])
   init, look = jax.jit(tracker.init), jax.jit(lambda *x: _look(tracker, *x))
-  rows = []
+  rows: list[_Row] = []
   for sequence in tqdm(sequences, desc="calibrate", unit="sequence"):
     try:
       rows += _of_one(init, look, variables, sequence, padded)
@@ -82,20 +86,22 @@ def collect(tracker: Tracker, variables, sequences: list[Sequence],
   return Pairs(logit, ratio, visible.astype(bool))
 
 
-def _of_one(init, look, variables, sequence, padded) -> list[tuple]:
+def _of_one(init: Callable, look: Callable, variables: Any, sequence: Sequence,
+            padded: FrameShape) -> list[_Row]:
   """(logit, ratio, whether the target is there) of one sequence's windows."""
   out_of_reach = np.array([np.inf, np.inf, 0, 0], np.float32)
   wanted = set(np.unique(np.linspace(1, len(sequence) - 1, _FRAMES).round().astype(int)).tolist())
-  size, state, rows = jnp.array(shape_of(sequence), jnp.int32), None, []
+  shape, state = jnp.array(shape_of(sequence), jnp.int32), None
+  rows: list[_Row] = []
   for t, frame in enumerate(frames_of(sequence)):
     if t == 0:
-      state = init(variables, on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), size)
+      state = init(variables, on_canvas(frame, padded), jnp.asarray(sequence.boxes[0]), shape)
     elif t in wanted:
       there = bool(sequence.visible[t])
       truth = geometry.xywh_to_center_wh(jnp.asarray(sequence.boxes[t])) if there else out_of_reach
       last = geometry.xywh_to_center_wh(jnp.asarray(sequence.boxes[np.flatnonzero(sequence.visible[:t])[-1]]))
       logits, ratios, holds_it, free = jax.device_get(look(
-          variables, state, on_canvas(frame, padded), size, last, truth))
+          variables, state, on_canvas(frame, padded), shape, last, truth))
       if holds_it or not there:
         rows.append((logits[0], ratios[0], there))
       if free:
@@ -103,9 +109,10 @@ def _of_one(init, look, variables, sequence, padded) -> list[tuple]:
   return rows
 
 
-def _look(tracker, variables, state, frame, size, last, truth):
+def _look(tracker: Tracker, variables: Any, state: TrackerState, frame: jax.Array, shape: jax.Array, last: jax.Array,
+          truth: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """(Logits [2], ratios [2], whether the first window holds the target, whether there is a second)."""
-  seen, _, ratios, free = windows.look(tracker, variables, state, frame, size, last, last[:2], truth)
+  seen, _, ratios, free = windows.look(tracker, variables, state, frame, shape, last, last[:2], truth)
   holds_it = (jnp.abs(truth[:2] - last[:2]) <= seen.windows[0, 2] / 2).all()
   return seen.presence_logit, ratios, holds_it, free
 
@@ -125,7 +132,7 @@ def fit(pairs: Pairs) -> Calibration:
   weight = _weights(pairs)
   features = np.stack([pairs.logit, pairs.ratio, np.ones_like(pairs.logit)], 1)
 
-  def loss(line):  # Cross-entropy and its gradient.
+  def loss(line: np.ndarray) -> tuple[float, np.ndarray]:  # Cross-entropy and its gradient.
     logit = features @ line
     return weight @ (np.logaddexp(0, logit) - target * logit), features.T @ (weight * (expit(logit) - target))
 
@@ -138,7 +145,7 @@ def probability(pairs: Pairs, calibration: Calibration) -> np.ndarray:
   return expit(calibration.scale * pairs.logit + calibration.ratio * pairs.ratio + calibration.bias)
 
 
-def _weights(pairs) -> np.ndarray:
+def _weights(pairs: Pairs) -> np.ndarray:
   """[N] one half for all windows with the target together, one half for all without."""
   return np.where(pairs.visible, 0.5 / pairs.visible.sum(), 0.5 / (~pairs.visible).sum())
 
@@ -162,14 +169,15 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
 
   Args:
     checkpoint: see `trained.find`.
-    format, root, only: the labelled sequences, as of `evaluate.evaluate`.
+    format, root, only: the data set, see `usable.Usable`.
     out: the folder to write to.
 
   Raises:
     UserError: anything the user gave that does not work; and when everything is written, that sequences were left out.
   """
   files.make_folder(out)
-  usable, broken = Usable(format, root, only), {}
+  usable = Usable(format, root, only)
+  broken: dict[str, UserError] = {}
   tracker, variables = load_tracker(checkpoint)
   tracker = Tracker(tracker.model, tracker.settings.replace(tiles=windows.PLACES))
   pairs = collect(tracker, variables, usable.sequences, broken)
@@ -182,9 +190,8 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
            "windows": len(pairs.logit),
            "with_target": int(pairs.visible.sum()),
            "expected_calibration_error": {name: round(error, 4) for name, (_, error) in tables.items()}}
+  files.write_atomically(os.path.join(out, "calibration.json"), json.dumps(found, indent=2))
   try:
-    with open(os.path.join(out, "calibration.json"), "w") as file:
-      json.dump(found, file, indent=2)
     chart = _chart({f"{name}, error {error:.3f}": table for name, (table, error) in tables.items()})
     chart.save(os.path.join(out, "reliability.png"), scale_factor=2)
     chart.save(os.path.join(out, "reliability.html"), inline=True)
@@ -195,11 +202,11 @@ def calibrate(checkpoint: str, format: str, root: str, out: str, *, only: str = 
   return calibration
 
 
-def _chart(tables) -> alt.LayerChart:
+def _chart(tables: Mapping[str, np.ndarray]) -> alt.LayerChart | alt.FacetChart:
   rows = [{"presence": name, "x": float(x), "y": float(y), "share": float(share)}
           for name, table in tables.items() for x, y, share in table]
-  axis = lambda name, title: {"field": name, "type": "quantitative", "title": title, "scale": alt.Scale(domain=[0, 1])}
-  x, y = alt.X(**axis("x", "mean presence")), alt.Y(**axis("y", "share of windows with the target"))
+  x = alt.X("x:Q", title="mean presence", scale=alt.Scale(domain=[0, 1]))
+  y = alt.Y("y:Q", title="share of windows with the target", scale=alt.Scale(domain=[0, 1]))
   lines = alt.Chart(alt.InlineData(values=rows)).mark_line(point=alt.OverlayMarkDef(size=60)).encode(
       x=x, y=y, color=alt.Color("presence:N", title=None, legend=alt.Legend(orient="bottom", labelLimit=300)),
       tooltip=["presence:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("y:Q", format=".3f"),

@@ -15,7 +15,7 @@ from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator.contact_sheet import contact_sheet
 from siamdff_jax import files, results
-from siamdff_jax.evaluation import compare, evaluate, protocols, running
+from siamdff_jax.evaluation import compare, comparison, protocols, running, trackers
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.evaluation.usable import Usable
@@ -33,10 +33,12 @@ def assess(checkpoints: Ordered[str], baselines: Ordered[str], format: str, root
   cannot be loaded, or not be tracked to its end, is left out everywhere and named.
 
   Args:
-    checkpoints, baselines, format, root, settings, only, streams: as of `evaluate.evaluate`.
+    checkpoints, baselines: see `trackers.named`.
+    format, root, only: the data set, see `usable.Usable`.
     out: gets <tracker>/<condition>/results, <tracker>/report.html (the conditions side by side), TABLE_FILE,
       robustness.png, and conditions.png, which shows the first sequence's first frame under each.
     conditions: names of `conditions.CONDITIONS`; none: all.
+    settings, streams: see `evaluate.track`.
 
   Returns:
     The tables, which are printed.
@@ -45,22 +47,23 @@ def assess(checkpoints: Ordered[str], baselines: Ordered[str], format: str, root
     UserError: anything the user gave that does not work; and when everything is written, that sequences were left out.
   """
   ways = chosen(conditions)
-  trackers = evaluate.named(checkpoints, baselines)
+  sources = trackers.named(checkpoints, baselines)
   usable = Usable(format, root, only)
-  for name, source in trackers.items():
-    tracker, digest = evaluate.runner(source, "ope", streams, settings)
+  for name, source in sources.items():
+    tracker, digest = trackers.runner(source, "ope", streams, settings)
     for number, (condition, how) in enumerate(ways.items(), 1):
       log.info("%s, %s: condition %d of %d", name, condition, number, len(ways))
       folder = os.path.join(out, name, condition)
       running.prepare(folder, tracker=digest, run="ope")
-      usable.track(tracker, [under(s, how) for s in usable.loaded], folder, run="ope")
-  sequences, compared = usable.sequences, {}
-  for name in trackers:
+      running.track_usable(tracker, usable, [under(s, how) for s in usable.loaded], folder, run="ope")
+  sequences, protocol = usable.sequences, protocols.of_format(format)
+  compared: dict[str, Comparison] = {}
+  for name in sources:
     folder = os.path.join(out, name)
     found = {condition: read_as_recorded(os.path.join(folder, condition), sequences, how)
              for condition, how in ways.items()}
-    compared[name] = compare.write(protocols.of_format(format), sequences, found, folder, clips=0, format=format,
-                                   root=root, left_out=usable.left_out)
+    compared[name] = comparison.compare(protocol, sequences, found, usable.left_out)
+    compare.write(compared[name], found, folder, clips=0, format=format, root=root)
   against = {condition: "" if condition == AS_RECORDED else AS_RECORDED for condition in ways}
   text = "\n\n".join([f"{name}: {len(sequences)} sequences, protocol {of_one.protocol}\n\n"
                       f"{tables.format_gains(of_one, against, 'condition')}" for name, of_one in compared.items()]
@@ -79,7 +82,8 @@ def read_as_recorded(folder: str, sequences: Ordered[Sequence], condition: Condi
           for run in runs]
 
 
-def _write_pictures(out: str, compared: Mapping[str, Comparison], sequence: Sequence, ways: Mapping[str, Condition]):
+def _write_pictures(out: str, compared: Mapping[str, Comparison], sequence: Sequence,
+                    ways: Mapping[str, Condition]) -> None:
   shown = [(dataclasses.replace(under(sequence, how), name=name, attributes=()), 0) for name, how in ways.items()]
   encoded = cv2.imencode(".png", contact_sheet(shown))[1]
   files.write_atomically(os.path.join(out, "conditions.png"), encoded.tobytes())
@@ -89,7 +93,7 @@ def _write_pictures(out: str, compared: Mapping[str, Comparison], sequence: Sequ
     raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
-def _chart(compared: Mapping[str, Comparison]) -> alt.LayerChart:
+def _chart(compared: Mapping[str, Comparison]) -> alt.LayerChart | alt.FacetChart:
   """AUC under each condition with its interval, one row a condition."""
   rows = [{"tracker": name, "condition": condition, **of_one.estimates[condition]["success_auc"]._asdict()}
           for name, of_one in compared.items() for condition in of_one.trackers]

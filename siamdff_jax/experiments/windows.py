@@ -9,9 +9,9 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as Ordered
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from input_pipeline.conditions import AS_RECORDED, Condition, chosen, under
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from siamdff_jax import files
-from siamdff_jax.evaluation import evaluate, pairing, statistics
+from siamdff_jax.evaluation import pairing, statistics, trackers
 from siamdff_jax.evaluation.comparison import missing_note
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
@@ -53,12 +53,20 @@ class Windows(NamedTuple):
 
 
 class Scores(NamedTuple):
-  """By sequence, [S]: mean IoU; and the share of all sequences' windows without the target in which presence is lower
-  than in a window with it (their mean over sequences, weighted by windows, is the area under the ROC curve).
+  """What one network sees under one condition, by sequence.
+
+  Attributes:
+    iou: float [S] means.
+    separation: float [S], the share of all sequences' windows without the target in which presence is lower than in a
+      window with it; the mean over sequences, weighted by windows, is the area under the ROC curve.
   """
 
   iou: np.ndarray
   separation: np.ndarray
+
+
+_Seen = dict[str, dict[str, Windows]]  # condition -> sequence.
+_Trainings = Ordered[Mapping[str, Scores]]  # Of one network: of each training, by condition.
 
 
 def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, conditions: Ordered[str] = (),
@@ -68,10 +76,11 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
   A sequence that cannot be loaded or read is left out everywhere and named.
 
   Args:
-    checkpoints: see `evaluate.trainings`; of several trainings of a network the tables show the means.
-    format, root, settings, only: as of `evaluate.evaluate`.
+    checkpoints: see `trackers.trainings`; of several trainings of a network the tables show the means.
+    format, root, only: the data set, see `usable.Usable`.
     out: gets TABLE_FILE and SCORES_FILE, {network: [of each training {condition: {sequence: {"iou", "separation"}}}]}.
     conditions: names of `conditions.CONDITIONS`; none: all.
+    settings: of the networks' trackers, see `configured.parse`.
     frames: of each sequence, evenly spaced among those after the first that show the target.
 
   Returns:
@@ -82,7 +91,9 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
   """
   ways, usable = chosen(conditions), Usable(format, root, only)
   sequences = _with_later_targets(usable.sequences, root)
-  networks, found, broken = evaluate.trainings(checkpoints), {}, {}
+  networks = trackers.trainings(checkpoints)
+  found: dict[str, list[_Seen]] = {}
+  broken: dict[str, UserError] = {}
   files.make_folder(out)
   for name, sources in networks.items():
     found[name] = []
@@ -91,18 +102,15 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
       tracker = Tracker(tracker.model, tracker.settings.replace(tiles=PLACES))
       found[name].append(collect(tracker, variables, sequences, ways, frames, name, broken))
       usable.leave_out(broken)
-  kept = [number for number, sequence in enumerate(sequences) if sequence.name not in broken]
-  of_kept = lambda windows: [windows[number] for number in kept]
-  scores = {name: [{way: scored(of_kept(windows)) for way, windows in one.items()} for one in trainings]
-            for name, trainings in found.items()}
-  weights = np.array([len(windows.iou) for windows in of_kept(next(iter(found.values()))[0][AS_RECORDED])])
-  units = {name: pairing.of_seeds([evaluate.seed(source) for source in sources]) for name, sources in networks.items()}
+  kept = [sequence.name for sequence in sequences if sequence.name not in broken]
+  scores = {name: [{way: scored([windows[sequence] for sequence in kept]) for way, windows in one.items()}
+                   for one in trainings] for name, trainings in found.items()}
+  recorded = next(iter(found.values()))[0][AS_RECORDED]
+  weights = np.array([len(recorded[sequence].iou) for sequence in kept])
+  units = {name: pairing.of_seeds([trackers.seed(source) for source in sources]) for name, sources in networks.items()}
   text = "\n\n".join(filter(None, [_format(scores, weights, units), missing_note(usable.left_out, usable.total)]))
   files.write_atomically(os.path.join(out, TABLE_FILE), f"{text}\n")
-  names = [sequence.name for sequence in of_kept(sequences)]
-  listed = {name: [{condition: {s: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
-                                for s, iou, separation in zip(names, *of_one)}
-                    for condition, of_one in under_each.items()} for under_each in trainings]
+  listed = {name: [{way: _listed(kept, of_one) for way, of_one in one.items()} for one in trainings]
             for name, trainings in scores.items()}
   files.write_atomically(os.path.join(out, SCORES_FILE), json.dumps(listed, indent=1).encode())
   print(text)
@@ -110,7 +118,13 @@ def assess(checkpoints: Ordered[str], format: str, root: str, out: str, *, condi
   return text
 
 
-def _with_later_targets(sequences, root) -> list[Sequence]:
+def _listed(sequences: Ordered[str], scores: Scores) -> dict[str, dict[str, float]]:
+  """By sequence, JSON-ready."""
+  return {sequence: {"iou": round(float(iou), 5), "separation": round(float(separation), 5)}
+          for sequence, iou, separation in zip(sequences, *scores, strict=True)}
+
+
+def _with_later_targets(sequences: Ordered[Sequence], root: str) -> list[Sequence]:
   """Those that have something to look at."""
   found = []
   for sequence in sequences:
@@ -123,9 +137,9 @@ def _with_later_targets(sequences, root) -> list[Sequence]:
   return found
 
 
-def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Mapping[str, Condition], frames: int,
-            name: str = "", broken: dict[str, UserError] | None = None) -> dict[str, list[Windows | None]]:
-  """{condition: what the network sees in each sequence}.
+def collect(tracker: Tracker, variables: Any, sequences: Ordered[Sequence], ways: Mapping[str, Condition], frames: int,
+            name: str = "", broken: dict[str, UserError] | None = None) -> _Seen:
+  """What a network sees in each sequence under each condition.
 
   Windows with the target are at its true scale, up to a target size off its centre, the same for every network and
   condition; those without are about the place that most looks like the target among those that do not touch it.
@@ -136,18 +150,18 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
     ways: the conditions.
     frames: see `assess`.
     name: of the network, for the progress bar.
-    broken: sequences not to look at, by name; gets those whose frames cannot be read, or change their size. Of all of
-      these there is None. Without it such frames raise the UserError.
+    broken: sequences not to look at, by name; gets those whose frames cannot be read, or change their size. Nothing is
+      given of all of these. Without it such frames raise the UserError.
   """
   init, seen_in = functools.partial(_init, tracker), functools.partial(_look, tracker)
   shapes = {way: [shape_of(under(sequence, how)) for sequence in sequences] for way, how in ways.items()}
-  padded, found = {way: canvas(of_one) for way, of_one in shapes.items()}, {way: [] for way in ways}
+  padded = {way: canvas(of_one) for way, of_one in shapes.items()}
+  found: _Seen = {way: {} for way in ways}
   for number, sequence in enumerate(tqdm(sequences, desc=f"windows {name}".strip(), unit="sequence")):
     shown = None if sequence.name in (broken or {}) else _shown(sequence, frames, broken)
+    if shown is None:
+      continue
     for way, how in ways.items():
-      if shown is None:
-        found[way].append(None)
-        continue
       seen, shape = under(sequence, how), shapes[way][number]
       rows = []
       for t, frame in shown.items():
@@ -158,12 +172,12 @@ def collect(tracker: Tracker, variables, sequences: Ordered[Sequence], ways: Map
         else:
           shift = np.random.default_rng([number, t]).uniform(-1, 1, 2) * np.sqrt(seen.boxes[t, 2:].prod())
           rows.append(seen_in(variables, state, *arguments, jnp.asarray(shift, jnp.float32)))
-      iou, log_odds, free = map(np.array, zip(*jax.device_get(rows)))
-      found[way].append(Windows(iou, log_odds[:, 0], log_odds[free, 1]))
+      iou, log_odds, free = map(np.array, zip(*jax.device_get(rows), strict=True))
+      found[way][sequence.name] = Windows(iou, log_odds[:, 0], log_odds[free, 1])
   return found
 
 
-def _shown(sequence, count, broken) -> dict[int, np.ndarray] | None:
+def _shown(sequence: Sequence, count: int, broken: dict[str, UserError] | None) -> dict[int, np.ndarray] | None:
   """{t: frame}, the first one and those to look at; None where `broken` got the reason why there are none."""
   later = np.flatnonzero(sequence.visible[1:]) + 1
   wanted = np.unique(later[np.linspace(0, len(later) - 1, count).round().astype(int)])
@@ -176,15 +190,15 @@ def _shown(sequence, count, broken) -> dict[int, np.ndarray] | None:
     return None
 
 
-def look(tracker: Tracker, variables, state: TrackerState, frame, size, target, centre, truth
-         ) -> tuple[looking.Seen, jax.Array, jax.Array, jax.Array]:
+def look(tracker: Tracker, variables: Any, state: TrackerState, frame: jax.Array, shape: jax.Array, target: jax.Array,
+         centre: jax.Array, truth: jax.Array) -> tuple[looking.Seen, jax.Array, jax.Array, jax.Array]:
   """What the network sees in two windows at a target's scale: one with it, and one about the place that most looks
   like it among those whose window does not touch it.
 
   Args:
     tracker, variables: with `tiles`, which look for such places.
     state: of the sequence's first frame.
-    frame, size: as of `Tracker.step`.
+    frame, shape: as of `Tracker.step`.
     target: [4] centre and size for which the windows are laid out.
     centre: [2] of the window with the target.
     truth: [4] centre and size of the target in this frame; anywhere out of reach while it is absent.
@@ -194,11 +208,12 @@ def look(tracker: Tracker, variables, state: TrackerState, frame, size, target, 
     there is a place without the target.
   """
   side = looking.side(target[2:], tracker.sides)
-  places = proposals.propose(frame, size, state.memory.appearance, target, jnp.inf, side / 4, jnp.int32(0),
+  assert state.memory.appearance is not None
+  places = proposals.propose(frame, shape, state.memory.appearance, target, jnp.array(jnp.inf), side / 4, jnp.int32(0),
                              tracker.settings.look.tiles)
   free = (jnp.abs(places - truth[:2]) > (side + truth[2:]) / 2).any(-1)
   centres = jnp.stack([centre, places[free.argmax()]])
-  seen = tracker.see(variables, state, frame, size, looking.Windows(*jnp.concatenate([centres, jnp.full((2, 1), side)], 1)))
+  seen = tracker.see(variables, state, frame, shape, jnp.concatenate([centres, jnp.full((2, 1), side)], 1))
   score = seen.cell_score.reshape(2, -1)
   best = score.argmax(1)
   ratios = jax.vmap(peaks.ratio, (0, 0, 0, None))(
@@ -210,10 +225,11 @@ _init = jax.jit(Tracker.init, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _look(tracker, variables, state, frame, box, size, shift):
+def _look(tracker: Tracker, variables: Any, state: TrackerState, frame: jax.Array, box: jax.Array, shape: jax.Array,
+          shift: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
   """(IoU, log odds [2] with the target and without, whether there is a place without)."""
   truth = geometry.xywh_to_center_wh(box)
-  seen, best, ratios, free = look(tracker, variables, state, frame, size, truth, truth[:2] + shift, truth)
+  seen, best, ratios, free = look(tracker, variables, state, frame, shape, truth, truth[:2] + shift, truth)
   found = jnp.concatenate([x[0].reshape(-1, 2)[best[0]] for x in (seen.centre, seen.wh)])
   iou = geometry.iou(geometry.center_wh_to_ltrb(found), geometry.center_wh_to_ltrb(truth))
   return iou, peaks.log_odds(seen.presence_logit, ratios, tracker.settings.belief), free
@@ -222,12 +238,15 @@ def _look(tracker, variables, state, frame, box, size, shift):
 def scored(sequences: Ordered[Windows]) -> Scores:
   """Of one network under one condition; equal log odds count half. NaN where there is no window without the target."""
   absent = np.concatenate([windows.absent for windows in sequences])
-  below = lambda x: (x[:, None] > absent).mean(1) / 2 + (x[:, None] >= absent).mean(1) / 2
+
+  def below(present: np.ndarray) -> np.ndarray:  # [N] the share of windows without the target that are.
+    return (present[:, None] > absent).mean(1) / 2 + (present[:, None] >= absent).mean(1) / 2
+
   return Scores(np.array([windows.iou.mean() for windows in sequences]),
                 np.array([below(windows.present).mean() if len(absent) else np.nan for windows in sequences]))
 
 
-def _format(scores: Mapping[str, Ordered[Mapping[str, Scores]]], weights: np.ndarray,
+def _format(scores: Mapping[str, _Trainings], weights: np.ndarray,
             units: Mapping[str, Ordered[pairing.Unit]]) -> str:
   """A table for each network, against what was recorded; and one for each but the first, against the first.
 
@@ -241,39 +260,47 @@ def _format(scores: Mapping[str, Ordered[Mapping[str, Scores]]], weights: np.nda
     parts.append(f"{name}: {total}{several}\n\n{_table(trainings, recorded, weights)}")
   for name in names[1:]:
     trainings, first = scores[name], scores[names[0]]
+    title, of_both = total, None
     if len(trainings) > 1 and len(first) > 1:
-      over_trainings = lambda ours, theirs, name=name: pairing.over_runs(ours, units[name], theirs, units[names[0]])
-      how = over_trainings([0] * len(trainings), [0] * len(first)).how
+      of_both = units[name], units[names[0]]
+      how = pairing.over_runs([0] * len(trainings), of_both[0], [0] * len(first), of_both[1]).how
       title = f"{total}, over {len(trainings)} and {len(first)} trainings: {how}"
-    else:
-      over_trainings, title = None, total
-    parts.append(f"{name} minus {names[0]}: {title}\n\n{_table(trainings, first, weights, over_trainings)}")
+    parts.append(f"{name} minus {names[0]}: {title}\n\n{_table(trainings, first, weights, of_both)}")
   return "\n\n".join(parts)
 
 
-def _table(trainings: Ordered[Mapping[str, Scores]], against: Ordered[Mapping[str, Scores]], weights,
-           over_trainings: Callable[[np.ndarray, np.ndarray], pairing.OverRuns] | None = None) -> str:
+def _table(trainings: _Trainings, against: _Trainings, weights: np.ndarray,
+           units: tuple[Ordered[pairing.Unit], Ordered[pairing.Unit]] | None = None) -> str:
   """A row for each condition: the scores, and what they differ by from those `against`, where there are some.
 
-  `over_trainings` gives the differences an interval over these too, from a score of each.
+  With `units`, what the trainings of both are, differences have an interval over trainings too.
   """
-  each = lambda side, way, field: [getattr(one[way], field) for one in side]  # [trainings, S]
+
+  def each(side: _Trainings, way: str, field: str) -> np.ndarray:  # [trainings, S]
+    return np.array([getattr(one[way], field) for one in side])
+
+  def means(side: _Trainings, way: str, field: str) -> np.ndarray:  # [trainings]
+    return np.average(each(side, way, field), axis=1, weights=weights)
+
   pairs = [((0, way), (1, way)) for way in trainings[0] if way in against[0]]
-  values = lambda field: {(number, way): np.mean(each(side, way, field), axis=0)
-                          for number, side in enumerate((trainings, against)) for way in side[0]}
-  gains = {field: statistics.differences(values(field), weights, pairs=pairs) for field in Scores._fields}
-  more = ["", ", difference (95 %)", ", p (Holm)", *([", over trainings (95 %)"] if over_trainings else [])]
+  gains = {}
+  for field in Scores._fields:
+    values = {(number, way): each(side, way, field).mean(axis=0)
+              for number, side in enumerate((trainings, against)) for way in side[0]}
+    gains[field] = statistics.differences(values, weights, pairs=pairs)
+  more = ["", ", difference (95 %)", ", p (Holm)", *([", over trainings (95 %)"] if units else [])]
   rows = [["condition", *(f"{title}{what}" for title in ("IoU", "separation") for what in more)]]
   for way in trainings[0]:
     row = [way]
     for field in Scores._fields:
-      means = lambda side, way=way, field=field: np.average(each(side, way, field), axis=1, weights=weights)
-      row.append(f"{means(trainings).mean():.3f}")
+      ours = means(trainings, way, field)
+      row.append(f"{ours.mean():.3f}")
       if gain := gains[field].get(((0, way), (1, way))):
         row += [f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", f"{gain.p:.3f}"]
       else:
         row += ["-", "-"]
-      if over_trainings:
-        row.append(tables.bounds(over_trainings(means(trainings), means(against))))
+      if units:
+        theirs = means(against, way, field)
+        row.append(tables.bounds(pairing.over_runs(ours.tolist(), units[0], theirs.tolist(), units[1])))
     rows.append(row)
   return tables.markdown(rows)

@@ -10,11 +10,11 @@ Below `<folder>/`, `<folder>/results/` (where `scripts/evaluate.py` writes), and
 Other files (`<sequence>_time.txt`, `times/`, results of further sequences) are left alone.
 """
 
-import dataclasses
 import itertools
 import os
 import re
 import unicodedata
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Ordered
 
 import numpy as np
@@ -31,7 +31,7 @@ _FIRST = "001"
 _SAME = 0.01  # Pixels; files are written with two digits or more.
 
 
-def read_folder(folder, sequences: Ordered[Sequence], format: str = "plain",
+def read_folder(folder: str | os.PathLike[str], sequences: Ordered[Sequence], format: str = "plain",
                 box_form: str = "xywh", origin: int | None = None) -> list[dict[str, Result]]:
   """Reads a tracker's results for every sequence; the layouts are above. Names are compared in Unicode's form NFC.
 
@@ -64,7 +64,7 @@ def read_folder(folder, sequences: Ordered[Sequence], format: str = "plain",
   return [{s.name: _read_one(found[s.name][number], s, origin, box_form) for s in sequences} for number in numbers]
 
 
-def _find(folder, names) -> dict[str, dict[str, str]]:
+def _find(folder: str, names: Ordered[str]) -> dict[str, dict[str, str]]:
   """{sequence name: {number of the repetition: path}}."""
   places = [(place, _entries(place)) for place in (os.path.join(folder, below) for below in _PLACES)
             if os.path.isdir(place)]
@@ -82,7 +82,7 @@ def _find(folder, names) -> dict[str, dict[str, str]]:
   return {name: results[0] for name, results in found.items()}
 
 
-def _results(place, entries, name):
+def _results(place: str, entries: Mapping[str, str], name: str) -> Iterator[dict[str, str]]:
   """Yields what `place`, which holds `entries`, has of one sequence, as {number: path}; more than one is too many."""
   for suffix in _SUFFIXES:
     if name + suffix in entries:
@@ -96,7 +96,7 @@ def _results(place, entries, name):
       yield numbered
 
 
-def _entries(folder) -> dict[str, str]:
+def _entries(folder: str) -> dict[str, str]:
   """What a folder holds: {name in NFC: name on disk}."""
   try:
     files = sorted(os.listdir(folder))
@@ -109,7 +109,7 @@ def _entries(folder) -> dict[str, str]:
   return entries
 
 
-def _read_one(path, sequence, origin, box_form) -> Result:
+def _read_one(path: str, sequence: Sequence, origin: int, box_form: str) -> Result:
   result, gaps = read_with_gaps(path, box_form)
   if len(result) != len(sequence):
     raise UserError(f"{path}: {len(result)} boxes for the {len(sequence)} labelled frames of {sequence.name}, expected "
@@ -126,12 +126,15 @@ def _read_one(path, sequence, origin, box_form) -> Result:
   confidences = path.removesuffix(".txt") + "_confidence.value"
   if is_text and os.path.lexists(confidences):
     score = read_confidences(confidences, len(result))
-  return dataclasses.replace(result, boxes=boxes, present=None, score=score)
+  return Result(boxes, score=score, starts=result.starts)
 
 
-def _check_form(path, box, truth, origin, box_form):
+def _check_form(path: str, box: np.ndarray, truth: np.ndarray, origin: int, box_form: str) -> None:
   """Refuses a file whose first box is exactly the true one, but in the form or by the origin that was not named."""
-  same = lambda xy, size: np.abs(np.concatenate([xy, size]) - truth).max() < _SAME
+
+  def same(xy: np.ndarray, wh: np.ndarray) -> bool:
+    return bool(np.abs(np.concatenate([xy, wh]) - truth).max() < _SAME)
+
   if same(box[:2], box[2:]):
     return
   corner = box[:2] + origin

@@ -10,10 +10,12 @@ number 1 is in the form of the VOT toolkits (also written by pysot and got10k): 
 started, 2 one in which it failed, 0 one that was skipped before the next start.
 """
 
+import itertools
 import math
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +32,7 @@ _REGULAR = b"0123456789.eE+-,\t \n"
 _BEFORE = {"1": ("", "2", "0"), "2": ("1", "box"), "0": ("2", "0"), "box": ("1", "box")}
 
 
-def read(path, box_form: str = "xywh") -> Result:
+def read(path: str | os.PathLike[str], box_form: str = "xywh") -> Result:
   """Reads a result file: JSON where its text starts like JSON (benchmarks ship JSON named .txt), else a table.
 
   Args:
@@ -47,14 +49,16 @@ def read(path, box_form: str = "xywh") -> Result:
   return read_with_gaps(path, box_form)[0]
 
 
-def read_with_gaps(path, box_form: str) -> tuple[Result, tuple[int, ...]]:
+def read_with_gaps(path: str | os.PathLike[str], box_form: str) -> tuple[Result, tuple[int, ...]]:
   """`read`, and the frames whose box is the true one, which is not in the file (VOT's form)."""
   path = os.fspath(path)
   if box_form not in BOX_FORMS:
     raise UserError(f"{path}: unknown box form {box_form!r}, expected one of {', '.join(BOX_FORMS)}")
-  content, scores, gaps = read_bytes(path), None, ()
+  content, scores = read_bytes(path), None
+  starts: tuple[int, ...] = (0,)
+  gaps: tuple[int, ...] = ()
   is_json = path.lower().endswith(".json")
-  boxes, starts = None if is_json else regular_table(content), (0,)
+  boxes = None if is_json else regular_table(content)
   if boxes is None:
     text = _text(path, content)
     if is_json or text.lstrip()[:1] in ("{", "["):
@@ -67,7 +71,7 @@ def read_with_gaps(path, box_form: str) -> tuple[Result, tuple[int, ...]]:
   return Result(boxes, score=scores, starts=starts), gaps
 
 
-def read_made_of(path) -> dict[str, str]:
+def read_made_of(path: str | os.PathLike[str]) -> dict[str, str]:
   """What one of our own result files says that it was made of; nothing in those of others and of earlier versions.
 
   Returns:
@@ -82,7 +86,7 @@ def read_made_of(path) -> dict[str, str]:
   return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, Mapping) else {}
 
 
-def read_confidences(path, count: int) -> np.ndarray:
+def read_confidences(path: str | os.PathLike[str], count: int) -> np.ndarray:
   """Reads `<sequence>_001_confidence.value` of VOT's long-term form: a number per line, the first line can be empty.
 
   Returns:
@@ -125,14 +129,14 @@ def regular_table(content: bytes) -> np.ndarray | None:
   return table if (np.abs(table) <= _LARGEST).all() else None
 
 
-def _text(path, content) -> str:
+def _text(path: str, content: bytes) -> str:
   try:
     return content.decode("utf-8-sig")
   except UnicodeDecodeError as error:
     raise UserError(f"{path}: not a text file, expected boxes as JSON or as lines of x,y,w,h") from error
 
 
-def _from_json(path, text) -> tuple[np.ndarray, list | None, tuple]:
+def _from_json(path: str, text: str) -> tuple[np.ndarray, list[float] | None, tuple[int, ...]]:
   try:
     content = grammar.parse_json(text)
   except (ValueError, RecursionError) as error:
@@ -150,12 +154,12 @@ def _from_json(path, text) -> tuple[np.ndarray, list | None, tuple]:
       raise UserError(f"{path}: \"score\" must be a list of {len(boxes)} numbers, one for each box")
     scores = [_number(s, f"{path}: score of frame {t}") if s is not None else math.nan for t, s in enumerate(scores)]
   ordered = isinstance(starts, list) and starts[:1] == [0] and all(type(t) is int for t in starts)
-  if not ordered or any(a >= b for a, b in zip(starts, [*starts[1:], len(boxes)])):
+  if not ordered or any(a >= b for a, b in itertools.pairwise([*starts, len(boxes)])):
     raise UserError(f"{path}: \"starts\" is {short(starts)}, expected ascending frames from 0 on, below {len(boxes)}")
   return np.array(boxes), scores, tuple(starts)
 
 
-def _from_table(path, text) -> tuple[np.ndarray, tuple]:
+def _from_table(path: str, text: str) -> tuple[np.ndarray, tuple[int, ...]]:
   """Boxes [T, 4] and the starts of VOT's form, none in an ordinary table."""
   lines = grammar.lines(text)
   if not lines:
@@ -181,7 +185,7 @@ def _from_table(path, text) -> tuple[np.ndarray, tuple]:
   return np.array(boxes), tuple(starts)
 
 
-def _from_corners(path, boxes) -> np.ndarray:
+def _from_corners(path: str, boxes: np.ndarray) -> np.ndarray:
   """[T, 4] xyxy -> xywh. A corner before the other is refused: most often the file holds xywh."""
   sizes = boxes[:, 2:] - boxes[:, :2]
   wrong = (sizes < 0).any(axis=1)
@@ -191,7 +195,7 @@ def _from_corners(path, boxes) -> np.ndarray:
   return np.concatenate([boxes[:, :2], sizes], axis=1)
 
 
-def _box(entry, where) -> list[float]:
+def _box(entry: Any, where: str) -> list[float]:
   """One entry of "res" or one line as four floats: finite, or all NaN for absent."""
   numbers = entry if isinstance(entry, list) else [entry]
   values = [_number(value, where) for value in numbers]
@@ -202,7 +206,7 @@ def _box(entry, where) -> list[float]:
   raise UserError(f"{where} is {short(entry)}, expected x,y,w,h in pixels (or [] for absent)")
 
 
-def _number(value, where) -> float:
+def _number(value: Any, where: str) -> float:
   """A number that is not infinite (an integer of 400 digits is: no float holds it); NaN is allowed."""
   if isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > sys.float_info.max:
     return float(value)

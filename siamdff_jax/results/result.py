@@ -1,23 +1,27 @@
 """A tracker's output on one sequence, and the file that we write for it."""
 
 import dataclasses
+import itertools
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from siamdff_jax.files import write_atomically
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Result:
   """A tracker's output on one sequence of T frames.
 
   Attributes:
     boxes: float64 [T, 4], xywh in pixels of the original frame, 0-based; NaN rows where the tracker says absent.
-    present: bool [T]. False exactly where `boxes` is NaN; a box given together with False is dropped. None
-      takes it from the boxes.
+    present: bool [T]. False exactly where `boxes` is NaN; a box given together with False is dropped. Left out, it is
+      taken from the boxes.
     score: float64 [T], the tracker's own confidence (NaN where it has none), or None.
     starts: the frames in which the tracker was given the true box, ascending: (0,) in one-pass runs, more in
       reset-based runs, where the frames between a failure and the next start are absent.
@@ -27,36 +31,38 @@ class Result:
   """
 
   boxes: np.ndarray
-  present: np.ndarray | None = None
-  score: np.ndarray | None = None
-  starts: tuple[int, ...] = (0,)
-  times: np.ndarray | None = None
-  incomplete: Mapping[str, int | str] | None = None
+  present: np.ndarray
+  score: np.ndarray | None
+  starts: tuple[int, ...]
+  times: np.ndarray | None
+  incomplete: Mapping[str, int | str] | None
 
-  def __post_init__(self):
-    boxes = np.array(self.boxes, np.float64).reshape(-1, 4)
-    said = ~np.isnan(boxes).any(axis=1)
-    present = said if self.present is None else np.array(self.present, bool).reshape(-1)
-    score = None if self.score is None else np.array(self.score, np.float64).reshape(-1)
-    starts = tuple(int(t) for t in self.starts)
-    if len(present) != len(boxes) or (score is not None and len(score) != len(boxes)):
-      raise ValueError(f"{len(boxes)} boxes, {len(present)} presence flags and the scores differ in number")
-    if starts[:1] != (0,) or any(a >= b for a, b in zip(starts, (*starts[1:], max(len(boxes), 1)))):
+  def __init__(self, boxes: ArrayLike, present: ArrayLike | None = None, score: ArrayLike | None = None,
+               starts: Iterable[int] = (0,), times: np.ndarray | None = None,
+               incomplete: Mapping[str, int | str] | None = None) -> None:
+    boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    there = np.ones(len(boxes), bool) if present is None else np.array(present, bool).reshape(-1)
+    scores = None if score is None else np.array(score, np.float64).reshape(-1)
+    starts = tuple(int(t) for t in starts)
+    if len(there) != len(boxes) or (scores is not None and len(scores) != len(boxes)):
+      raise ValueError(f"{len(boxes)} boxes, {len(there)} presence flags and the scores differ in number")
+    if starts[:1] != (0,) or any(a >= b for a, b in itertools.pairwise((*starts, max(len(boxes), 1)))):
       raise ValueError(f"the starts are {starts}, expected ascending frames from 0 on, below {len(boxes)}")
-    present &= said
-    boxes[~present] = np.nan
-    if np.isinf(boxes).any() or (score is not None and np.isinf(score).any()):
+    there &= ~np.isnan(boxes).any(axis=1)
+    boxes[~there] = np.nan
+    if np.isinf(boxes).any() or (scores is not None and np.isinf(scores).any()):
       raise ValueError("a box or a score is infinite, expected numbers or NaN")
-    object.__setattr__(self, "boxes", boxes)
-    object.__setattr__(self, "present", present)
-    object.__setattr__(self, "score", score)
-    object.__setattr__(self, "starts", starts)
+    fields = {"boxes": boxes, "present": there, "score": scores, "starts": starts, "times": times,
+              "incomplete": incomplete}
+    for name, value in fields.items():
+      object.__setattr__(self, name, value)  # The class is frozen.
 
   def __len__(self) -> int:
     return len(self.boxes)
 
 
-def write(path, result: Result, init=None, made_of: Mapping[str, str] | None = None):
+def write(path: str | os.PathLike[str], result: Result, init: Iterable[float] | None = None,
+          made_of: Mapping[str, str] | None = None) -> None:
   """Writes a result as Anti-UAV JSON, whole or not at all. What `read` gives back is equal to the last bit.
 
   Args:
@@ -67,7 +73,7 @@ def write(path, result: Result, init=None, made_of: Mapping[str, str] | None = N
   """
   boxes = [box.tolist() if there else [] for box, there in zip(result.boxes, result.present, strict=True)]
   first = boxes[0] if boxes else []
-  content = {
+  content: dict[str, Any] = {
       "res": boxes,
       "score": None if result.score is None else [None if math.isnan(s) else s for s in result.score.tolist()],
       "present": result.present.tolist(),

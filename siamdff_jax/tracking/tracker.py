@@ -104,7 +104,7 @@ class Tracker:
              shape: jax.Array) -> tuple[TrackerState, Output]:
     """One frame further after `moved_with_camera`, looking at the search window."""
     windows = look.Windows(self.search_window(state, shape))
-    seen = self.see(variables, state, frame, shape, windows)
+    seen = self.see(variables, state, frame, shape, windows.stacked())
     state, output, sure = self.decide(state, seen, windows, shape)
     remembered = memory.with_recent_look(
         state.memory, state.belief.center_wh[:2], sure,
@@ -121,7 +121,8 @@ class Tracker:
     window, lost_for = self.search_window(state, shape), belief.lost_for(state.belief, self.settings.belief)
     windows = look.all_windows(window, jump, frame, shape, state.memory.appearance, state.belief.center_wh, lost_for,
                                self.settings.look)
-    state, output, _ = self.decide(state, self.see(variables, state, frame, shape, windows), windows, shape)
+    seen = self.see(variables, state, frame, shape, windows.stacked())
+    state, output, _ = self.decide(state, seen, windows, shape)
     anywhere = self.settings.belief.lost_after + look.frames_to_cover(window[2], shape, self.settings.look)
     least = jnp.where(jump.happened & ~output.present, anywhere, 0)
     absent_for = jnp.maximum(state.belief.absent_for, least)
@@ -134,10 +135,10 @@ class Tracker:
                               shape, self.sides, self.settings.look)
 
   def see(self, variables: Any, state: TrackerState, frame: jax.Array, shape: jax.Array,
-          windows: look.Windows) -> look.Seen:
-    """What the network sees in the windows of a frame."""
+          windows: jax.Array) -> look.Seen:
+    """What the network sees in windows [K, 3] of a frame: centre and side, frame pixels."""
     template = memory.template(state.memory, state.belief.presence, self.settings)
-    return look.see(self.model, variables, template, frame, shape, windows.stacked(), self.sides.search)
+    return look.see(self.model, variables, template, frame, shape, windows, self.sides.search)
 
   def decide(self, state: TrackerState, seen: look.Seen, windows: look.Windows,
              shape: jax.Array) -> tuple[TrackerState, Output, jax.Array]:

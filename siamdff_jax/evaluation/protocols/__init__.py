@@ -58,10 +58,14 @@ def evaluate_runs(protocol: str, sequences: Ordered[Sequence], runs: Ordered[Map
   scores = [evaluate(protocol, sequences, run) for run in runs]
   if len(scores) == 1:
     return scores[0]
-  mean = lambda dicts: {key: float(np.mean([d[key] for d in dicts])) for key in dicts[0]}
-  metrics = {"protocol": protocol, "overall": mean([s.metrics["overall"] for s in scores]),
-             "sequences": {name: mean([s.metrics["sequences"][name] for s in scores])
+  metrics = {"protocol": protocol, "overall": _mean([s.metrics["overall"] for s in scores]),
+             "sequences": {name: _mean([s.metrics["sequences"][name] for s in scores])
                            for name in scores[0].metrics["sequences"]},
              "runs": [s.metrics["overall"] for s in scores]}
   curves = {key: np.mean([s.curves[key] for s in scores], axis=0) for key in scores[0].curves}
   return Scores(metrics, curves, scores[0].weights)
+
+
+def _mean(of_runs: Ordered[Mapping[str, float]]) -> dict[str, float]:
+  """The mean of each number over runs."""
+  return {key: float(np.mean([numbers[key] for numbers in of_runs])) for key in of_runs[0]}

@@ -5,11 +5,13 @@ single number do. The success/precision family is that of `antiuav410`; `challen
 challenge's formula (`metrics.challenge_accuracy`).
 """
 
+from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import antiuav410, base
+from siamdff_jax.results import Result
 
 
-def score_sequence(sequence, result) -> base.SequenceScores:
+def score_sequence(sequence: Sequence, result: Result) -> base.SequenceScores:
   """Numbers and curves of one sequence; `challenge` has the same ones."""
   numbers, curves = antiuav410.score_sequence(sequence, result)
   numbers["challenge_accuracy"] = metrics.challenge_accuracy(result.boxes, sequence.boxes, sequence.visible)

@@ -11,11 +11,13 @@ count the success of boxes flagged as absent, here both are absent frames (27 of
 
 import numpy as np
 
+from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
+from siamdff_jax.results import Result
 
 
-def score_sequence(sequence, result) -> base.SequenceScores:
+def score_sequence(sequence: Sequence, result: Result) -> base.SequenceScores:
   """Numbers and curves of one sequence; also the base of `antiuav` and `challenge`."""
   truth = np.asarray(sequence.boxes, np.float64)
   numbers, curves = base.otb_family(np.nan_to_num(result.boxes), truth, origin=0)

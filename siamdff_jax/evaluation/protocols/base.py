@@ -33,6 +33,11 @@ class Scores:
 SequenceScores = tuple[dict[str, float], dict[str, np.ndarray]]
 
 
+def _one(sequence: Sequence) -> float:
+  del sequence
+  return 1.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
   """A benchmark's way of scoring.
@@ -48,7 +53,7 @@ class Protocol:
   name: str
   official: tuple[str, ...]
   score_sequence: Callable[[Sequence, Result], SequenceScores]
-  weight: Callable[[Sequence], float] = lambda sequence: 1.0
+  weight: Callable[[Sequence], float] = _one
   reset_based: bool = False
 
   def evaluate(self, sequences: Ordered[Sequence], results: Mapping[str, Result]) -> Scores:
@@ -67,7 +72,8 @@ class Protocol:
     """
     if not sequences:
       raise UserError("no sequences to score, expected at least one")
-    by_sequence, curves, weights = {}, {}, {}
+    by_sequence: dict[str, dict[str, float]] = {}
+    curves, weights = {}, {}
     for sequence in sequences:
       name = sequence.name
       if name in by_sequence:
@@ -86,9 +92,9 @@ class Protocol:
       numbers, curves[name] = self.score_sequence(sequence, results[name])
       by_sequence[name] = {**{key: numbers[key] for key in self.official}, **numbers}  # The official ones first.
     total = math.fsum(weights.values())
-    mean = lambda value: math.fsum(weights[name] * value(name) for name in weights) / total
-    overall = {key: mean(lambda name: by_sequence[name][key]) for key in next(iter(by_sequence.values()))}
-    mean_curves = {key: sum(weights[name] / total * curves[name][key] for name in sorted(curves))
+    overall = {key: math.fsum(weights[name] * numbers[key] for name, numbers in by_sequence.items()) / total
+               for key in next(iter(by_sequence.values()))}
+    mean_curves = {key: sum((weights[name] / total * curves[name][key] for name in sorted(curves)), np.zeros(()))
                    for key in next(iter(curves.values()))}
     return Scores({"protocol": self.name, "overall": overall, "sequences": by_sequence}, mean_curves, weights)
 

@@ -10,25 +10,26 @@ ours, pooled alike.
 import numpy as np
 
 from input_pipeline.errors import UserError
-from input_pipeline.sequences import FrameShape
+from input_pipeline.sequences import FrameShape, Sequence
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
+from siamdff_jax.results import Result
 
 
-def _counted(sequence) -> np.ndarray:
+def _counted(sequence: Sequence) -> np.ndarray:
   """bool [T - 1]: which frames after the first count."""
   cover = sequence.frame_labels.get("cover")
   return (sequence.visible if cover is None else np.asarray(cover) > 0)[1:]
 
 
-def _weight(sequence) -> float:
+def _weight(sequence: Sequence) -> float:
   count = int(_counted(sequence).sum())
   if not count:
     raise UserError(f"{sequence.name}: no frame after the first shows the target, expected at least one to score")
   return count
 
 
-def _score(sequence, result) -> base.SequenceScores:
+def _score(sequence: Sequence, result: Result) -> base.SequenceScores:
   if sequence.shape is None:
     raise UserError(f"{sequence.name}: the size of its frames is not known, expected frames or a resolution in "
                     "meta_info.ini; boxes are clipped to the image here")
@@ -46,7 +47,7 @@ def _score(sequence, result) -> base.SequenceScores:
   return numbers, curves
 
 
-def _clipped(boxes, shape: FrameShape) -> np.ndarray:
+def _clipped(boxes: np.ndarray, shape: FrameShape) -> np.ndarray:
   """Boxes [T, 4] cut to the frame as the toolkit does it: from 0 to its sides, in the files' 1-based coordinates."""
   boxes, limit = np.asarray(boxes, np.float64) + (1, 1, 0, 0), np.asarray(shape.wh, np.float64)
   corner = np.clip(boxes[:, :2], 0, limit)

@@ -10,22 +10,25 @@ that is `normalized_precision_auc` here. The other numbers are additions of ours
 
 import numpy as np
 
+from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
+from siamdff_jax.results import Result
 
 _ABSENT = ("full_occlusion", "out_of_view", "absent")
 
 
-def _score(sequence, result) -> base.SequenceScores:
+def _score(sequence: Sequence, result: Result) -> base.SequenceScores:
   truth = np.asarray(sequence.boxes, np.float64)
   predicted = _repeated(np.concatenate([truth[:1], result.boxes[1:]]))
   seen = sequence.visible
   flags = [sequence.frame_labels[key] for key in _ABSENT if key in sequence.frame_labels]
   absent = np.any(flags, axis=0) if flags else ~seen
-  errors = lambda values: np.where(seen, values, np.where(absent, np.inf, -1))
+  unseen = np.where(absent, np.inf, -1)  # The error of frames that do not show the target.
   numbers, curves = base.family(
-      np.where(seen, metrics.iou(predicted, truth), -1), errors(metrics.center_errors(predicted, truth)),
-      errors(metrics.normalized_errors(predicted, truth)))
+      np.where(seen, metrics.iou(predicted, truth), -1),
+      np.where(seen, metrics.center_errors(predicted, truth), unseen),
+      np.where(seen, metrics.normalized_errors(predicted, truth), unseen))
   numbers["sa"] = metrics.state_accuracy(result.boxes, truth, seen)
   numbers["presence_accuracy"] = metrics.presence_accuracy(result.boxes, seen)
   return numbers, curves

@@ -8,11 +8,13 @@ miss at every threshold (our choice). The other numbers are additions of ours.
 
 import numpy as np
 
+from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
+from siamdff_jax.results import Result
 
 
-def _score(sequence, result) -> base.SequenceScores:
+def _score(sequence: Sequence, result: Result) -> base.SequenceScores:
   truth = np.asarray(sequence.boxes, np.float64)
   numbers, curves = base.otb_family(result.boxes, truth, origin=1)
   numbers["sa"] = metrics.state_accuracy(result.boxes, truth, sequence.visible)

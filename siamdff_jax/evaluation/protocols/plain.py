@@ -8,11 +8,13 @@ is an ordinary truth; an absent prediction is a miss. What happens in absent fra
 
 import numpy as np
 
+from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
+from siamdff_jax.results import Result
 
 
-def _score(sequence, result) -> base.SequenceScores:
+def _score(sequence: Sequence, result: Result) -> base.SequenceScores:
   seen = sequence.visible
   truth = np.asarray(sequence.boxes, np.float64)
   predicted = np.concatenate([truth[:1], result.boxes[1:]])[seen]

@@ -7,20 +7,24 @@ average overlap is not offered, and VOT's own data, with rotated boxes, are not 
 Where no frame is left for the accuracy it is 0 (our choice).
 """
 
+import itertools
+
 import numpy as np
 
 from input_pipeline.errors import UserError
+from input_pipeline.sequences import Sequence
 from siamdff_jax.evaluation import metrics
 from siamdff_jax.evaluation.protocols import base
+from siamdff_jax.results import Result
 
 BURN_IN = 10  # Frames.
 
 
-def _score(sequence, result) -> base.SequenceScores:
+def _score(sequence: Sequence, result: Result) -> base.SequenceScores:
   overlap = np.nan_to_num(metrics.iou(result.boxes, sequence.boxes))
   missed = sequence.visible & (overlap == 0)
   accurate, failures = np.zeros(len(overlap), bool), 0
-  for start, stop in zip(result.starts, (*result.starts[1:], len(overlap))):
+  for start, stop in itertools.pairwise((*result.starts, len(overlap))):
     failed = start + 1 + np.flatnonzero(missed[start + 1:stop])
     if len(failed):
       if result.present[failed[0] + 1:stop].any():

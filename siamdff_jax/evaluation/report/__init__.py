@@ -20,7 +20,7 @@ __all__ = ["WORST", "Clip", "format_parts", "format_summary", "format_table", "m
            "worst_sequences", "write", "write_metrics"]
 
 
-def write(comparison: Comparison, out, data: str = "", clips: Mapping[str, Clip] | None = None):
+def write(comparison: Comparison, out: str, data: str = "", clips: Mapping[str, Clip] | None = None) -> None:
   """Writes the report; files of an earlier report in the folder are overwritten, or removed where this one has none.
 
   Args:

@@ -7,21 +7,25 @@ the parameter `picked` (a list of trackers, empty for all) says which ones stand
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Sequence as Ordered
+from typing import Any
 
 import altair as alt
 import numpy as np
 import vl_convert
 
 from siamdff_jax.evaluation import metrics as measures
+from siamdff_jax.evaluation.analysis import Group
 from siamdff_jax.evaluation.comparison import Comparison
-from siamdff_jax.evaluation.report.styles import styles
+from siamdff_jax.evaluation.report.styles import Style, styles
 
+View = alt.Chart | alt.LayerChart | alt.FacetChart  # As far as altair says, `alt.layer` may give a FacetChart.
 # By name in `Comparison.groups`: the picture's file name and the chart's heading.
 GROUPS = {"attribute": ("attributes", "By attribute"), "target size": ("sizes", "By target size"),
           "target speed": ("speeds", "By target speed")}
 # By name in `Scores.curves`: heading, x axis, thresholds, what a legend shows of a curve, and its name.
-CURVES = {
+CURVES: dict[str, tuple[str, str, np.ndarray, Callable[[np.ndarray], float], str]] = {
     "success": ("Success", "IoU threshold", measures.SUCCESS_THRESHOLDS, measures.area_under_curve, "AUC"),
     "precision": ("Precision", "centre error threshold (px)", measures.PRECISION_THRESHOLDS,
                   lambda curve: curve[20], "at 20 px"),
@@ -55,7 +59,7 @@ def overlap_chart(comparison: Comparison, sequence: str) -> dict:
 
 def pictures(comparison: Comparison) -> dict[str, bytes]:
   """The charts of the page that are about all sequences, as PNG files with legends, by file name: some of PICTURES."""
-  found = {}
+  found: dict[str, View | alt.HConcatChart] = {}
   panels = _curves(comparison, True)
   if panels:
     row = alt.hconcat(*(panel.properties(width=370) for panel in panels.values()))
@@ -77,7 +81,7 @@ def _version() -> str:
   return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 
-def _curves(comparison, legend) -> dict[str, alt.Chart]:
+def _curves(comparison: Comparison, legend: bool) -> dict[str, alt.Chart]:
   looks = styles(comparison)
   out = {}
   for key, (title, axis, thresholds, summary, what) in CURVES.items():
@@ -95,21 +99,21 @@ def _curves(comparison, legend) -> dict[str, alt.Chart]:
   return out
 
 
-def _groups(comparison, legend) -> dict[str, alt.LayerChart]:
+def _groups(comparison: Comparison, legend: bool) -> dict[str, View]:
   return {GROUPS[key][0]: _group_chart(comparison, groups, legend).properties(title=GROUPS[key][1])
           for key, groups in comparison.groups.items() if groups}
 
 
-def _group_chart(comparison, groups, legend) -> alt.LayerChart:
+def _group_chart(comparison: Comparison, groups: Ordered[Group], legend: bool) -> View:
   """A row for each group; in it a point with its interval for each tracker, one below the other."""
   looks = styles(comparison)
-  label = lambda group: f"{group.name}\n{group.sequences} seq."
-  values = [{"group": label(group), "tracker": name, "value": _json(group.auc[name].value),
+  labels = [f"{group.name}\n{group.sequences} seq." for group in groups]
+  values = [{"group": label, "tracker": name, "value": _json(group.auc[name].value),
              "low": _json(group.auc[name].low), "high": _json(group.auc[name].high)}
-            for group in groups for name in looks]
+            for group, label in zip(groups, labels, strict=True) for name in looks]
   step = max(14 if len(looks) <= 4 else 10 if len(looks) <= 10 else 6, 36 / len(looks))
   base = alt.Chart(_data(values)).encode(
-      y=alt.Y("group:N", sort=[label(group) for group in groups], title=None,
+      y=alt.Y("group:N", sort=labels, title=None,
               scale=alt.Scale(paddingInner=0.2, paddingOuter=0.05),
               axis=alt.Axis(ticks=False, labelPadding=6, labelLimit=140, labelExpr="split(datum.label, '\\n')")),
       yOffset=alt.YOffset("tracker:N", sort=list(looks)), opacity=_opacity(),
@@ -121,8 +125,8 @@ def _group_chart(comparison, groups, legend) -> alt.LayerChart:
   return alt.layer(bars, points).properties(height=1.2 * step * len(looks) * len(groups))
 
 
-def _others(comparison, legend) -> dict[str, alt.Chart]:
-  out = {"failures": _failures(comparison, legend)}
+def _others(comparison: Comparison, legend: bool) -> dict[str, View]:
+  out: dict[str, View] = {"failures": _failures(comparison, legend)}
   if comparison.presence:
     out["presence"] = _presence(comparison, legend)
   if any(len(found.reliability) for found in comparison.presence.values()):
@@ -130,7 +134,7 @@ def _others(comparison, legend) -> dict[str, alt.Chart]:
   return out
 
 
-def _failures(comparison, legend) -> alt.Chart:
+def _failures(comparison: Comparison, legend: bool) -> alt.Chart:
   """The share of sequences on which each tracker has not yet lost the target, over their relative length."""
   looks = styles(comparison)
   steps = {}
@@ -142,11 +146,11 @@ def _failures(comparison, legend) -> alt.Chart:
   return alt.Chart(_lines(steps)).mark_line(interpolate="step-after").encode(
       x=alt.X("x:Q", title="part of the sequence", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
       y=alt.Y("y:Q", title="sequences not yet lost", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
-      **_line_looks(looks, dict(zip(looks, looks)) if legend else None),
+      **_line_looks(looks, _names(looks) if legend else None),
   ).transform_flatten(["x", "y"]).properties(height=300, title="Until the first loss")
 
 
-def _presence(comparison, legend) -> alt.LayerChart:
+def _presence(comparison: Comparison, legend: bool) -> View:
   """ROC curves of the scores, and a point for each tracker's own decisions."""
   looks = {name: style for name, style in styles(comparison).items() if name in comparison.presence}
   found = {name: comparison.presence[name] for name in looks}
@@ -154,7 +158,7 @@ def _presence(comparison, legend) -> alt.LayerChart:
   y = alt.Y("y:Q", title="detections (share of frames with target)", scale=alt.Scale(domain=[0, 1]))
   # `order`: points as given instead of sorted, which matters where several have the same x.
   lines = alt.Chart(_lines({name: (roc.false_alarms, roc.detections) for name, roc in found.items()}))
-  looks_of_lines = _line_looks(looks, dict(zip(looks, looks)) if legend else None)
+  looks_of_lines = _line_looks(looks, _names(looks) if legend else None)
   lines = lines.mark_line(order=False).encode(x=x, y=y, **looks_of_lines).transform_flatten(["x", "y"])
   points = alt.Chart(_data([
       {"tracker": name, "x": _json(roc.point[0]), "y": _json(roc.point[1])} for name, roc in found.items()]))
@@ -164,7 +168,7 @@ def _presence(comparison, legend) -> alt.LayerChart:
   return alt.layer(lines, points).properties(height=320, title="Is the target there?")
 
 
-def _reliability(comparison, legend) -> alt.LayerChart:
+def _reliability(comparison: Comparison, legend: bool) -> View:
   """How often the target is there at a score, against the score; where both are equal the scores are calibrated."""
   looks = {name: style for name, style in styles(comparison).items()
            if name in comparison.presence and len(comparison.presence[name].reliability)}
@@ -173,7 +177,7 @@ def _reliability(comparison, legend) -> alt.LayerChart:
   x = alt.X("x:Q", title="mean score", scale=alt.Scale(domain=[0, 1]))
   y = alt.Y("y:Q", title="share of frames with target", scale=alt.Scale(domain=[0, 1]))
   lines = alt.Chart(_data(rows)).mark_line().encode(
-      x=x, y=y, **_line_looks(looks, dict(zip(looks, looks)) if legend else None))
+      x=x, y=y, **_line_looks(looks, _names(looks) if legend else None))
   points = alt.Chart(_data(rows)).mark_point(filled=True, size=40).encode(
       x=x, y=y, color=_colour(looks, None), shape=_shape(looks, False), opacity=_opacity(),
       tooltip=["tracker:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("y:Q", format=".3f"), "frames:Q"])
@@ -181,7 +185,7 @@ def _reliability(comparison, legend) -> alt.LayerChart:
   return alt.layer(ideal, lines, points).properties(height=320, title="Is a score a probability?")
 
 
-def _overlap_lines(values, losses, looks) -> alt.LayerChart:
+def _overlap_lines(values: Mapping[str, np.ndarray], losses: list[dict], looks: Mapping[str, Style]) -> View:
   lines = {name: (starts, means) for name, (starts, means, _) in _binned(values).items()}
   x = alt.X("x:Q", title="frame", scale=alt.Scale(nice=False, domain=[0, len(next(iter(values.values())))]))
   chart = alt.Chart(_lines(lines)).mark_line().transform_flatten(["x", "y"]).encode(
@@ -192,12 +196,12 @@ def _overlap_lines(values, losses, looks) -> alt.LayerChart:
   return alt.layer(chart, marks).properties(height=200)
 
 
-def _overlap_rows(values, losses, looks) -> alt.LayerChart:
+def _overlap_rows(values: Mapping[str, np.ndarray], losses: list[dict], looks: Mapping[str, Style]) -> View:
   frames = len(next(iter(values.values())))
   data = [{"tracker": name, "x": starts, "end": ends, "y": [_json(mean) for mean in means]}
           for name, (starts, means, ends) in _binned(values).items()]
   y = alt.Y("tracker:N", sort=list(looks), title=None, axis=alt.Axis(labelLimit=90, ticks=False, domain=False))
-  shade = {"title": "IoU", "scale": alt.Scale(scheme="viridis", domain=[0, 1]),
+  shade: dict[str, Any] = {"title": "IoU", "scale": alt.Scale(scheme="viridis", domain=[0, 1]),
            "legend": alt.Legend(orient="top", titleOrient="left", values=[0, 0.5, 1])}
   cells = alt.Chart(_data(data)).mark_rect(strokeWidth=0.7).transform_flatten(["x", "end", "y"]).transform_filter(
       "isValid(datum.y)").encode(
@@ -233,7 +237,8 @@ def _data(rows: list[dict]) -> alt.InlineData:
   return alt.InlineData(values=json.dumps(rows), format=alt.DataFormat(type="json"))
 
 
-def _line_looks(looks, labels, title=None) -> dict:
+def _line_looks(looks: Mapping[str, Style], labels: Mapping[str, str] | None,
+                title: str | None = None) -> dict[str, Any]:
   """Encodings of lines; `labels`: by tracker, the entries of a legend with that title, or None for no legend."""
   legend = None if labels is None else _legend(title, labels)
   dash = alt.StrokeDash("tracker:N", legend=legend, scale=alt.Scale(
@@ -242,37 +247,45 @@ def _line_looks(looks, labels, title=None) -> dict:
           "detail": "tracker:N"}
 
 
-def _legend(title, labels) -> alt.Legend:
-  options = {} if labels is None else {"labelExpr": f"({json.dumps(labels)})[datum.label]", "symbolType": "stroke"}
+def _names(looks: Mapping[str, Style]) -> dict[str, str]:
+  """The entries of a legend that has nothing but names."""
+  return {name: name for name in looks}
+
+
+def _legend(title: str | None, labels: Mapping[str, str] | None) -> alt.Legend:
+  options: dict[str, Any] = {}
+  if labels is not None:
+    options = {"labelExpr": f"({json.dumps(labels)})[datum.label]", "symbolType": "stroke"}
   return alt.Legend(title=title, orient="bottom", columns=2 if title else 4, labelLimit=180, symbolStrokeWidth=2,
                     **options)
 
 
-def _colour(looks, legend) -> alt.Color:
+def _colour(looks: Mapping[str, Style], legend: alt.Legend | None) -> alt.Color:
   return alt.Color("tracker:N", legend=legend, title=None, scale=alt.Scale(
       domain=list(looks), range=[style.colour for style in looks.values()]))
 
 
-def _shape(looks, legend) -> alt.Shape:
+def _shape(looks: Mapping[str, Style], legend: bool) -> alt.Shape:
   return alt.Shape("tracker:N", legend=_legend(None, None) if legend else None, title=None, scale=alt.Scale(
       domain=list(looks), range=[style.shape for style in looks.values()]))
 
 
-def _opacity():
+def _opacity() -> Any:
+  """Who is not picked is pale; the form is altair's."""
   return alt.condition(_PICKED, alt.value(1), alt.value(0.13))
 
 
-def _for_page(chart) -> dict:
+def _for_page(chart: View) -> dict:
   return _specification(chart.properties(width="container", autosize=alt.AutoSizeParams(type="fit-x",
                                                                                         contains="padding")))
 
 
-def _specification(chart) -> dict:
+def _specification(chart: View | alt.HConcatChart) -> dict:
   chart = chart.add_params(alt.param(name="picked", value=[]))
   return chart.configure(font=_FONT).configure_view(stroke=None).configure_title(
       anchor="start", fontSize=14).configure_axis(titleFontWeight="normal").configure_line(strokeWidth=2).to_dict()
 
 
-def _json(value) -> float | None:
+def _json(value: float) -> float | None:
   """A number as short as its use allows; None for NaN, which JSON lacks."""
   return None if math.isnan(value) else round(float(value), 4)

@@ -45,7 +45,7 @@ def render(comparison: Comparison, data: str, clips: Mapping[str, Clip]) -> str:
       library=markupsafe.Markup(charts.library().replace("</script", "<\\/script")))
 
 
-def _scores(comparison) -> dict:
+def _scores(comparison: Comparison) -> dict:
   """The score table: {"titles": by metric, "rows": [(tracker, [(estimate, place 0, 1, ... or None)])]}."""
   keys = tables.metric_names(comparison)
   place = {key: tables.places(comparison, key) for key in keys}
@@ -54,20 +54,20 @@ def _scores(comparison) -> dict:
                    for name in tables.ranking(comparison)]}
 
 
-def _pairs(comparison) -> list[dict]:
+def _pairs(comparison: Comparison) -> list[dict]:
   """Every two trackers, the better one first; the surest differences first."""
   names = tables.ranking(comparison)
   pairs = [{"a": a, "b": b, **_difference(comparison, a, b)} for i, a in enumerate(names) for b in names[i + 1:]]
   return sorted(pairs, key=lambda pair: (np.nan_to_num(pair["p"], nan=2), -abs(pair["value"])))
 
 
-def _matrix(comparison) -> list[tuple[str, list[dict | None]]]:
+def _matrix(comparison: Comparison) -> list[tuple[str, list[dict | None]]]:
   """(tracker, its difference to each tracker, None to itself), both by rank."""
   names = tables.ranking(comparison)
   return [(a, [None if a == b else _difference(comparison, a, b) for b in names]) for a in names]
 
 
-def _difference(comparison, a, b) -> dict:
+def _difference(comparison: Comparison, a: str, b: str) -> dict:
   """The difference a - b, whichever way round it is stored."""
   if (a, b) in comparison.differences:
     value, low, high, p = comparison.differences[a, b]
@@ -78,7 +78,7 @@ def _difference(comparison, a, b) -> dict:
           "runs": comparison.between_runs(a, b)}
 
 
-def _failures(comparison, name) -> dict:
+def _failures(comparison: Comparison, name: str) -> dict:
   """How one tracker loses targets, over all sequences."""
   found = comparison.failures[name]
   first = [failed.first for failed in found.values() if failed.first is not None]
@@ -91,7 +91,7 @@ def _failures(comparison, name) -> dict:
           "at_end": sum(failed.lost_at_end for failed in found.values()) / len(found)}
 
 
-def _sequences(comparison) -> list[dict]:
+def _sequences(comparison: Comparison) -> list[dict]:
   """The table of sequences, the worst first."""
   names = tables.ranking(comparison)
   rows = []
@@ -104,15 +104,19 @@ def _sequences(comparison) -> list[dict]:
   return rows
 
 
-def _worst(comparison, name, clip: Clip | None) -> dict:
-  url = lambda kind, content: f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _worst(comparison: Comparison, name: str, clip: Clip | None) -> dict:
+  """One of the sequences that are shown in full."""
   row = {"name": name, "frames": len(comparison.overlaps[comparison.trackers[0]][name]), "clip": clip,
          "best": max(comparison.trackers,
                      key=lambda tracker: comparison.scores[tracker].metrics["sequences"][name][comparison.main])}
   if clip:
-    row.update(video=url("video/mp4", clip.video), poster=url("image/jpeg", clip.poster),
-               strip=url("image/jpeg", clip.strip))
+    row.update(video=_data_url("video/mp4", clip.video), poster=_data_url("image/jpeg", clip.poster),
+               strip=_data_url("image/jpeg", clip.strip))
   return row
+
+
+def _data_url(kind: str, content: bytes) -> str:
+  return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _score(value: float) -> str:

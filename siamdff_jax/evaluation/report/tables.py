@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Ordered
 
 import numpy as np
 
@@ -33,33 +35,36 @@ def metrics(comparison: Comparison, tracker: str) -> dict:
   is [value, low, high]; null where there is none. "left_out", where sequences of the data are missing: what is wrong
   with each, by name.
   """
-  number = lambda estimate: [None if math.isnan(value) else value for value in estimate]
   found = dict(comparison.scores[tracker].metrics)
   if comparison.left_out:
     found["left_out"] = dict(comparison.left_out)
   if tracker in comparison.recovery:
     recovery = comparison.recovery[tracker]
-    found["recovery"] = {"returns": recovery.returns, "back": number(recovery.back),
-                         "lost_for_good": number(recovery.lost_for_good)}
+    found["recovery"] = {"returns": recovery.returns, "back": _listed(recovery.back),
+                         "lost_for_good": _listed(recovery.lost_for_good)}
     found["target_size"] = [
         {"name": group.name, "sequences": group.sequences, "frames": group.frames,
-         "success_auc": number(group.auc[tracker]), "precision_5": number(group.precision[tracker])}
+         "success_auc": _listed(group.auc[tracker]), "precision_5": _listed(group.precision[tracker])}
         for group in comparison.groups.get("target size", ())]
   return found
 
 
-def write_metrics(path, metrics: Mapping):
+def _listed(estimate: Estimate) -> list[float | None]:
+  return [None if math.isnan(value) else value for value in estimate]
+
+
+def write_metrics(path: str | os.PathLike[str], metrics: Mapping) -> None:
   """Writes `metrics` (or a part of them) as JSON, whole or not at all."""
   write_atomically(path, json.dumps(metrics, indent=2, allow_nan=False).encode() + b"\n")
 
 
-def format_table(rows: Mapping[str, Mapping], extra: Mapping[str, Mapping[str, float]] | None = None,
+def format_table(rows: Mapping[str, Mapping], extra: Mapping[str, Mapping[str, float | None]] | None = None,
                  title: str = "tracker") -> str:
   """A Markdown table that can be read in a terminal; rows stay in the order given, whatever their scores.
 
   Args:
     rows: by row name, `Scores.metrics` or one of its dicts of numbers.
-    extra: further columns, e.g. {"fps": {tracker: 31.2}}; "-" where a row has no value.
+    extra: further columns, e.g. {"fps": {tracker: 31.2}}; "-" where a row has no value, or None.
     title: the heading of the first column.
 
   Returns:
@@ -76,7 +81,7 @@ def format_table(rows: Mapping[str, Mapping], extra: Mapping[str, Mapping[str, f
   return markdown(table)
 
 
-def format_summary(comparison: Comparison, extra: Mapping[str, Mapping[str, float]] | None = None) -> str:
+def format_summary(comparison: Comparison, extra: Mapping[str, Mapping[str, float | None]] | None = None) -> str:
   """What is printed of a comparison: `format_table` (see there for `extra`), what is missing, and further tables."""
   rows = {name: comparison.scores[name].metrics for name in comparison.trackers}
   return "\n\n".join(filter(None, [format_table(rows, extra), comparison.missing, format_parts(comparison),
@@ -99,7 +104,7 @@ def format_gains(comparison: Comparison, against: Mapping[str, str], title: str)
   table = [[title, "AUC (95 %)", "P@5 (95 %)", "against", "AUC difference (95 %)", "p (Holm)"]]
   if several := any(comparison.runs(tracker) for tracker in comparison.trackers):
     table[0].append("over runs (95 %)")
-  pairings = {}
+  pairings: dict[str, list[str]] = {}
   for tracker in comparison.trackers:
     row = [tracker, *(f"{x.value:.3f} ({x.low:.3f} to {x.high:.3f})"
                       for x in (comparison.estimates[tracker][key] for key in ("success_auc", "precision_5")))]
@@ -153,6 +158,7 @@ def metric_names(comparison: Comparison) -> list[str]:
 
 
 def metric_title(key: str) -> str:
+  """What a metric is called where people read it."""
   return {**TITLES, **_FURTHER_TITLES}.get(key, key.replace("_", " "))
 
 
@@ -195,12 +201,12 @@ def scores_tex(comparison: Comparison) -> str:
     cells = [_latex(name)]
     for key in keys:
       cell = f"{comparison.estimates[name][key].value:.3f}"
-      cells.append({0: rf"\textbf{{{cell}}}", 1: rf"\underline{{{cell}}}"}.get(place[key].get(name), cell))
+      cells.append({0: rf"\textbf{{{cell}}}", 1: rf"\underline{{{cell}}}"}.get(place[key].get(name, -1), cell))
     lines.append(" & ".join(cells) + r" \\")
   return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _csv(header, lines) -> str:
+def _csv(header: Ordered[str], lines: Iterable[Ordered[object]]) -> str:
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerows([header, *lines])
   return text.getvalue()
@@ -233,12 +239,10 @@ def _with_interval(estimate: Estimate) -> str:
   return f"{estimate.value:.2f}{bounds}"
 
 
-def _padded(line, widths) -> list[str]:
+def _padded(line: Ordered[str], widths: Ordered[int]) -> list[str]:
   """Names to the left, numbers to the right."""
   return [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
 
 
-def _short(value) -> str:
-  if value is None:
-    return "-"
-  return value if isinstance(value, str) else f"{value:.1f}"
+def _short(value: float | None) -> str:
+  return "-" if value is None else f"{value:.1f}"
