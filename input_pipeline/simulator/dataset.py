@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from input_pipeline.datasets import load
 from input_pipeline.errors import UserError
+from input_pipeline.files import write_atomically
 from input_pipeline.frames import AnyPath, ImageFiles
 from input_pipeline.sequences import FrameShape, Sequence, from_labels
 from input_pipeline.simulator.backgrounds import without_target
 from input_pipeline.simulator.contact_sheet import contact_sheet
 from input_pipeline.simulator.render import simulate
 from input_pipeline.simulator.streams import stream
-from input_pipeline.simulator.writing import LABEL_FILE, is_complete, write_sequence, write_whole
+from input_pipeline.simulator.writing import LABEL_FILE, is_complete, write_sequence
 
 PARAMETERS_FILE = "simulation.json"
 SHEET_FILE, BESIDE_FILE = "contact_sheet.png", "beside.jpg"
@@ -121,7 +122,7 @@ def _claim(folder: pathlib.Path, parameters: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: this folder was simulated with {found}, not with {parameters}; "
                         "give another --out or remove it")
     else:
-      write_whole(path, json.dumps(parameters))
+      write_atomically(path, json.dumps(parameters))
   except OSError as error:
     raise UserError(f"{folder}: cannot be written to ({error.strerror or error})") from error
 

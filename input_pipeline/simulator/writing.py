@@ -1,12 +1,12 @@
 """Simulated sequences on disk, in the layout of Anti-UAV's frames + JSON."""
 
 import json
-import os
 import pathlib
 
 import cv2
 
 from input_pipeline.errors import UserError
+from input_pipeline.files import write_atomically
 from input_pipeline.frames import AnyPath
 from input_pipeline.sequences import Sequence
 
@@ -41,17 +41,10 @@ def write_sequence(sequence: Sequence, folder: AnyPath) -> pathlib.Path:
     for t, frame in enumerate(sequence.frames, start=1):
       coded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
       (target / f"{t:06d}.jpg").write_bytes(coded.tobytes())
-    write_whole(target / LABEL_FILE, json.dumps(label))
+    write_atomically(target / LABEL_FILE, json.dumps(label))
   except OSError as error:
     raise UserError(f"{target}: the simulated sequence cannot be written ({error.strerror or error})") from error
   return target
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-  """Writes a small file so that it is there either completely or not at all; raises OSError."""
-  part = path.with_name(path.name + ".part")
-  part.write_text(text)
-  os.replace(part, path)
 
 
 def is_complete(folder: AnyPath, name: str) -> bool:

@@ -17,7 +17,7 @@ from flax import traverse_util
 from safetensors.numpy import save as to_bytes
 
 from input_pipeline.errors import UserError
-from siamdff_jax.files import write_atomically
+from input_pipeline.files import write_atomically
 
 SUFFIX = ".safetensors"
 _ENTRY = "siamdff_jax"  # A single entry: the library does not keep the order of several.

@@ -7,9 +7,8 @@ from collections.abc import Sequence as Ordered
 
 from tqdm import tqdm
 
-from input_pipeline import datasets
+from input_pipeline import datasets, files
 from input_pipeline.errors import UserError
-from siamdff_jax import files
 from siamdff_jax.evaluation import comparison, pairing, report
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.usable import Usable

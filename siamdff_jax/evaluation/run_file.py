@@ -5,8 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from input_pipeline import files
 from input_pipeline.errors import UserError
-from siamdff_jax import files
 
 NAME = "run.json"
 

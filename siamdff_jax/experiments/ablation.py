@@ -10,10 +10,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from input_pipeline import datasets
+from input_pipeline import datasets, files
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
-from siamdff_jax import files
 from siamdff_jax.config_check.commands import check_ablation, check_variant
 from siamdff_jax.evaluation import compare, comparison, pairing, protocols, running, trackers
 from siamdff_jax.evaluation.report import tables

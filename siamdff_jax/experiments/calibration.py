@@ -14,10 +14,9 @@ from scipy import optimize
 from scipy.special import expit
 from tqdm import tqdm
 
-from input_pipeline import geometry
+from input_pipeline import files, geometry
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import FrameShape, Sequence
-from siamdff_jax import files
 from siamdff_jax.evaluation.usable import Usable, frames_of, shape_of
 from siamdff_jax.experiments import windows
 from siamdff_jax.tracking.load import load_tracker

@@ -10,11 +10,12 @@ import altair as alt
 import cv2
 import numpy as np
 
+from input_pipeline import files
 from input_pipeline.conditions import AS_RECORDED, Condition, chosen, under
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
 from input_pipeline.simulator.contact_sheet import contact_sheet
-from siamdff_jax import files, results
+from siamdff_jax import results
 from siamdff_jax.evaluation import compare, comparison, protocols, running, trackers
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.report import tables

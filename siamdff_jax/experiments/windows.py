@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import geometry
+from input_pipeline import files, geometry
 from input_pipeline.conditions import AS_RECORDED, Condition, chosen, under
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import Sequence
-from siamdff_jax import files
 from siamdff_jax.evaluation import pairing, statistics, trackers
 from siamdff_jax.evaluation.comparison import missing_note
 from siamdff_jax.evaluation.report import tables

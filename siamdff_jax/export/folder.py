@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from input_pipeline.errors import UserError
+from input_pipeline.files import write_atomically
 from siamdff_jax.export.passes import NAMES, Passes
-from siamdff_jax.files import write_atomically
 
 MANIFEST = "manifest.json"
 _AGAIN = "export it again"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from siamdff_jax.files import write_atomically
+from input_pipeline.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True, init=False)

@@ -13,8 +13,8 @@ from typing import Any
 
 import ml_collections
 
+from input_pipeline import files
 from input_pipeline.errors import UserError
-from siamdff_jax import files
 from siamdff_jax.sweeps.space import Parameter, apply
 from siamdff_jax.training import same_run
 from siamdff_jax.training.logging import METRICS_FILE, read_metrics

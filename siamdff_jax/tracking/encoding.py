@@ -12,7 +12,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from input_pipeline.errors import UserError
-from siamdff_jax.files import replacing
+from input_pipeline.files import replacing
 
 _QUALITY = 10  # x264's constant rate factor: hardly to be told from the source (our choice).
 

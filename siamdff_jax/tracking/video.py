@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from input_pipeline.errors import UserError
+from input_pipeline.files import write_atomically
 from input_pipeline.frames import FrameSource
-from siamdff_jax.files import write_atomically
 from siamdff_jax.results import Result
 from siamdff_jax.tracking import encoding
 

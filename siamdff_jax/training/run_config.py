@@ -5,8 +5,8 @@ import os
 import ml_collections
 from etils import epath
 
+from input_pipeline import files
 from input_pipeline.errors import UserError
-from siamdff_jax import files
 from siamdff_jax.parallel import distributed
 
 CONFIG_FILE = "config.json"

@@ -10,11 +10,11 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+from input_pipeline.files import make_folder, write_atomically
 from siamdff_jax.evaluation.comparison import Comparison
 from siamdff_jax.evaluation.report import tables
 from siamdff_jax.evaluation.report.clips import WORST, Clip, make_clips, worst_sequences
 from siamdff_jax.evaluation.report.tables import format_parts, format_summary, format_table, metrics, write_metrics
-from siamdff_jax.files import make_folder, write_atomically
 
 __all__ = ["WORST", "Clip", "format_parts", "format_summary", "format_table", "make_clips", "metrics",
            "worst_sequences", "write", "write_metrics"]

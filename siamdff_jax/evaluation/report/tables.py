@@ -10,10 +10,10 @@ from collections.abc import Sequence as Ordered
 
 import numpy as np
 
+from input_pipeline.files import write_atomically
 from siamdff_jax.evaluation import analysis, statistics
 from siamdff_jax.evaluation.comparison import Comparison, Estimate
 from siamdff_jax.evaluation.pairing import OverRuns
-from siamdff_jax.files import write_atomically
 
 # Metric name -> column title, in the order of every table. The first ones are of all protocols but `vot`.
 TITLES = {"success_auc": "AUC", "precision_20": "P@20", "precision_5": "P@5", "normalized_precision": "norm. P",
