@@ -25,7 +25,7 @@ from siamdff_jax.tracking import configured
 from siamdff_jax.tracking.runner import Runner
 from siamdff_jax.tracking.streams import Stream
 from siamdff_jax.tracking.tracker import Tracker
-from siamdff_jax.training import throughput
+from siamdff_jax.training import meter, throughput
 
 SHAPE = FrameShape(rows=512, columns=640)
 MEMORY, FILES = "memory", "JPEG files"
@@ -56,7 +56,7 @@ def memory_rows(case: Case, streams: int, frames: int) -> Iterator[dict]:
     for factor in _LENGTHS:
       _run(runner, ImageFiles(sources[FILES].paths * factor), box, streams)
       yield {"case": _student(case), "streams": streams, "frames per sequence": factor * frames,
-             "host memory (GiB)": throughput.memory_gib().get("host_memory_gib")}
+             "host memory (GiB)": meter.memory_gib().get("host_memory_gib")}
 
 
 def _measured(case: Case, streams: Iterable[int], sources: Mapping[str, FrameSource], box: np.ndarray,
