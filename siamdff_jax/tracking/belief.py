@@ -12,7 +12,6 @@ from typing import NamedTuple
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from input_pipeline import geometry
 from siamdff_jax.tracking import motion, peaks
@@ -112,6 +111,12 @@ def moved(state: BeliefState, way: jax.Array) -> BeliefState:
   return state.replace(center_wh=state.center_wh.at[:2].add(way), candidate=state.candidate + way)
 
 
+def lost_at_once(state: BeliefState, lost: jax.Array, frames: jax.Array, settings: BeliefSettings) -> BeliefState:
+  """Where `lost` (bool []), the target counts as lost for at least so many frames, int32 []."""
+  least = jnp.where(lost, settings.lost_after + frames, 0)
+  return state.replace(absent_for=jnp.maximum(state.absent_for, least))
+
+
 def expected(motion_state: motion.MotionState, seen: Seen, wh: jax.Array, settings: BeliefSettings) -> jax.Array:
   """How near every cell [K, n, n] is to where the target is expected, 0..1, if it was last in the window's middle.
 
@@ -122,7 +127,7 @@ def expected(motion_state: motion.MotionState, seen: Seen, wh: jax.Array, settin
     settings: of the belief.
   """
   if not settings.deviation:
-    return jnp.broadcast_to(_hann(seen.cell_score.shape[-1]), seen.cell_score.shape)
+    return jnp.broadcast_to(motion.cosine_window(seen.cell_score.shape[-1]), seen.cell_score.shape)
   last = seen.windows[:, None, None, :2]
   return motion.nearness(motion_state, seen.centre, last, geometry.extent(wh), settings.deviation)
 
@@ -181,19 +186,9 @@ def _flat(x: jax.Array) -> jax.Array:
   return x.reshape(len(x), -1, *x.shape[3:])
 
 
-def _hann(side: int) -> np.ndarray:
-  """The cosine window over a response map, float32 [side, side], without its zero rim."""
-  axis = np.hanning(side + 2)[1:-1]
-  return np.outer(axis, axis).astype(np.float32)
-
-
 def _change_penalty(wh: jax.Array, last: jax.Array, k: float) -> jax.Array:
   """exp(-(r s - 1) k) of SiamRPN: r the change of aspect, s of the padded size, both >= 1. wh [..., 2], last [2]."""
   aspect = (last[0] / last[1]) / (wh[..., 0] / wh[..., 1])
   scale = geometry.template_side(wh) / geometry.template_side(last)
-  return jnp.exp(-(_change(aspect) * _change(scale) - 1) * k)
-
-
-def _change(ratio: jax.Array) -> jax.Array:
-  """A ratio or its inverse, whichever is larger."""
-  return jnp.maximum(ratio, 1 / ratio)
+  change = jnp.maximum(aspect, 1 / aspect) * jnp.maximum(scale, 1 / scale)
+  return jnp.exp(-(change - 1) * k)

@@ -8,6 +8,7 @@ target sizes, and hardly tells the target from a neighbour.
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class MotionState(flax.struct.PyTreeNode):
@@ -39,6 +40,12 @@ def nearness(state: MotionState, centre: jax.Array, last: jax.Array, extent: jax
   """
   apart = jnp.linalg.norm(centre - last - state.velocity, axis=-1)
   return jnp.exp(-0.5 * (apart / (jnp.maximum(deviation, 2 * state.wander) * extent)) ** 2)
+
+
+def cosine_window(side: int) -> np.ndarray:
+  """The Siamese family's window over a response map, float32 [side, side], without its zero rim."""
+  axis = np.hanning(side + 2)[1:-1]
+  return np.outer(axis, axis).astype(np.float32)
 
 
 def update(state: MotionState, moved: jax.Array, extent: jax.Array, seen: jax.Array, deviation: float,

@@ -50,7 +50,8 @@ class Tracker:
   """
 
   def __init__(self, model: SiamDFF, settings: Settings = SHIPPED):
-    """
+    """From a network and settings.
+
     Raises:
       UserError: a privileged network, which needs the answer as an input; a `search_side` that the network cannot see.
     """
@@ -123,10 +124,9 @@ class Tracker:
                                self.settings.look)
     seen = self.see(variables, state, frame, shape, windows.stacked())
     state, output, _ = self.decide(state, seen, windows, shape)
-    anywhere = self.settings.belief.lost_after + look.frames_to_cover(window[2], shape, self.settings.look)
-    least = jnp.where(jump.happened & ~output.present, anywhere, 0)
-    absent_for = jnp.maximum(state.belief.absent_for, least)
-    return state.replace(belief=state.belief.replace(absent_for=absent_for)), output
+    anywhere = look.frames_to_cover(window[2], shape, self.settings.look)
+    after = belief.lost_at_once(state.belief, jump.happened & ~output.present, anywhere, self.settings.belief)
+    return state.replace(belief=after), output
 
   def search_window(self, state: TrackerState, shape: jax.Array) -> jax.Array:
     """[3] centre and side, frame pixels: about the last place, or about the one to be confirmed."""
