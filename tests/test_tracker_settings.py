@@ -64,7 +64,8 @@ def test_flags():
     ("tiles=8.5", "expected a whole number"), ("tyles=8", "expected one of .*tiles.*did you mean 'tiles'"),
     ("tiles='8'", "expected a whole number"), ("tiles.more=8", "no such setting"), ("growth=inf", "=inf: expected a"),
     ("growth=1e999", "=inf: expected a finite number"), ("camera_compensation=1", "=1: expected True or False"),
-    ("memory.tiles=8", "no such setting"), ("look={}", "no such setting"), ("template_every=0", "at least 1"),
+    ("memory.tiles=8", "no such setting"), ("motion.rate=0.1", "did you mean 'velocity_rate'"),
+    ("look={}", "no such setting"), ("template_every=0", "at least 1"),
     ("size_window_share=1", "below 1"), ("template_update=0.7", "=0.7: expected a finite number from 0 to 0.5")])
 def test_flags_that_cannot_be(flag, message):
   with pytest.raises(UserError, match=message):

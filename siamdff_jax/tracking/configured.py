@@ -83,7 +83,7 @@ def parse(base: Settings, texts: Ordered[str]) -> Settings:
     group, _, name = path.rpartition(".")
     if group not in ("", GROUP_OF.get(name)) or name not in GROUP_OF:
       raise UserError(f"--tracker {text}: no such setting, expected one of {', '.join(sorted(GROUP_OF))}"
-                      f"{did_you_mean(name, GROUP_OF)}")
+                      f"{did_you_mean(_EARLIER.get(path, name), GROUP_OF)}")
     if name in given:
       raise UserError(f"--tracker {name} is given twice, as {given[name]!r} and {value}; expected once")
     given[name] = literal(value)
