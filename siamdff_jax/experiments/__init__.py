@@ -1,1 +1,1 @@
-"""Studies over several networks or conditions: ablation, other cameras imitated, windows without tracking, calibration."""
+"""Studies over networks and conditions: ablation, other cameras imitated, windows without tracking, calibration."""

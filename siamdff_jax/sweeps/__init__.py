@@ -1,1 +1,1 @@
-"""Searches over values of a config: one training after the other (Optuna), or all at once on a population of devices."""
+"""Searches over values of a config: one training after the other (Optuna), or a population on many devices."""
