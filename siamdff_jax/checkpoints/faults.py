@@ -64,7 +64,9 @@ class _Quiet:
         sys.unraisablehook = self._hook
 
   def _report(self, report: Any) -> None:
-    if str(report.exc_value) != "Event loop is closed" and "orbax" not in repr(report.object):
+    code = getattr(report.object, "cr_code", None)  # A coroutine's text does not say whose it is, its code does.
+    of_orbax = "orbax" in repr(report.object) or (code is not None and f"orbax{os.sep}" in code.co_filename)
+    if str(report.exc_value) != "Event loop is closed" and not of_orbax:
       self._hook(report)
 
 

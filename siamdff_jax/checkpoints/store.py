@@ -159,6 +159,8 @@ class Checkpoints:
         restored = _read(self.folder / str(step), state)
         break
       except faults.Damaged as error:
+        if not damaged:  # The reads that Orbax has abandoned are reported when Python collects them, whenever that is.
+          self._entered.enter_context(faults.quiet())
         damaged[step] = str(error)
     else:
       # One is what the fault left of a young run's first save. Several mean that something else is wrong.
