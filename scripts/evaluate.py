@@ -48,10 +48,7 @@ def main(_: list[str]) -> None:
   work = evaluate.Evaluation(sources, Usable(_OF.format.value, _OF.root.value, _OF.only.value), out, _RUN.value)
   evaluate.track(work, streams=_STREAMS.value, settings=_OF.tracker.value, redo=_REDO.value)
   if distributed.is_lead():
-    scored = evaluate.score(work, _PROTOCOL.value or "")
-    evaluate.write(work, scored, _CLIPS.value)
-    evaluate.write_videos(work, scored, _VIDEOS.value)
-    print(evaluate.summary(scored))
+    print(evaluate.conclude(work, protocol=_PROTOCOL.value or "", clips=_CLIPS.value, videos=_VIDEOS.value))
     print(f"look at {os.path.join(out, 'report.html')}; results and metrics.json of each tracker in {out}/<tracker>")
   work.usable.finish()
 

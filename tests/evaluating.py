@@ -8,8 +8,5 @@ def run(checkpoints, baselines, format, root, out, *, run="ope", only="", redo=F
   """Tracks, scores and shows, and prints the tables; arguments as of the flags."""
   work = evaluate.Evaluation(trackers.named(checkpoints, baselines), Usable(format, root, only), out, run)
   evaluate.track(work, redo=redo)
-  scored = evaluate.score(work)
-  evaluate.write(work, scored, clips)
-  evaluate.write_videos(work, scored, videos)
-  print(evaluate.summary(scored))
+  print(evaluate.conclude(work, clips=clips, videos=videos))
   work.usable.finish()

@@ -81,6 +81,21 @@ def track(work: Evaluation, *, streams: int = 8, settings: Ordered[str] = (), re
                            for missing in running.untracked(work.usable.sequences, work.folder(name), run=work.run)})
 
 
+def conclude(work: Evaluation, *, protocol: str = "", clips: int = report.WORST, videos: int = 0) -> str:
+  """Scores what was tracked, writes report and videos, and returns the tables to print; for one process alone.
+
+  Args:
+    work: what was tracked.
+    protocol: see `score`.
+    clips: see `write`.
+    videos: of how many sequences, see `write_videos`.
+  """
+  scored = score(work, protocol)
+  write(work, scored, clips)
+  write_videos(work, scored, videos)
+  return summary(scored)
+
+
 def score(work: Evaluation, protocol: str = "") -> Scored:
   """Scores what lies in the trackers' folders.
 
