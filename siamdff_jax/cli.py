@@ -15,7 +15,7 @@ from absl import logging as absl_logging
 
 from input_pipeline import datasets
 from input_pipeline.errors import UserError
-from siamdff_jax import flag_parsing, machine_errors
+from siamdff_jax import allocator, flag_parsing, machine_errors
 
 flags.disclaim_key_flags()  # They are those of the script that asks for them, whose --help shows them.
 
@@ -110,6 +110,7 @@ def run(main: Callable[[Any], Any], commands: Collection[str] = (), more: bool =
       sys.stdout.reconfigure(errors="backslashreplace")
     return guarded(argv)
 
+  allocator.keep_freed_memory()
   if note := machine_errors.forget_64_bits():  # Before a config file may import JAX.
     print(note, file=sys.stderr)
   app.run(lambda argv: _with_errors(ready, argv), flags_parser=lambda argv: _with_errors(flag_parsing.parse, argv))

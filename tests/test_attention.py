@@ -58,6 +58,33 @@ def sten():
   return module, small.random_params(module, *data, seed=4), data
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 0.05)])
+def test_gradients_of_the_attention_are_those_of_the_plain_form(sten, dtype, tolerance):
+  """Against softmax and einsum as they are written in the docstring, differentiated by JAX."""
+  _, params, (template, search, _, key_intensity) = sten
+  params, weight = params["template_attention"], random(5, *template.shape)
+
+  def ours(params, queries, keys):
+    out = IntensityAttention(HEADS, dtype=jnp.dtype(dtype)).apply({"params": params}, queries, keys, key_intensity)
+    return (out.astype(jnp.float32) * weight).sum()
+
+  def plain(params, queries, keys):
+    q, k, v = (x @ params[name]["kernel"] + params[name]["bias"]
+               for name, x in (("query", queries), ("key", keys), ("value", keys)))
+    gate = jax.lax.conv_general_dilated(key_intensity, params["value_gate"]["kernel"], (1, 1), "SAME",
+                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    v = v * (1 + jnp.tanh(gate + params["value_gate"]["bias"]))
+    q, k, v = (x.reshape(len(x), -1, HEADS, D // HEADS) for x in (q, k, v))
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / (D // HEADS)**0.5
+    logits += jnp.einsum("bks,hs->bhk", key_intensity.reshape(*k.shape[:2], -1), params["alpha"])[:, :, None]
+    out = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), v)
+    return (out.reshape(weight.shape) * weight).sum()
+
+  found, wanted = (jax.grad(f, (0, 1, 2))(params, template, search) for f in (ours, plain))
+  scale = max(np.abs(x).max() for x in jax.tree.leaves(wanted))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance * scale), found, wanted)
+
+
 def test_without_intensity_weights_it_is_plain_cross_attention(sten):
   module, params, data = sten
   template, search, *_ = data

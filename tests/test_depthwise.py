@@ -1,13 +1,15 @@
-"""Depthwise operations: both forms against loops in numpy, in values and gradients."""
+"""Depthwise operations: all forms against loops in numpy, in values and gradients."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from siamdff_jax.models import depthwise
+from siamdff_jax.models import depthwise, layers
 
-FORMS = ("shift", "grouped")
+FORMS = ("shift", "rows", "grouped")
 CONVOLUTIONS = [(k, stride, dilation, padding) for k in (1, 3, 5) for stride in (1, 2) for dilation in (1, 2)
                 for padding in ("SAME", "VALID") if not (k == 1 and dilation == 2)]
 
@@ -59,9 +61,9 @@ def test_convolution_gradients_are_equal_and_true(stride, dilation, padding):
     out = depthwise.depthwise_conv(x, kernel, stride=stride, dilation=dilation, padding=padding, form=form)
     return (out * weight.astype(np.float32)).sum()
 
-  shift, grouped = (jax.grad(loss, (0, 1))(x, kernel, form) for form in FORMS)
-  for a, b in zip(shift, grouped, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+  shift, *others = (jax.grad(loss, (0, 1))(x, kernel, form) for form in FORMS)
+  for other in others:
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), shift, other)
   # The sum is linear in each argument, so a unit step in one entry gives that entry's derivative exactly.
   base = (conv_loop(x, kernel, stride, dilation, padding) * weight).sum()
   for argument, entry in ((0, (1, 4, 6, 2)), (0, (0, 1, 1, 0)), (1, (0, 2, 1)), (1, (1, 1, 2))):
@@ -91,9 +93,9 @@ def test_correlation_gradients_are_equal_and_true():
   def loss(s, t, form):
     return (depthwise.depthwise_correlation(s, t, form=form) * weight).sum()
 
-  shift, grouped = (jax.grad(loss, (0, 1))(search, template, form) for form in FORMS)
-  for a, b in zip(shift, grouped, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+  shift, *others = (jax.grad(loss, (0, 1))(search, template, form) for form in FORMS)
+  for other in others:
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), shift, other)
   # By the template: the search windows weighted by the response's weights, which is the same loop once more.
   np.testing.assert_allclose(shift[1], correlation_loop(search, weight)[:, :4, :3], rtol=1e-4, atol=1e-4)
 
@@ -121,9 +123,8 @@ def test_dtype_is_kept(form):
 
 
 @pytest.mark.parametrize("size, stride", [(3, 2), (7, 2), (3, 1)])
-def test_patches_times_a_kernel_is_a_convolution(size, stride):
+def test_a_narrow_convolution_is_a_convolution(size, stride):
   rng = np.random.default_rng(size)
   x, kernel = rng.normal(size=(2, 15, 13, 2)).astype(np.float32), rng.normal(size=(size, size, 2, 4)).astype(np.float32)
-  out = depthwise.patches(x, size, stride) @ kernel.reshape(-1, 4)
   wanted = np.stack([conv_loop(x, kernel[..., i], stride, 1, "VALID").sum(-1) for i in range(4)], -1)
-  np.testing.assert_allclose(out, wanted, rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(layers.narrow_conv(x, kernel, stride), wanted, rtol=1e-3, atol=1e-4)

@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from siamdff_jax.models.backbone import feature_side
-from siamdff_jax.models.layers import NORMS
+from siamdff_jax.models.norm import NORMS
 from siamdff_jax.rules import Rule, number, one_of, place_of, problem, several, switch, whole
 
 _LEVELS = 4  # Stages of a backbone.

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from input_pipeline.errors import UserError
-from siamdff_jax.models import depthwise
-from siamdff_jax.models.layers import ConvNorm, DepthwiseConv, Norm, max_pool
+from siamdff_jax.models.layers import ConvNorm, DepthwiseConv, max_pool, narrow_conv
+from siamdff_jax.models.norm import Norm
 
 STRIDE = 8
 LEVELS = (2, 3, 4)
@@ -29,7 +29,7 @@ def feature_side(side: int) -> int:
 
 
 class Stem(nn.Module):
-  """Convolution of stride 2 on the pixels, as a matrix product on patches (see `depthwise.patches`)."""
+  """Convolution of stride 2 on the pixels, see `layers.narrow_conv`."""
 
   features: int
   kernel: int
@@ -43,9 +43,8 @@ class Stem(nn.Module):
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     channels = x.shape[-1]
     kernel = self.param("kernel", nn.initializers.he_normal(), (self.kernel, self.kernel, channels, self.features))
-    x = depthwise.patches(x.astype(self.dtype), self.kernel, 2)  # [B, H/2, W/2, k*k*channels]
-    x = x @ kernel.reshape(-1, self.features).astype(self.dtype)
-    return nn.relu(Norm(self.norm, self.axis_name, self.dtype)(x, train))
+    x = narrow_conv(x.astype(self.dtype), kernel.astype(self.dtype), 2)
+    return Norm(self.norm, self.axis_name, True, self.dtype)(x, train)
 
 
 class ResidualBlock(nn.Module):
@@ -132,7 +131,7 @@ class InvertedResidual(nn.Module):
     if self.expansion > 1:
       y = ConvNorm(x.shape[-1] * self.expansion, 1, **common)(y, train)
     y = DepthwiseConv(3, self.stride, self.dilation, "VALID" if self.stride == 2 else "SAME", self.dtype)(y)
-    y = nn.relu(Norm(self.norm, self.axis_name, self.dtype)(y, train))
+    y = Norm(self.norm, self.axis_name, True, self.dtype)(y, train)
     y = ConvNorm(self.features, 1, relu=False, **common)(y, train)
     return x + y if x.shape == y.shape else y
 

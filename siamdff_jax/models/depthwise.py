@@ -1,12 +1,16 @@
-"""Depthwise convolution, depthwise correlation and the stem's patches, in the form that is fast on each backend.
+"""Depthwise convolution and depthwise correlation, in the form that is fast on each kind of device.
 
-XLA:CPU runs grouped convolutions slower than the same sum written as shifted multiply-adds, and their gradients slower
-still (`scripts/benchmark.py depthwise`, numbers in docs/decisions.md). So every depthwise operation of the
-network is here, in two forms that a test holds equal:
+XLA:CPU runs grouped convolutions slower than the same sum written as shifted multiply-adds, XLA:GPU takes minutes to
+compile them, and TPUs have units for them (`scripts/benchmark.py depthwise` and `tpu`, numbers in docs/performance.md).
+So every depthwise operation of the network is here, in forms that a test holds equal:
 
-* "shift": a sum over kernel taps of shifted slices times weights. Exports with a symbolic batch size.
-* "grouped": `lax.conv_general_dilated` with feature groups, for TPUs. (On a GPU XLA tries out so many algorithms for
-  them that a step had not compiled after 100 s; docs/performance.md.)
+* "shift": a sum over kernel taps of shifted slices times weights. For GPUs and exported files: it takes any batch size.
+* "rows": the same; a correlation one output row after the other. For CPUs, which keep a row's input in their caches.
+* "grouped": `lax.conv_general_dilated` with feature groups, for TPUs.
+
+The gradients are written by hand. JAX's own of "shift" is a sum of one padded array per tap, which XLA:CPU fuses into a
+single loop that takes LLVM minutes to compile; that of a grouped correlation by its template, a convolution with the
+whole search map as its window, takes the TPU's compiler minutes.
 """
 
 import functools
@@ -16,13 +20,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Form = Literal["shift", "grouped"]
+Form = Literal["shift", "rows", "grouped"]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def default_form() -> Form:
-  """The form that the default backend takes."""
-  return "grouped" if jax.default_backend() == "tpu" else "shift"
+  """The form for the default backend."""
+  forms: dict[str, Form] = {"cpu": "rows", "tpu": "grouped"}
+  return forms.get(jax.default_backend(), "shift")
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, padding: str = "SAME",
@@ -40,15 +45,11 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation
   Returns:
     [B, H', W', C], the dtype of `x`.
   """
-  k = kernel.shape[0]
-  pad = dilation * (k - 1) // 2 if padding == "SAME" else 0
-  kernel = kernel.astype(x.dtype)
-  if (form or default_form()) == "grouped":
-    return lax.conv_general_dilated(
-        x, kernel[:, :, None, :], (stride, stride), [(pad, pad)] * 2, rhs_dilation=(dilation, dilation),
-        dimension_numbers=_NHWC, feature_group_count=x.shape[-1])
-  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-  return _shifted(x, kernel[None], stride, dilation)
+  pad = dilation * (kernel.shape[0] - 1) // 2 if padding == "SAME" else 0
+  x = lax.optimization_barrier(jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
+  form = form or default_form()
+  # Small kernels have no use for rows.
+  return _windowed(x, kernel.astype(x.dtype)[None], stride, dilation, True, "shift" if form == "rows" else form)
 
 
 def depthwise_correlation(search: jax.Array, template: jax.Array, *, form: Form | None = None) -> jax.Array:
@@ -62,76 +63,89 @@ def depthwise_correlation(search: jax.Array, template: jax.Array, *, form: Form 
   Returns:
     [B, H-h+1, W-w+1, C], the dtype of `search`.
   """
-  b, height, width, c = search.shape
-  _, h, w, _ = template.shape
-  template = template.astype(search.dtype)
-  if (form or default_form()) == "grouped":
-    # Batch and channel together become the groups: [1, H, W, B*C] with [h, w, 1, B*C].
-    lhs = search.transpose(1, 2, 0, 3).reshape(1, height, width, b * c)
-    rhs = template.transpose(1, 2, 0, 3).reshape(h, w, 1, b * c)
-    out = lax.conv_general_dilated(lhs, rhs, (1, 1), "VALID", dimension_numbers=_NHWC, feature_group_count=b * c)
-    return out.reshape(height - h + 1, width - w + 1, b, c).transpose(2, 0, 1, 3)
-  return _shifted(search, template, 1, 1)
+  # What it is computed from is finished first: XLA would compute it once more for every tap.
+  search, template = lax.optimization_barrier((search, template.astype(search.dtype)))
+  return _windowed(search, template, 1, 1, False, form or default_form())
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _windowed(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, shared: bool, form: Form) -> jax.Array:
+  """Both operations, `VALID`: x [B, H, W, C], kernel [B or (shared) 1, h, w, C] -> [B, H', W', C]."""
+  if form == "grouped":
+    return _grouped(x, kernel, stride, dilation, shared)
+  if form == "rows":
+    return _by_rows(x, kernel, stride, dilation)
+  return _shifted(x, kernel, stride, dilation)
+
+
 def _shifted(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-  """The "shift" form of both, `VALID`: x [B, H, W, C], kernel [B or 1, h, w, C] -> [B, H', W', C].
-
-  The gradient is written by hand. JAX's own is a sum of one padded array per tap, which XLA:CPU fuses into a single
-  loop that takes LLVM minutes to compile.
-  """
-  _, height, width, _ = x.shape
-  _, h, w, _ = kernel.shape
-  rows, cols = height - dilation * (h - 1), width - dilation * (w - 1)
+  (_, h, w, _), size = kernel.shape, _output_size(x, kernel, 1, dilation)
   out = jnp.zeros((), x.dtype)
   for i in range(h):
     for j in range(w):
-      y0, x0 = i * dilation, j * dilation
-      out += x[:, y0:y0 + rows:stride, x0:x0 + cols:stride] * kernel[:, i:i + 1, j:j + 1]
+      top, left = i * dilation, j * dilation
+      out += x[:, top:top + size[0]:stride, left:left + size[1]:stride] * kernel[:, i:i + 1, j:j + 1]
   return out
 
 
-def _shifted_forward(x: jax.Array, kernel: jax.Array, stride: int, dilation: int
-                     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _shifted(x, kernel, stride, dilation), (x, kernel)
+def _by_rows(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+
+  def row(y: jax.Array) -> jax.Array:
+    seen = lax.dynamic_slice_in_dim(x, y * stride, dilation * (kernel.shape[1] - 1) + 1, axis=1)
+    return _shifted(seen, kernel, stride, dilation)[:, 0]
+
+  return jnp.moveaxis(lax.map(row, jnp.arange(_output_size(x, kernel, stride, dilation)[0])), 0, 1)
 
 
-def _shifted_backward(stride: int, dilation: int, residuals: tuple[jax.Array, jax.Array], g: jax.Array
-                      ) -> tuple[jax.Array, jax.Array]:
+def _grouped(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, shared: bool) -> jax.Array:
+  (b, height, width, c), (_, h, w, _) = x.shape, kernel.shape
+  if not shared:  # Batch and channel together become the groups: [1, H, W, B*C] with [h, w, 1, B*C].
+    x = x.transpose(1, 2, 0, 3).reshape(1, height, width, b * c)
+    kernel = kernel.transpose(1, 2, 0, 3).reshape(1, h, w, b * c)
+  out = lax.conv_general_dilated(x, kernel.swapaxes(0, 2).swapaxes(0, 1), (stride, stride), "VALID",
+                                 rhs_dilation=(dilation, dilation), dimension_numbers=_NHWC,
+                                 feature_group_count=x.shape[-1])
+  return out if shared else out.reshape(*out.shape[1:3], b, c).transpose(2, 0, 1, 3)
+
+
+def _output_size(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> list[int]:
+  return [(n - dilation * (k - 1) - 1) // stride + 1 for n, k in zip(x.shape[1:3], kernel.shape[1:3], strict=True)]
+
+
+def _forward(x: jax.Array, kernel: jax.Array, *options: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return _windowed(x, kernel, *options), (x, kernel)
+
+
+def _backward(stride: int, dilation: int, shared: bool, form: Form, residuals: tuple[jax.Array, jax.Array],
+              g: jax.Array) -> tuple[jax.Array, jax.Array]:
   x, kernel = residuals
-  taps = kernel.shape[1:3]
   # For x: the cotangent, spread by the stride and padded by the kernel's reach, under the turned kernel.
   padding = [(0, 0, 0)]
   for axis in (1, 2):
-    reach = dilation * (taps[axis - 1] - 1)
+    reach = dilation * (kernel.shape[axis] - 1)
     covered = (g.shape[axis] - 1) * stride + 1 + reach
     padding.append((reach, reach + x.shape[axis] - covered, stride - 1))
   spread = lax.pad(g, jnp.zeros((), g.dtype), [*padding, (0, 0, 0)])
-  x_gradient = _shifted(spread, kernel[:, ::-1, ::-1], 1, dilation)
-
-  span = [(n - 1) * stride + 1 for n in g.shape[1:3]]
-
-  def one_tap(tap: jax.Array) -> jax.Array:  # The cotangent times what this tap saw.
-    seen = lax.dynamic_slice_in_dim(x, tap[0] * dilation, span[0], axis=1)
-    seen = lax.dynamic_slice_in_dim(seen, tap[1] * dilation, span[1], axis=2)
-    product = seen[:, ::stride, ::stride] * g
-    return product.sum((1, 2)) if kernel.shape[0] > 1 else product.sum((0, 1, 2))[None]
-
-  grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, taps), indexing="ij"), -1).reshape(-1, 2)
-  per_tap = lax.map(one_tap, grid)  # [h*w, B or 1, C]
-  return x_gradient, per_tap.transpose(1, 0, 2).reshape(kernel.shape)
+  x_gradient = _windowed(spread, kernel[:, ::-1, ::-1], 1, dilation, shared, form)
+  if shared and form == "grouped":
+    _, by_kernel = jax.vjp(lambda kernel: _grouped(x, kernel, stride, dilation, shared), kernel)
+    return x_gradient, by_kernel(g)[0]
+  return x_gradient, _kernel_gradient(x, g, kernel.shape[1], kernel.shape[2], stride, dilation, shared).astype(x.dtype)
 
 
-_shifted.defvjp(_shifted_forward, _shifted_backward)
+def _kernel_gradient(x: jax.Array, g: jax.Array, h: int, w: int, stride: int, dilation: int, shared: bool
+                     ) -> jax.Array:
+  """The cotangent's rows, one after the other, times what each tap saw there: float32 [B or 1, h, w, C]."""
+
+  def add_row(y: jax.Array, total: jax.Array) -> jax.Array:
+    row = lax.dynamic_slice_in_dim(g, y, 1, axis=1).astype(jnp.float32)
+    seen = lax.dynamic_slice_in_dim(x, y * stride, dilation * (h - 1) + 1, axis=1)[:, ::dilation].astype(jnp.float32)
+    for k in range(g.shape[2]):
+      total += seen[:, :, k * stride:k * stride + dilation * (w - 1) + 1:dilation] * row[:, :, k:k + 1]
+    return total
+
+  total = lax.fori_loop(0, g.shape[1], add_row, jnp.zeros((len(x), h, w, x.shape[-1]), jnp.float32))
+  return total.sum(0, keepdims=True) if shared else total
 
 
-def patches(x: jax.Array, size: int, stride: int) -> jax.Array:
-  """Gathers size x size patches, `VALID`: [B, H, W, C] -> [B, H', W', size*size*C].
-
-  A convolution with one input channel is a matrix product on these; XLA:CPU's gradient of the direct form is
-  dozens of times slower.
-  """
-  rows, cols = x.shape[1] - size + 1, x.shape[2] - size + 1
-  taps = [x[:, i:i + rows:stride, j:j + cols:stride] for i in range(size) for j in range(size)]
-  return jnp.concatenate(taps, axis=-1)
+_windowed.defvjp(_forward, _backward)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from siamdff_jax.models.dcfam import pool_inside
-from siamdff_jax.models.layers import DepthwiseConv, peak
+from siamdff_jax.models.layers import Dense, DepthwiseConv, NarrowConv, peak
 
 
 class ContextBlock(nn.Module):
@@ -29,11 +29,11 @@ class ContextBlock(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B, H, W, D] -> [B, 1, 1, D]; zero at initialisation."""
     b, _, _, d = x.shape
-    attention = jax.nn.softmax(nn.Dense(1, dtype=self.dtype, name="attention")(x).reshape(b, -1), axis=-1)
+    attention = jax.nn.softmax(Dense(1, dtype=self.dtype, name="attention")(x).reshape(b, -1), axis=-1)
     context = jnp.einsum("bn,bnd->bd", attention, x.reshape(b, -1, d))
-    hidden = nn.Dense(max(d // self.reduction, 8), dtype=self.dtype, name="hidden")(context)
+    hidden = Dense(max(d // self.reduction, 8), dtype=self.dtype, name="hidden")(context)
     hidden = nn.relu(nn.LayerNorm(dtype=self.dtype)(hidden))
-    return nn.Dense(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(hidden)[:, None, None, :]
+    return Dense(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(hidden)[:, None, None, :]
 
 
 class DSFAM(nn.Module):
@@ -71,7 +71,7 @@ class DSFAM(nn.Module):
     descriptor = pool_inside(template, box_mask)[:, None, None, :]
     similarity = (descriptor * mean).sum(-1) / (_norm(descriptor) * _norm(mean)).astype(self.dtype)  # [B, H, W]
     guidance = jnp.stack([similarity, mean.mean(-1), peak(mean, -1)], axis=-1)
-    logits = nn.Conv(len(branches), (7, 7), dtype=self.dtype, name="guide")(guidance)
+    logits = NarrowConv(len(branches), 7, dtype=self.dtype, name="guide")(guidance)
     weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(self.dtype)  # [B, H, W, 5]
     mixed = sum(weights[..., i:i + 1] * branch for i, branch in enumerate(branches))
     scale = self.param("scale", nn.initializers.zeros, (d,)).astype(self.dtype)

@@ -37,25 +37,18 @@ def intensity_prior(image: jax.Array, template_side: int) -> jax.Array:
   x = jax.lax.stop_gradient(image[..., 0].astype(jnp.float32))  # [B, S, S]
   x = x - x.mean(axis=(1, 2), keepdims=True)  # Keeps the variance below exact to rounding.
   side, n = x.shape[1], feature_side(x.shape[1])
-
-  def window(width: int) -> tuple[np.ndarray, jax.Array, jax.Array]:
-    """Pixel count [2n, 2n], sums of x and x^2 [B, 2n, 2n]."""
-    rows = _window_sums(side, width)
-
-    def total(v: jax.Array) -> jax.Array:
-      return jnp.einsum("ph,bhw,qw->bpq", rows, v, rows, precision="highest")
-
-    count = rows.sum(1)
-    return np.outer(count, count), total(x), total(x * x)
-
-  maps = []
-  for scale in SCALES:
-    width = 2 * round((template_side * scale - 1) / 2) + 1  # The nearest odd width.
-    inner_count, inner, _ = inner_sums = window(width)
-    outer_count, outer, outer_sq = window(3 * width)
-    ring_count = outer_count - inner_count
-    ring_mean = (outer - inner) / ring_count
-    ring_variance = (outer_sq - inner_sums[2]) / ring_count - ring_mean**2
-    contrast = jnp.abs(inner / inner_count - ring_mean) / jnp.sqrt(jnp.maximum(ring_variance, _FLOOR**2))
-    maps.append(contrast.reshape(-1, n, 2, n, 2).mean(axis=(2, 4)))
-  return jnp.log1p(jnp.stack(maps, axis=-1))
+  inner = [2 * round((template_side * scale - 1) / 2) + 1 for scale in SCALES]  # The nearest odd widths.
+  rows = np.stack([_window_sums(side, factor * width) for factor in (1, 3) for width in inner])  # [2 scales, 2n, S]
+  # Sums of x and of x^2 over every window: all windows' rows in one product, then each one's columns.
+  both = jnp.stack([x, x * x], 1)  # [B, 2, S, S]
+  across = jnp.einsum("rh,bvhw->bvrw", rows.reshape(-1, side), both, precision="highest")
+  total = jnp.einsum("bvkpw,kqw->bvkpq", across.reshape(*both.shape[:2], *rows.shape), rows, precision="highest")
+  count = rows.sum(-1)
+  count = (count[:, :, None] * count[:, None]).reshape(2, len(SCALES), 2 * n, 2 * n)
+  total = total.reshape(-1, 2, *count.shape)  # [B, (x, x^2), (inner, outer), scales, 2n, 2n]
+  ring_count, ring = count[1] - count[0], total[:, :, 1] - total[:, :, 0]
+  ring_mean = ring[:, 0] / ring_count
+  ring_variance = ring[:, 1] / ring_count - ring_mean**2
+  contrast = jnp.abs(total[:, 0, 0] / count[0] - ring_mean) / jnp.sqrt(jnp.maximum(ring_variance, _FLOOR**2))
+  contrast = contrast.reshape(-1, len(SCALES), n, 2, n, 2).mean((3, 5))
+  return jnp.log1p(jnp.moveaxis(contrast, 1, -1))

@@ -1,4 +1,4 @@
-"""What everything else is made of: a normalised convolution, the depthwise convolution as a module, a safe maximum."""
+"""What everything else is made of: convolutions as modules, dense layers, pooling, a safe maximum."""
 
 import functools
 from typing import Any
@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from input_pipeline.errors import UserError
 from siamdff_jax.models import depthwise
-
-NORMS = ("batch", "frozen_batch", "group")
+from siamdff_jax.models.norm import Norm
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -25,18 +23,21 @@ def peak(x: jax.Array, axis: int) -> jax.Array:
 
 @peak.defjvp
 def _peak_jvp(axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-  (x,), (tangent,) = primals, tangents
+  x, tangent = jax.lax.optimization_barrier(primals[0]), tangents[0]
   axis %= x.ndim
-  winner = jax.lax.expand_dims(jax.lax.argmax(x, axis, jnp.int32), (axis,))
-  chosen = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis) == winner
-  return x.max(axis), jnp.where(chosen, tangent, 0).sum(axis)
+  top = x.max(axis, keepdims=True)
+  place = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
+  # Two plain reductions: XLA:CPU's argmax is a scalar loop.
+  first = jnp.where(x == top, place, x.shape[axis]).min(axis, keepdims=True)
+  return top.squeeze(axis), jnp.where(place == first, tangent, 0).sum(axis)
 
 
+@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
   """The maximum over 3x3 windows, stride 2, no padding: [B, H, W, C] -> [B, (H-1)//2, (W-1)//2, C].
 
-  By strided slices, one axis after the other: equal to `nn.max_pool`, whose gradient XLA:CPU computes by a scalar loop
-  (docs/performance.md).
+  By strided slices, one axis after the other: equal to `nn.max_pool`, also in the gradient, which goes to the first of
+  the largest entries; XLA:CPU computes that of `nn.max_pool` by a scalar loop (docs/performance.md).
   """
   for axis in (1, 2):
     size = 2 * ((x.shape[axis] - 3) // 2) + 1
@@ -45,37 +46,73 @@ def max_pool(x: jax.Array) -> jax.Array:
   return x
 
 
-def _as_product(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-  """A 1x1 convolution as what it is: XLA:CPU's convolution takes up to 1.5 times as long (docs/performance.md)."""
-  return x @ kernel[0, 0]
+def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, Any]:
+  top = max_pool(x)
+  rows, cols = (2 * n - 1 for n in top.shape[1:3])
+  winner = jnp.zeros(top.shape, jnp.int8)  # Of the window's 9 entries.
+  for k in reversed(range(9)):
+    winner = jnp.where(x[:, k // 3:k // 3 + rows:2, k % 3:k % 3 + cols:2] == top, jnp.int8(k), winner)
+  return top, (winner, x)
 
 
-class Norm(nn.Module):
-  """Normalisation over channels, chosen by name.
+def _max_pool_backward(residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
+  winner, x = residuals
+  zero = jnp.zeros((), g.dtype)
 
-  Attributes:
-    kind: "batch" (statistics of the global batch: averaged over `axis_name` where the layout has one),
-      "frozen_batch" (running statistics, never updated: for pretrained backbones) or "group".
-    axis_name: the mapped axis to average batch statistics over, or None where the batch is one array.
-    dtype: of the output; statistics are always float32.
+  def spread(k: int) -> jax.Array:
+    low = (k // 3, k % 3)
+    edges = [(a, n - a - (2 * m - 1), 1) for a, n, m in zip(low, x.shape[1:3], g.shape[1:3], strict=True)]
+    return jax.lax.pad(jnp.where(winner == k, g, 0), zero, [(0, 0, 0), *edges, (0, 0, 0)])
+
+  return (sum((spread(k) for k in range(1, 9)), spread(0)),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _product(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+  """x [..., C] times kernel [1, 1, C, D] or [C, D]: a 1x1 convolution or a dense layer as one matrix product.
+
+  Two-dimensional, because XLA:CPU finds the gradient of the kernel of any other by copying x into another order
+  (docs/performance.md).
   """
+  out = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[-2:])
+  return out.reshape(*x.shape[:-1], -1)
 
-  kind: str = "batch"
-  axis_name: str | None = None
+
+Dense = functools.partial(nn.Dense, dot_general=_product)
+
+
+def narrow_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+  """Convolution of few channels, `VALID`, as one product: x [B, H, W, C], kernel [k, k, C, D] -> [B, H', W', D].
+
+  What each tap sees comes first, [k k C, B H' W'], so that XLA:CPU copies whole rows. Its gradient of the direct form
+  is dozens of times slower.
+  """
+  k = len(kernel)
+  rows, cols = x.shape[1] - k + 1, x.shape[2] - k + 1
+  x = jnp.moveaxis(x, -1, 0)
+  seen = jnp.stack([x[..., i:i + rows:stride, j:j + cols:stride] for i in range(k) for j in range(k)])
+  out = jnp.einsum("tn,td->nd", seen.reshape(k * k * len(x), -1), kernel.reshape(-1, kernel.shape[-1]))
+  return out.reshape(*seen.shape[2:], -1)
+
+
+class NarrowConv(nn.Module):
+  """Convolution with bias from few channels, padded to keep the size (`narrow_conv`)."""
+
+  features: int
+  kernel: int = 3
+  kernel_init: Any = nn.initializers.lecun_normal()
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """[B, H, W, C] -> [B, H, W, C]."""
-    if self.kind == "group":
-      groups = max(g for g in range(1, 33) if (x.shape[-1] % g == 0 and x.shape[-1] // g >= 4) or g == 1)
-      return nn.GroupNorm(num_groups=groups, dtype=self.dtype)(x)
-    if self.kind not in NORMS:
-      raise UserError(f"norm is {self.kind!r}, expected one of {NORMS}")
-    use_running = not train or self.kind == "frozen_batch"
-    # `axis_name` exists only inside a mapped training step; initialisation and inference run without it.
-    axis_name = None if use_running or self.is_initializing() else self.axis_name
-    return nn.BatchNorm(use_running_average=use_running, momentum=0.9, axis_name=axis_name, dtype=self.dtype)(x)
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B, H, W, C] -> [B, H, W, features]."""
+    kernel = self.param("kernel", self.kernel_init, (self.kernel, self.kernel, x.shape[-1], self.features))
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    pad = self.kernel // 2
+    x = jnp.pad(x.astype(self.dtype), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    return narrow_conv(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
 class ConvNorm(nn.Module):
@@ -95,9 +132,8 @@ class ConvNorm(nn.Module):
     pad = self.dilation * (self.kernel - 1) // 2 if self.stride == 1 else 0
     x = nn.Conv(self.features, (self.kernel,) * 2, self.stride, [(pad, pad)] * 2, kernel_dilation=self.dilation,
                 use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype,
-                conv_general_dilated=_as_product if self.kernel == self.stride == 1 else None)(x)
-    x = Norm(self.norm, self.axis_name, self.dtype)(x, train)
-    return nn.relu(x) if self.relu else x
+                conv_general_dilated=_product if self.kernel == self.stride == 1 else None)(x)
+    return Norm(self.norm, self.axis_name, self.relu, self.dtype)(x, train)
 
 
 class DepthwiseConv(nn.Module):

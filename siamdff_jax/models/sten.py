@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
-from siamdff_jax.models.layers import peak
+from siamdff_jax.models.layers import Dense, NarrowConv, peak
 
 
 class IntensityAttention(nn.Module):
@@ -28,24 +29,24 @@ class IntensityAttention(nn.Module):
     """queries [B, h, w, D], keys [B, H, W, D], key_intensity [B, H, W, S] -> attended [B, h, w, D]."""
     b, h, w, d = queries.shape
 
-    def split(x: jax.Array) -> jax.Array:
-      return x.reshape(b, -1, self.heads, d // self.heads)  # [B, N, heads, d]
+    def heads(x: jax.Array) -> jax.Array:
+      """[B, .., D] -> [B, heads, N, D / heads]: heads first, so that the products below need no other order."""
+      return x.reshape(b, -1, self.heads, d // self.heads).swapaxes(1, 2)
 
-    def dense(name: str, x: jax.Array) -> jax.Array:
-      return nn.Dense(d, dtype=self.dtype, name=name)(x)
-
-    q, k, v = split(dense("query", queries)), split(dense("key", keys)), dense("value", keys)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(q.shape[-1]).astype(q.dtype)
-    logits = logits.astype(jnp.float32)
+    q, k = heads(Dense(d, dtype=self.dtype, name="query")(queries)), heads(Dense(d, dtype=self.dtype, name="key")(keys))
+    v = Dense(d, dtype=self.dtype, name="value")(keys)
+    logits = jnp.einsum("bhqd,bhkd->bhqk", q / jnp.sqrt(q.shape[-1]).astype(q.dtype), k).astype(jnp.float32)
     if self.use_intensity:
       scales = key_intensity.shape[-1]
       alpha = self.param("alpha", nn.initializers.zeros, (self.heads, scales))
-      bias = jnp.einsum("bijs,hs->bhij", key_intensity.astype(jnp.float32), alpha)  # [B, heads, H, W]
-      logits += bias.reshape(b, self.heads, 1, -1)
-      gate = nn.Conv(d, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype, name="value_gate")(key_intensity)
+      logits += jnp.einsum("bks,hs->bhk", key_intensity.reshape(b, -1, scales).astype(jnp.float32), alpha)[:, :, None]
+      gate = NarrowConv(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="value_gate")(key_intensity)
       v = v * (1 + jnp.tanh(gate))
-    weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)  # [B, heads, hw, HW]
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, split(v)).reshape(b, h, w, d)
+    # The softmax, divided after the product, where there are fewer numbers to divide.
+    weights = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))  # [B, heads, hw, HW]
+    attended = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(self.dtype), heads(v))
+    attended = attended / weights.sum(-1, keepdims=True).astype(self.dtype)
+    return lax.optimization_barrier(attended.swapaxes(1, 2).reshape(b, h, w, d))
 
 
 class SelectiveMerge(nn.Module):
@@ -62,15 +63,13 @@ class SelectiveMerge(nn.Module):
   def __call__(self, original: jax.Array, attended: jax.Array) -> jax.Array:
     """[B, H, W, D], [B, H, W, D] -> [B, H, W, D]."""
     d = original.shape[-1]
-    both = jnp.concatenate([original, attended], -1)  # [B, H, W, 2D]
-    both = both.reshape(both.shape[0], -1, 2 * d)
-    pooled = jnp.concatenate([both.mean(1), peak(both, 1)], -1)  # [B, 4D]
-    hidden = nn.relu(nn.Dense(max(d // 4, 8), dtype=self.dtype, name="channel_hidden")(pooled))
-    logits = nn.Dense(2 * d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="channel_logits")(hidden)
+    pooled = [f(x.reshape(x.shape[0], -1, d), 1) for f in (jnp.mean, peak) for x in (original, attended)]  # [B, D] each
+    hidden = nn.relu(Dense(max(d // 4, 8), dtype=self.dtype, name="channel_hidden")(jnp.concatenate(pooled, -1)))
+    logits = Dense(2 * d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="channel_logits")(hidden)
     channel = jax.nn.softmax(logits.reshape(-1, 1, 1, 2, d), axis=3)  # [B, 1, 1, 2, D], starts at 1/2.
     statistics = jnp.stack([f(x, -1) for x in (original, attended) for f in (jnp.mean, peak)], -1)
-    position = jax.nn.sigmoid(nn.Conv(1, (3, 3), dtype=self.dtype, name="position")(statistics))  # [B, H, W, 1]
-    update = nn.Dense(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(attended)
+    position = jax.nn.sigmoid(NarrowConv(1, dtype=self.dtype, name="position")(statistics))  # [B, H, W, 1]
+    update = Dense(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(attended)
     return 2 * channel[..., 0, :] * original + 2 * channel[..., 1, :] * position * update
 
 
