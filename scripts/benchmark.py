@@ -48,8 +48,9 @@ _CONFIG = cli.define_config("What is measured; single values are set by --config
                             "student and teacher of every case).", str(_R50))
 _TEACHER = flags.DEFINE_string("teacher", "", "Config of a teacher with random weights, configs/NAME.py or NAME, "
                                "with the same --config.KEY=VALUE as the student. Empty: no distillation.")
-_CASES = flags.DEFINE_list("cases", ["r50", "r18", "lite"], "For accelerator, scaling: students of r50; for tracking: "
-                           "the students alone.")
+_CASES = flags.DEFINE_list("cases", None, "For accelerator, scaling, of r50, r18, lite (students of r50), shipped_r18, "
+                           "shipped_lite; for tracking: the students alone. Default: the first three; for accelerator "
+                           "r50,shipped_r18,shipped_lite.")
 _BATCH = flags.DEFINE_list("batch", None, "Batch sizes, ascending. Default: 32,64,128,256; 64,256 for accelerator; the "
                            "config's for memory, loop, kernels and population; 1 for convolutions; 32 for scaling; the "
                            "command's own for pytorch and depthwise.")
@@ -98,10 +99,10 @@ def _case() -> "Case":
   return cases.case(name, _CONFIG.value, teacher, cases.overridden(config, overrides))
 
 
-def _distillations() -> list["Case"]:
+def _distillations(default: Iterable[str] = ("r50", "r18", "lite")) -> list["Case"]:
   from benchmarks import cases
 
-  return cases.distillations(_CASES.value, config_flags.get_override_values(_config_flag()))
+  return cases.distillations(_CASES.value or default, config_flags.get_override_values(_config_flag()))
 
 
 def _accelerator() -> None:
@@ -110,9 +111,10 @@ def _accelerator() -> None:
   if _JSON.value:
     raise UserError("--json: accelerator writes its results into a folder, --out")
   overrides = config_flags.get_override_values(_config_flag())
-  _distillations()  # For their errors.
-  stations = accelerator.stations(_CASES.value, overrides, _batches((64, 256)), cli.whole_numbers(_STREAMS),
-                                  _FRAMES.value, _REPEATS.value)
+  networks = _CASES.value or accelerator.NETWORKS
+  _distillations(networks)  # For their errors.
+  stations = accelerator.stations(networks, overrides, _batches((64, 256)), cli.whole_numbers(_STREAMS), _FRAMES.value,
+                                  _REPEATS.value)
   then = campaign.trainings(_THEN.value) if _THEN.value else []
   campaign.run([*stations, *then], _OUT.value, _MINUTES.value)
 

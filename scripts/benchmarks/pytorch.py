@@ -101,6 +101,16 @@ def compare(config: ml_collections.ConfigDict, batch: int | None = None, repeats
   return out
 
 
+def not_comparable(model: ml_collections.ConfigDict) -> str:
+  """Why a `config.model` has no like in PyTorch, or ""."""
+  switches = ("use_sten", "use_intensity", "use_dsfam", "use_dcfam")
+  if (model.backbone.kind == "resnet" and model.norm in ("batch", "group") and not model.prior_channel
+      and all(model[switch] for switch in switches)):
+    return ""
+  return ("the PyTorch comparison is written for a ResNet with norm 'batch' or 'group', without prior_channel and with "
+          f"{', '.join(switches)}")
+
+
 def random_variables(model: SiamDFF, seed: int = 0) -> dict[str, Any]:
   """Float32 numpy variables: kernels that keep the size of their input, everything else as at initialisation."""
   rng = np.random.default_rng(seed)
