@@ -147,9 +147,8 @@ def _measured(station: Station, folder: str, left: float) -> dict[str, Any] | No
   if code is None and limit == left:
     return None
   found: dict[str, Any] = {}
-  if os.path.exists(partial):
-    with open(partial) as file:
-      found = json.load(file)
+  with contextlib.suppress(FileNotFoundError, json.JSONDecodeError), open(partial) as file:
+    found = json.load(file)  # Ended while it wrote, it leaves none.
   state = DONE if code == 0 else CUT if code is None and station.may_not_end else FAILED
   found |= {"state": state, "seconds": time.monotonic() - start, "arguments": list(station.command[1:])}
   if code != 0:

@@ -145,21 +145,19 @@ def operations(hlo: str) -> dict[str, str]:
 def part_of(path: str) -> str:
   """The part of the step that an "op_name" belongs to.
 
-  "jit(step)/transpose(jvp(SiamDFF))/SiamDFF.track/head/..." is "head, gradient": a network's module (of the teacher
-  without a jvp), another module such as a distiller, or the losses, forward or gradient; or `OTHER`.
+  "jit(step)/transpose(jvp(SiamDFF))/SiamDFF.track/head/..." is "head, gradient": a network's module, another one such
+  as a distiller, or the losses, forward or gradient; or `OTHER`. A teacher's modules count with the student's.
   """
   pieces = path.split("/")
   for number, piece in enumerate(pieces):
-    found = re.fullmatch(r"(transpose\()?(jvp\()?(\w*)\)*", piece)
-    if not found or not (found[2] or found[3][:1].isupper()):
+    module = re.search(r"\b[A-Z]\w*", piece)
+    if not module and "jvp(" not in piece:
       continue
-    way = "gradient" if found[1] else "forward" if found[2] else "teacher"
-    name = found[3] or "losses"
+    name = module[0] if module else "losses"
     if name == "SiamDFF":
       inner = re.compile(r"SiamDFF\.|(while|body|cond|closed_call|checkpoint|rematted_computation|jit\(.*)$")
-      modules = [piece for piece in pieces[number + 1:-1] if not inner.match(piece)]
-      name = modules[0] if modules else name
-    return f"{name}, {way}"
+      name = next((piece for piece in pieces[number + 1:-1] if not inner.match(piece)), name)
+    return f"{name}, {'gradient' if piece.startswith('transpose(') else 'forward'}"
   return OTHER
 
 
