@@ -4,8 +4,9 @@
   scripts/benchmark.py COMMAND [--config configs/siamdff_r50.py] [--config.KEY=VALUE] [--teacher siamdff_r50] \\
       [--batch 32,64] [--repeats 9] [--json FILE]
 
-  accelerator   all that docs/performance.md shows of a GPU or TPU: training step over batch sizes, memory, loop
-  step          the bare training step of --config (distilled from --teacher): pairs/s, MFU, over batch sizes
+  accelerator   all that is worth knowing of a GPU or TPU, in --minutes: see below
+  step          the bare training step of --config (distilled from --teacher): pairs/s, MFU, memory, over batch sizes
+  kernels       where that step's time goes on the device, from a trace: by part of the network, kind, single kernel
   loop          the training loop against the bare step, data on the device
   memory        predicted against measured memory of the training step
   scaling       on paper for 8 H100, v5e-256 and v5p-512 (--batch: per chip); layouts on virtual CPU devices
@@ -13,15 +14,23 @@
   saving        checkpoints: what a save costs the training
   scoring       scripts/compare.py on 120 sequences of 1000 frames and 21 trackers, whole processes
   tracking      frames/s of tracking in lockstep over numbers of streams, host memory (--config, else --cases)
+  population    8 trainings in one program against one after the other
   pytorch       our network against the same in PyTorch
   convolutions  XLA's convolutions on the networks' shapes, other forms, dtypes and compiler flags
   depthwise     both forms of every depthwise operation
+
+accelerator runs these stations, each a process of its own with NAME.json, .txt and .log in --out; a second start goes
+on where the first has ended, and a station that takes longer than there is time is left out. For each of --cases: step
+(over --batch); kernels; then depthwise, its grouped form with a limit, as XLA may try out algorithms forever; for each
+case pytorch's training step, where PyTorch is installed; population of the last case; for each case tracking; loop of
+the last case; for each case pytorch's search pass; last of all the commands in --then, which get SIGTERM when the time
+is over.
 """
 
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -39,17 +48,27 @@ _CONFIG = cli.define_config("What is measured; single values are set by --config
                             "student and teacher of every case).", str(_R50))
 _TEACHER = flags.DEFINE_string("teacher", "", "Config of a teacher with random weights, configs/NAME.py or NAME, "
                                "with the same --config.KEY=VALUE as the student. Empty: no distillation.")
-_CASES = flags.DEFINE_list("cases", ["r50", "r18", "lite"], "For accelerator, scaling: students of r50; for tracking: "
-                           "the students alone.")
-_BATCH = flags.DEFINE_list("batch", None, "Batch sizes, ascending. Default: 32,64,128,256; the config's for memory and "
-                           "loop; 1 for convolutions; 32 for scaling; the command's own for pytorch.")
+_CASES = flags.DEFINE_list("cases", None, "For accelerator, scaling, of r50, r18, lite (students of r50), shipped_r18, "
+                           "shipped_lite; for tracking: the students alone. Default: the first three; for accelerator "
+                           "r50,shipped_r18,shipped_lite.")
+_BATCH = flags.DEFINE_list("batch", None, "Batch sizes, ascending. Default: 32,64,128,256; 64,256 for accelerator; the "
+                           "config's for memory, loop, kernels and population; 1 for convolutions; 32 for scaling; the "
+                           "command's own for pytorch and depthwise.")
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Counted timings of each.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", "", "File for the same with all single timings.")
 _STREAMS = flags.DEFINE_list("streams", [1, 8, 32, 128], "For tracking: sequences in lockstep, ascending.")
 _FRAMES = flags.DEFINE_integer("frames", 64, "For tracking: frames per sequence.", lower_bound=2)
 _WORKDIR = flags.DEFINE_string("workdir", "", "For saving: folder for the checkpoints, on the disk that is to be "
                                "measured. Default: the system's temporary folder.")
-_SHAPES = flags.DEFINE_list("shapes", [], "For convolutions: only those whose name contains one of these.")
+_SHAPES = flags.DEFINE_list("shapes", [], "For convolutions, depthwise: only those whose name contains one of these.")
+_FORMS = flags.DEFINE_list("forms", ["shift", "grouped"], "For depthwise: these, measured in turns.")
+_PASSES = flags.DEFINE_list("passes", ["search", "forward", "training"], "For pytorch: these.")
+_OUT = flags.DEFINE_string("out", "accelerator", "For accelerator: folder of its results; what is there is not "
+                           "measured again.")
+_MINUTES = flags.DEFINE_float("minutes", 25, "For accelerator: the limit; what runs then is ended within another "
+                              "minute.", lower_bound=0)
+_THEN = flags.DEFINE_string("then", "", "For accelerator: file with a command per line, such as scripts/train.py ..., "
+                            "for the time that is left. They run one after the other; each must resume by itself.")
 _XLA_FLAGS = flags.DEFINE_bool("xla_flags", True, "For convolutions: also XLA's flags, one process each.")
 _VIRTUAL_CONFIG = flags.DEFINE_string("virtual_config", "quickstart:teacher", "For scaling: the config that runs on "
                                       "virtual CPU devices.")
@@ -80,22 +99,54 @@ def _case() -> "Case":
   return cases.case(name, _CONFIG.value, teacher, cases.overridden(config, overrides))
 
 
-def _distillations() -> list["Case"]:
+def _distillations(default: Iterable[str] = ("r50", "r18", "lite")) -> list["Case"]:
   from benchmarks import cases
 
-  return cases.distillations(_CASES.value, config_flags.get_override_values(_config_flag()))
+  return cases.distillations(_CASES.value or default, config_flags.get_override_values(_config_flag()))
 
 
-def _accelerator() -> _Tables:
-  from benchmarks import accelerator
+def _accelerator() -> None:
+  from benchmarks import accelerator, campaign
 
-  return accelerator.tables(_distillations(), _batches((32, 64, 128, 256)), _REPEATS.value)
+  if _JSON.value:
+    raise UserError("--json: accelerator writes its results into a folder, --out")
+  overrides = config_flags.get_override_values(_config_flag())
+  networks = _CASES.value or accelerator.NETWORKS
+  _distillations(networks)  # For their errors.
+  stations = accelerator.stations(networks, overrides, _batches((64, 256)), cli.whole_numbers(_STREAMS), _FRAMES.value,
+                                  _REPEATS.value)
+  then = campaign.trainings(_THEN.value) if _THEN.value else []
+  campaign.run([*stations, *then], _OUT.value, _MINUTES.value)
 
 
 def _step() -> _Tables:
-  from benchmarks import step
+  from benchmarks import memory, step
 
-  yield "", step.rows([_case()], _batches((32, 64, 128, 256)), _REPEATS.value)
+  case, kept = _case(), []
+
+  def rows() -> Iterator[dict]:
+    for row in step.rows([case], _batches((32, 64, 128, 256)), _REPEATS.value):
+      kept.append(row)
+      yield row
+
+  yield "Training step", rows()
+  yield "Its memory, GiB per device", (memory.breakdown(row, case.config) for row in kept)
+
+
+def _kernels() -> _Tables:
+  from benchmarks import kernels
+
+  for batch in _batches([_CONFIG.value.train.batch_size]):
+    yield from kernels.tables(_case(), batch)
+
+
+def _population() -> _Tables:
+  from benchmarks import population
+
+  if _TEACHER.value:
+    raise UserError("--teacher: population is measured without distillation")
+  for batch in _batches([_CONFIG.value.train.batch_size]):
+    yield "", population.rows(_case(), batch, _REPEATS.value)
 
 
 def _loop() -> _Tables:
@@ -156,15 +207,13 @@ def _pytorch() -> _Tables:
   from benchmarks import pytorch
 
   for batch in _batches([0]):
-    yield "", pytorch.rows(_CONFIG.value, batch or None, _REPEATS.value)
+    yield "", pytorch.rows(_CONFIG.value, batch or None, _REPEATS.value, _chosen(_PASSES, pytorch.PASSES))
 
 
 def _convolutions() -> _Tables:
   from benchmarks import convolutions
 
-  names = [name for name in convolutions.SHAPES if not _SHAPES.value or any(part in name for part in _SHAPES.value)]
-  if not names:
-    raise UserError(f"--shapes={','.join(_SHAPES.value)}: expected parts of {'; '.join(convolutions.SHAPES)}")
+  names = _shapes(convolutions.SHAPES)
   for batch in _batches([1]):
     yield "", convolutions.rows(batch, _REPEATS.value, names)
   if not _SHAPES.value:
@@ -177,12 +226,29 @@ def _convolutions() -> _Tables:
 def _depthwise() -> _Tables:
   from benchmarks import depthwise
 
-  yield "", depthwise.rows(_REPEATS.value)
+  shapes, forms = _shapes(depthwise.SHAPES), _chosen(_FORMS, depthwise.FORMS)
+  for batch in _batches([0]):
+    yield "", depthwise.rows(_REPEATS.value, forms, batch or None, shapes)
 
 
-_COMMANDS = {"accelerator": _accelerator, "step": _step, "loop": _loop, "memory": _memory, "scaling": _scaling,
-             "input": _input, "saving": _saving, "scoring": _scoring, "tracking": _tracking, "pytorch": _pytorch,
-             "convolutions": _convolutions, "depthwise": _depthwise}
+def _shapes(known: dict) -> dict:
+  """Those of `known` that --shapes asks for."""
+  found = {name: shape for name, shape in known.items()
+           if not _SHAPES.value or any(part in name for part in _SHAPES.value)}
+  if not found:
+    raise UserError(f"--shapes={','.join(_SHAPES.value)}: expected parts of {'; '.join(known)}")
+  return found
+
+
+def _chosen(flag: flags.FlagHolder, known: Collection[str]) -> list[str]:
+  if not flag.value or set(flag.value) - set(known):
+    raise UserError(f"--{flag.name}={','.join(flag.value)}: expected some of {', '.join(known)}")
+  return flag.value
+
+
+_COMMANDS = {"accelerator": _accelerator, "step": _step, "kernels": _kernels, "loop": _loop, "memory": _memory,
+             "scaling": _scaling, "input": _input, "saving": _saving, "scoring": _scoring, "tracking": _tracking,
+             "population": _population, "pytorch": _pytorch, "convolutions": _convolutions, "depthwise": _depthwise}
 
 
 def main(command: str) -> None:
@@ -192,6 +258,9 @@ def main(command: str) -> None:
   check(_CONFIG.value)
   for numbers in (_BATCH, _STREAMS, _VIRTUAL_DEVICES):  # Before hours of measuring.
     cli.whole_numbers(numbers)
+  if command == "accelerator":
+    _accelerator()  # Its stations make reports; here nothing may look for devices.
+    return
   if command == "tracking":
     from siamdff_jax.tracking.runner import one_device_per_core
 

@@ -14,7 +14,6 @@ import pytest
 
 import small
 from benchmarks import (
-  accelerator,
   cases,
   convolutions,
   footprint,
@@ -26,6 +25,7 @@ from benchmarks import (
   tracking,
   weak_scaling,
 )
+from benchmarks.memory import breakdown
 from configs import base
 from input_pipeline.errors import UserError
 from input_pipeline.sequences import FrameShape
@@ -142,6 +142,8 @@ def test_overrides_reach_student_and_teacher():
   (case,) = cases.distillations(["r18"], {"model.features": 48})
   assert case.config.model.features == case.teacher_config.model.features == 48
   assert case.config.distiller.kind == "contextual"
+  (alone,) = cases.distillations(["shipped_r18"], {})
+  assert (alone.name, alone.teacher_config, alone.config.distiller.kind) == ("shipped:r18", None, "none")
   with pytest.raises(UserError, match="config.model.backbone.blocks"):
     cases.distillations(["lite"], {"model.backbone.blocks": (1, 1, 1, 1)})
   with pytest.raises(UserError, match="r34"):
@@ -154,10 +156,10 @@ def test_overrides_reach_student_and_teacher():
 
 
 @pytest.mark.slow
-def test_accelerator_tables():
-  """Sweep, memory and loop of the smallest step, as the one command measures them."""
-  tables = {title: list(rows) for title, rows in accelerator.tables([tiny()], [8], repeats=2)}
-  sweep, memory, looped = tables.values()
+def test_step_memory_and_loop():
+  case = tiny().with_batch(8, kind="mesh")
+  sweep = list(step.rows([case], [8], repeats=2))
+  memory, looped = [breakdown(row, case.config) for row in sweep], list(loop.rows([case], 8, repeats=2))
   assert [row["batch"] for row in sweep] == [8]
   for row in sweep:
     assert row["note"] == "" and row["MFU"] is None and len(row["seconds"]) == 2
@@ -261,13 +263,15 @@ def test_script(tmp_path):
              f"--json={tmp_path / 'out.json'}", *(f"--config.model.{key}={value}" for key, value in overrides.items()))
   assert done.returncode == 0, done.stderr
   assert "| siamdff_r18 | 2 | float32 |" in done.stdout and "usable cores" in done.stdout
-  (table,) = json.loads((tmp_path / "out.json").read_text())["tables"]
-  assert table["rows"][0]["pairs/s"] > 0
+  sweep, memory = json.loads((tmp_path / "out.json").read_text())["tables"]
+  assert sweep["rows"][0]["pairs/s"] > 0 and len(memory["rows"]) == 1
 
 
 @pytest.mark.parametrize("arguments, message", [
     ((), "no command given, expected one of accelerator, step,"), (("speed",), "'speed' is not a command"),
-    (("step", "fast"), "unexpected argument 'fast'"), (("accelerator", "--cases=r34"), "'r34' is not one of r50")])
+    (("step", "fast"), "unexpected argument 'fast'"), (("accelerator", "--cases=r34"), "'r34' is not one of r50"),
+    (("accelerator", "--json=x"), "--out"), (("depthwise", "--forms=fast"), "expected some of shift, grouped"),
+    (("population", "--teacher=siamdff_r50"), "without distillation")])
 def test_script_refuses(arguments, message):
   done = run(*arguments)
   assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr

@@ -42,9 +42,9 @@ def torch_images(*images):
   return [torch.tensor(image.transpose(0, 3, 1, 2)) for image in images]
 
 
-@pytest.mark.parametrize("norm,bottleneck,stem", [("group", False, 3), ("batch", True, 7)])
-def test_forward_is_equal(norm, bottleneck, stem):
-  config = small.config(norm=norm)
+@pytest.mark.parametrize("norm,bottleneck,stem,padding", [("group", False, 3, 2), ("batch", True, 7, 0)])
+def test_forward_is_equal(norm, bottleneck, stem, padding):
+  config = small.config(norm=norm, correlation_padding=padding)
   config.model.backbone.update(bottleneck=bottleneck, stem_kernel=stem)
   model = build(config.model)
   variables, (template, wh, search) = variables_of(model), small.inputs(3)

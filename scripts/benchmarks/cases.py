@@ -1,6 +1,7 @@
 """What is measured: a config with or without a teacher's config, and batches of random pairs for it."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from input_pipeline.errors import UserError
 from siamdff_jax import config_files
 
-PAIRS = {  # The distillations that docs/performance.md shows: student, teacher (files in configs/).
+PAIRS = {  # The trainings that docs/performance.md shows: student, teacher or "" (files in configs/).
     "r50": ("siamdff_r50", "siamdff_r50"),
     "r18": ("siamdff_r18", "siamdff_r50"),
     "lite": ("siamdff_lite", "siamdff_r50"),
+    "shipped_r18": ("shipped:r18", ""),
+    "shipped_lite": ("shipped:lite", "shipped:r18"),
 }
 
 
@@ -51,8 +54,9 @@ def case(name: str, config: ml_collections.ConfigDict, teacher_name: str = "",
 
 
 def load(path: str) -> tuple[str, ml_collections.ConfigDict]:
-  """("siamdff_r50", its config) from "configs/siamdff_r50.py", "siamdff_r50" or "svanstrom:teacher"."""
-  name = path.partition(":")[0].rpartition("/")[2].removesuffix(".py")
+  """("siamdff_r50", its config) from "configs/siamdff_r50.py" or "siamdff_r50"; a variant, "shipped:lite", stays."""
+  file, colon, variant = path.partition(":")
+  name = file.rpartition("/")[2].removesuffix(".py") + colon + variant
   return name, config_files.load(config_files.find(path))
 
 
@@ -76,8 +80,8 @@ def distillations(names: Iterable[str], overrides: Mapping[str, Any]) -> list[Ca
   for name in names:
     if name not in PAIRS:
       raise UserError(f"--cases: {name!r} is not one of {', '.join(PAIRS)}")
-    (student, config), (teacher, teacher_config) = (load(entry) for entry in PAIRS[name])
-    found.append(case(student, overridden(config, overrides), teacher, overridden(teacher_config, overrides)))
+    networks = [(of, overridden(config, overrides)) for of, config in map(load, filter(None, PAIRS[name]))]
+    found.append(case(*itertools.chain(*networks)))
   return found
 
 

@@ -5,7 +5,8 @@ to one core before anything starts threads (XLA:CPU takes as many as the process
 as well. On a GPU `rows` measures in the present process; start it with XLA_PYTHON_CLIENT_PREALLOCATE=false, or JAX
 keeps three quarters of the memory.
 
-float32 means TF32 products for both there, and bfloat16 is our `model.dtype` against PyTorch's autocast.
+The precision is the config's `model.dtype` there, on a CPU always float32: float32 means TF32 products for both on a
+GPU, and bfloat16 is our `model.dtype` against PyTorch's autocast.
 
 One GFLOP number serves all forms of a pass: XLA's count for our forward (a multiply-add as 2), and three times that
 for the training step (forward, gradient for the activations, gradient for the weights). Rematerialisation is off.
@@ -45,19 +46,20 @@ _BATCH = {"cpu": {"search": 1, "forward": 1, "training": 2}, "cuda": {"search": 
 _HEAD = ("class_logit", "quality_logit", "ltrb", "presence_logit")
 
 
-def rows(config: ml_collections.ConfigDict, batch: int | None = None, repeats: int = 5) -> Iterator[dict]:
+def rows(config: ml_collections.ConfigDict, batch: int | None = None, repeats: int = 5,
+         passes: Sequence[str] = PASSES) -> Iterator[dict]:
   """`compare`, the rows of a pass as soon as it is measured; on a CPU in a process of its own with one core.
 
   With one core PyTorch compiles the training step for many minutes; the next run finds the result in its cache on disk.
   """
   _require_torch()
   if jax.default_backend() != "cpu":
-    for name in PASSES:
+    for name in passes:
       yield from compare(config, batch, repeats, passes=(name,))
     return
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(1, context, initializer=_pin_to_one_core) as pool:
-    for name in PASSES:
+    for name in passes:
       yield from pool.submit(compare, config, batch, repeats, passes=(name,)).result()
 
 
@@ -73,7 +75,7 @@ def compare(config: ml_collections.ConfigDict, batch: int | None = None, repeats
     passes: of `PASSES`.
 
   Returns:
-    A row per pass, precision and form: "pass", "precision", "batch", "form", "ms" (median), "quartiles_ms", "gflop"
+    A row per pass and form: "pass", "precision", "batch", "form", "ms" (median), "quartiles_ms", "gflop"
     (per call), "gflop_per_s", "speed_over_best_torch" (2 is twice as fast), "note" (how far the outputs are from ours,
     or why the form did not run: then its numbers are None) and all single "times_ms".
 
@@ -86,17 +88,27 @@ def compare(config: ml_collections.ConfigDict, batch: int | None = None, repeats
   else:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-  out = []
-  for precision in ("float32",) if device == "cpu" else ("float32", "bfloat16"):
-    config = ml_collections.ConfigDict(config.to_dict())
-    config.model.dtype, config.model.backbone.remat = precision, False
-    model = build(config.model)
-    variables = random_variables(model)
-    for name in passes:
-      pairs = random_batch(model, batch or _BATCH[device][name])
-      torch._dynamo.reset()  # The limit of compiled versions is per function, and all passes share functions.
-      out += _measure(name, config, model, variables, pairs, modes or MODES[device], repeats, device)
+  config = ml_collections.ConfigDict(config.to_dict())
+  config.model.backbone.remat = False
+  if device == "cpu":
+    config.model.dtype = "float32"
+  model = build(config.model)
+  variables, out = random_variables(model), []
+  for name in passes:
+    pairs = random_batch(model, batch or _BATCH[device][name])
+    torch._dynamo.reset()  # The limit of compiled versions is per function, and all passes share functions.
+    out += _measure(name, config, model, variables, pairs, modes or MODES[device], repeats, device)
   return out
+
+
+def not_comparable(model: ml_collections.ConfigDict) -> str:
+  """Why a `config.model` has no like in PyTorch, or ""."""
+  switches = ("use_sten", "use_intensity", "use_dsfam", "use_dcfam")
+  if (model.backbone.kind == "resnet" and model.norm in ("batch", "group") and not model.prior_channel
+      and all(model[switch] for switch in switches)):
+    return ""
+  return ("the PyTorch comparison is written for a ResNet with norm 'batch' or 'group', without prior_channel and with "
+          f"{', '.join(switches)}")
 
 
 def random_variables(model: SiamDFF, seed: int = 0) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks import pytorch
 from input_pipeline.errors import UserError
 from siamdff_jax.models.backbone import LEVELS, STRIDE, feature_side
 from siamdff_jax.models.intensity import SCALES
@@ -304,13 +305,10 @@ class SiamDFF(nn.Module):
 
   def __init__(self, config: ml_collections.ConfigDict):
     super().__init__()
-    switches = ("use_sten", "use_intensity", "use_dsfam", "use_dcfam")
-    if (config.backbone.kind != "resnet" or config.norm not in ("batch", "group") or config.prior_channel
-        or not all(config[switch] for switch in switches)):
-      raise UserError("the PyTorch comparison is written for a ResNet with norm 'batch' or 'group', without "
-                      f"prior_channel and with {', '.join(switches)}: choose such a model, as configs/siamdff_r50.py")
+    if reason := pytorch.not_comparable(config):
+      raise UserError(f"{reason}: choose such a model, as configs/siamdff_r50.py")
     options, width = config.backbone, config.features
-    self.mean, self.std = config.mean, config.std
+    self.mean, self.std, self.padding = config.mean, config.std, config.correlation_padding
     self.cells = min(CORRELATION_SIDE, feature_side(config.template_side))
     self.backbone = ResNet(options.blocks, options.widths, options.bottleneck, options.stem_kernel, config.norm)
     self.neck = nn.ModuleDict({
@@ -343,6 +341,7 @@ class SiamDFF(nn.Module):
     template, mixed = _mean(levels[level] for level in LEVELS), _mean(merged[level][1] for level in LEVELS)
     fused_search = self.dsfam({level: merged[level][0] for level in LEVELS}, template, encoded["mask"])
     fused_template = self.dcfam(template, mixed, encoded["mask"])
+    fused_search = F.pad(fused_search, [self.padding] * 4)
     b, d, side, _ = fused_search.shape
     response = F.conv2d(fused_search.reshape(1, b * d, side, side),
                         fused_template.reshape(b * d, 1, self.cells, self.cells), groups=b * d)

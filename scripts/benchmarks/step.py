@@ -18,9 +18,6 @@ from siamdff_jax.training import throughput
 from siamdff_jax.training.state import optimizer
 from siamdff_jax.training.step import initial_state, make_step
 
-_SECONDS_PER_TIMING = 0.5  # Short steps are timed many at a time, so that dispatching them is hidden as in the loop.
-_MOST_PER_TIMING = 50
-
 
 class BareStep:
   """A compiled step with everything it needs on the devices.
@@ -68,6 +65,10 @@ class BareStep:
       metrics = self.take(self.batch)
     return metrics
 
+  def hlo(self) -> str:
+    """The compiled program's text; of the layouts that give `analysis`."""
+    return self._compiled.as_text()
+
 
 def _networks(case: Case, axis_name: str | None = None) -> tuple[SiamDFF, Any, Any]:
   """(model, distiller or None, teacher or None)."""
@@ -95,11 +96,8 @@ def _random_variables(model: SiamDFF, seed: int) -> dict[str, Any]:
 
 
 def steps_per_timing(bare: BareStep) -> int:
-  """How many steps last about `_SECONDS_PER_TIMING`; runs a few."""
-  jax.block_until_ready(bare.run(1))
-  start = time.perf_counter()
-  jax.block_until_ready(bare.run(1))
-  return int(max(1, min(_MOST_PER_TIMING, round(_SECONDS_PER_TIMING / (time.perf_counter() - start)))))
+  """How many steps last about half a second; runs a few."""
+  return timing.calls_per_timing(lambda: bare.run(1))
 
 
 def rows(cases: Iterable[Case], batches: Iterable[int], repeats: int) -> Iterator[dict]:

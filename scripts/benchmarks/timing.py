@@ -9,6 +9,9 @@ import numpy as np
 
 Name = TypeVar("Name", bound=Hashable)
 
+_SECONDS_PER_TIMING = 0.5  # Short calls are timed many at a time, so that dispatching them is hidden as in a loop.
+_MOST_PER_TIMING = 50
+
 
 def interleaved(calls: Mapping[Name, Callable[[], Any]], repeats: int, warmup: int = 2) -> dict[Name, list[float]]:
   """Seconds of every call, round by round (A, B, C, A, B, C), so that a noisy neighbour disturbs all of them alike.
@@ -24,11 +27,34 @@ def interleaved(calls: Mapping[Name, Callable[[], Any]], repeats: int, warmup: i
   times: dict[Name, list[float]] = {name: [] for name in calls}
   for turn in range(-warmup, repeats):
     for name, call in calls.items():
-      start = time.perf_counter()
-      jax.block_until_ready(call())
+      seconds = once(call)
       if turn >= 0:
-        times[name].append(time.perf_counter() - start)
+        times[name].append(seconds)
   return times
+
+
+def once(call: Callable[[], Any]) -> float:
+  """Seconds of one call; what it returns is waited for."""
+  start = time.perf_counter()
+  jax.block_until_ready(call())
+  return time.perf_counter() - start
+
+
+def calls_per_timing(call: Callable[[], Any]) -> int:
+  """How many calls last about half a second, at most 50; runs it twice."""
+  once(call)
+  return int(max(1, min(_MOST_PER_TIMING, round(_SECONDS_PER_TIMING / once(call)))))
+
+
+def repeated(call: Callable[[], Any], count: int) -> Callable[[], Any]:
+  """`count` calls as one; a device that takes them in order is waited for once, by the last."""
+
+  def run() -> Any:
+    for _ in range(count):
+      found = call()
+    return found
+
+  return run
 
 
 def median(times: Sequence[float]) -> float:
