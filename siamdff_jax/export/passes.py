@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.errors import UserError
+from siamdff_jax.models import depthwise
 from siamdff_jax.models.backbone import LEVELS, STRIDE
 from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.tracker import Tracker
@@ -50,7 +51,7 @@ def from_checkpoint(checkpoint: str, settings: Sequence[str] = ()) -> Passes:
     UserError: no such checkpoint, a network that cannot track, no such setting, or a process that does not run on the
       CPU.
   """
-  # The form of the depthwise operations is the backend's, and what is exported is run and compared on the CPU.
+  # What is exported is run and compared there.
   if jax.default_backend() != "cpu":
     raise UserError("exports are made on the CPU: set the environment variable JAX_PLATFORMS=cpu")
   return from_tracker(*load_tracker(checkpoint, settings))
@@ -62,7 +63,8 @@ def from_tracker(tracker: Tracker, variables: Mapping[str, Any]) -> Passes:
   variables = jax.tree.map(jnp.asarray, variables)
 
   def template_pass(template: jax.Array, template_wh: jax.Array) -> tuple[jax.Array, ...]:
-    encoded: Any = model.apply(variables, template, template_wh, method="encode_template")
+    with depthwise.traced_in("shift"):
+      encoded: Any = model.apply(variables, template, template_wh, method="encode_template")
     parts = {f"feature{level}": x for level, x in encoded["features"].items()} | encoded
     return tuple(parts[name].astype(jnp.float32) for name in ENCODED)
 
@@ -71,7 +73,8 @@ def from_tracker(tracker: Tracker, variables: Mapping[str, Any]) -> Passes:
     features = {level: parts[f"feature{level}"].astype(model.dtype) for level in LEVELS}
     encoded = {"features": features, "intensity": parts["intensity"].astype(model.dtype), "mask": parts["mask"],
                "backbone": {}}  # Only distillers look at the backbone's levels.
-    out: Any = model.apply(variables, encoded, parts["search"], method="track")
+    with depthwise.traced_in("shift"):
+      out: Any = model.apply(variables, encoded, parts["search"], method="track")
     return tuple(out[name] for name in OUTPUTS)
 
   functions: dict[str, Pass] = {"template": template_pass, "search": search_pass}

@@ -13,7 +13,10 @@ single loop that takes LLVM minutes to compile; that of a grouped correlation by
 whole search map as its window, takes the TPU's compiler minutes.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 from typing import Literal
 
 import jax
@@ -24,10 +27,23 @@ Form = Literal["shift", "rows", "grouped"]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
+FORMS: dict[str, Form] = {"cpu": "rows", "gpu": "shift", "tpu": "grouped"}  # By kind of device.
+_traced_for: contextvars.ContextVar[Form | None] = contextvars.ContextVar("form", default=None)
+
+
+@contextlib.contextmanager
+def traced_in(form: Form) -> Iterator[None]:
+  """What is traced in this context has that form: a program for other devices than the default backend's."""
+  token = _traced_for.set(form)
+  try:
+    yield
+  finally:
+    _traced_for.reset(token)
+
+
 def default_form() -> Form:
-  """The form for the default backend."""
-  forms: dict[str, Form] = {"cpu": "rows", "tpu": "grouped"}
-  return forms.get(jax.default_backend(), "shift")
+  """That of `traced_in`, else the default backend's."""
+  return _traced_for.get() or FORMS[jax.default_backend()]
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, padding: str = "SAME",

@@ -45,7 +45,7 @@ def _pooled(total: jax.Array, count: int, groups: int, axis_name: str | None) ->
   if not groups:
     mean = mean.mean(0, keepdims=True)
     return lax.pmean(mean, axis_name) if axis_name else mean
-  of_group = mean.reshape(len(mean), groups, -1)
+  of_group = mean.reshape(mean.shape[0], groups, -1)
   return jnp.broadcast_to(of_group.mean(-1, keepdims=True), of_group.shape).reshape(mean.shape)
 
 
