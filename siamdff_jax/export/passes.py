@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.errors import UserError
-from siamdff_jax.models import depthwise
+from siamdff_jax.models import devices
 from siamdff_jax.models.backbone import LEVELS, STRIDE
 from siamdff_jax.tracking.load import load_tracker
 from siamdff_jax.tracking.tracker import Tracker
@@ -63,7 +63,7 @@ def from_tracker(tracker: Tracker, variables: Mapping[str, Any]) -> Passes:
   variables = jax.tree.map(jnp.asarray, variables)
 
   def template_pass(template: jax.Array, template_wh: jax.Array) -> tuple[jax.Array, ...]:
-    with depthwise.traced_in("shift"):
+    with devices.traced_for("gpu"):
       encoded: Any = model.apply(variables, template, template_wh, method="encode_template")
     parts = {f"feature{level}": x for level, x in encoded["features"].items()} | encoded
     return tuple(parts[name].astype(jnp.float32) for name in ENCODED)
@@ -73,7 +73,7 @@ def from_tracker(tracker: Tracker, variables: Mapping[str, Any]) -> Passes:
     features = {level: parts[f"feature{level}"].astype(model.dtype) for level in LEVELS}
     encoded = {"features": features, "intensity": parts["intensity"].astype(model.dtype), "mask": parts["mask"],
                "backbone": {}}  # Only distillers look at the backbone's levels.
-    with depthwise.traced_in("shift"):
+    with devices.traced_for("gpu"):
       out: Any = model.apply(variables, encoded, parts["search"], method="track")
     return tuple(out[name] for name in OUTPUTS)
 

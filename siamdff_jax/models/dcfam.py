@@ -62,9 +62,10 @@ class DCFAM(nn.Module):
     descriptors = jnp.concatenate([pool_inside(template, mask), pool_inside(mixed_template, mask)], -1)  # [B, 2D]
     hidden = nn.relu(nn.Dense(max(d // 4, 8), dtype=self.dtype, name="hidden")(descriptors))
     logits = nn.Dense(2 * d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="logits")(hidden)
-    weights = jax.nn.softmax(logits.reshape(-1, 1, 1, 2, d), axis=3)  # [B, 1, 1, 2, D], starts at 1/2.
+    # The softmax over two is a sigmoid of their difference; it starts at 1/2.
+    original = jax.nn.sigmoid(logits[:, :d] - logits[:, d:])[:, None, None]  # [B, 1, 1, D]
     # The learned mask can only take away from the box, never reach outside of it.
     learned = nn.Conv(1, (3, 3), dtype=self.dtype, bias_init=nn.initializers.constant(2.0), name="mask")
     keep = mask * jax.nn.sigmoid(learned(jnp.concatenate([template, inside], -1)))  # [B, h, w, 1]
     kept = template + keep * (mixed_template - template)  # The original template where the mask is 0.
-    return weights[..., 0, :] * template + weights[..., 1, :] * kept
+    return original * template + (1 - original) * kept

@@ -13,37 +13,25 @@ single loop that takes LLVM minutes to compile; that of a grouped correlation by
 whole search map as its window, takes the TPU's compiler minutes.
 """
 
-import contextlib
-import contextvars
 import functools
-from collections.abc import Iterator
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from siamdff_jax.models import devices
+
 Form = Literal["shift", "rows", "grouped"]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 FORMS: dict[str, Form] = {"cpu": "rows", "gpu": "shift", "tpu": "grouped"}  # By kind of device.
-_traced_for: contextvars.ContextVar[Form | None] = contextvars.ContextVar("form", default=None)
-
-
-@contextlib.contextmanager
-def traced_in(form: Form) -> Iterator[None]:
-  """What is traced in this context has that form: a program for other devices than the default backend's."""
-  token = _traced_for.set(form)
-  try:
-    yield
-  finally:
-    _traced_for.reset(token)
 
 
 def default_form() -> Form:
-  """That of `traced_in`, else the default backend's."""
-  return _traced_for.get() or FORMS[jax.default_backend()]
+  """The form for the devices that are traced for."""
+  return FORMS[devices.kind()]
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, padding: str = "SAME",
@@ -63,9 +51,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation
   """
   pad = dilation * (kernel.shape[0] - 1) // 2 if padding == "SAME" else 0
   x = lax.optimization_barrier(jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
-  form = form or default_form()
-  # Small kernels have no use for rows.
-  return _windowed(x, kernel.astype(x.dtype)[None], stride, dilation, True, "shift" if form == "rows" else form)
+  return _windowed(x, kernel.astype(x.dtype)[None], stride, dilation, True, form or default_form())
 
 
 def depthwise_correlation(search: jax.Array, template: jax.Array, *, form: Form | None = None) -> jax.Array:
@@ -89,7 +75,7 @@ def _windowed(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, share
   """Both operations, `VALID`: x [B, H, W, C], kernel [B or (shared) 1, h, w, C] -> [B, H', W', C]."""
   if form == "grouped":
     return _grouped(x, kernel, stride, dilation, shared)
-  if form == "rows":
+  if form == "rows" and not shared:  # Small kernels are as fast without.
     return _by_rows(x, kernel, stride, dilation)
   return _shifted(x, kernel, stride, dilation)
 
@@ -144,14 +130,15 @@ def _backward(stride: int, dilation: int, shared: bool, form: Form, residuals: t
   spread = lax.pad(g, jnp.zeros((), g.dtype), [*padding, (0, 0, 0)])
   x_gradient = _windowed(spread, kernel[:, ::-1, ::-1], 1, dilation, shared, form)
   if shared and form == "grouped":
-    _, by_kernel = jax.vjp(lambda kernel: _grouped(x, kernel, stride, dilation, shared), kernel)
-    return x_gradient, by_kernel(g)[0]
-  return x_gradient, _kernel_gradient(x, g, kernel.shape[1], kernel.shape[2], stride, dilation, shared).astype(x.dtype)
+    _, pull_back = jax.vjp(lambda kernel: _grouped(x, kernel, stride, dilation, shared), kernel)
+    return x_gradient, pull_back(g)[0]
+  by_kernel = _gradient_by_rows if form == "rows" else _gradient_by_taps
+  gradient = by_kernel(x, g, kernel.shape[1], kernel.shape[2], stride, dilation)  # float32 [B, h, w, C]
+  return x_gradient, (gradient.sum(0, keepdims=True) if shared else gradient).astype(x.dtype)
 
 
-def _kernel_gradient(x: jax.Array, g: jax.Array, h: int, w: int, stride: int, dilation: int, shared: bool
-                     ) -> jax.Array:
-  """The cotangent's rows, one after the other, times what each tap saw there: float32 [B or 1, h, w, C]."""
+def _gradient_by_rows(x: jax.Array, g: jax.Array, h: int, w: int, stride: int, dilation: int) -> jax.Array:
+  """The kernel's gradient: the cotangent's rows, one after the other, times what each tap sees there."""
 
   def add_row(y: jax.Array, total: jax.Array) -> jax.Array:
     row = lax.dynamic_slice_in_dim(g, y, 1, axis=1).astype(jnp.float32)
@@ -160,8 +147,19 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, h: int, w: int, stride: int, di
       total += seen[:, :, k * stride:k * stride + dilation * (w - 1) + 1:dilation] * row[:, :, k:k + 1]
     return total
 
-  total = lax.fori_loop(0, g.shape[1], add_row, jnp.zeros((len(x), h, w, x.shape[-1]), jnp.float32))
-  return total.sum(0, keepdims=True) if shared else total
+  return lax.fori_loop(0, g.shape[1], add_row, jnp.zeros((x.shape[0], h, w, x.shape[-1]), jnp.float32))
+
+
+def _gradient_by_taps(x: jax.Array, g: jax.Array, h: int, w: int, stride: int, dilation: int) -> jax.Array:
+  """The same, the kernel's rows one after the other: the sum of the cotangent times what each tap of a row sees."""
+  rows, cols = (stride * (n - 1) + 1 for n in g.shape[1:3])
+
+  def one_row(i: jax.Array) -> jax.Array:
+    seen = lax.dynamic_slice_in_dim(x, i * dilation, rows, axis=1)[:, ::stride]
+    taps = [seen[:, :, j * dilation:j * dilation + cols:stride] * g for j in range(w)]
+    return jnp.stack([tap.sum((1, 2), dtype=jnp.float32) for tap in taps], 1)  # [B, w, C]
+
+  return jnp.moveaxis(lax.map(one_row, jnp.arange(h)), 0, 1)
 
 
 _windowed.defvjp(_forward, _backward)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from siamdff_jax.models.dcfam import pool_inside
-from siamdff_jax.models.layers import Dense, DepthwiseConv, NarrowConv, peak
+from siamdff_jax.models.layers import Dense, DepthwiseConv, peak
 
 
 class ContextBlock(nn.Module):
@@ -71,7 +71,7 @@ class DSFAM(nn.Module):
     descriptor = pool_inside(template, box_mask)[:, None, None, :]
     similarity = (descriptor * mean).sum(-1) / (_norm(descriptor) * _norm(mean)).astype(self.dtype)  # [B, H, W]
     guidance = jnp.stack([similarity, mean.mean(-1), peak(mean, -1)], axis=-1)
-    logits = NarrowConv(len(branches), 7, dtype=self.dtype, name="guide")(guidance)
+    logits = nn.Conv(len(branches), (7, 7), dtype=self.dtype, name="guide")(guidance)
     weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(self.dtype)  # [B, H, W, 5]
     mixed = sum(weights[..., i:i + 1] * branch for i, branch in enumerate(branches))
     scale = self.param("scale", nn.initializers.zeros, (d,)).astype(self.dtype)

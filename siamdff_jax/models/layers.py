@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from siamdff_jax.models import depthwise
+from siamdff_jax.models import depthwise, devices
 from siamdff_jax.models.norm import Norm
 
 
@@ -32,13 +32,20 @@ def _peak_jvp(axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) 
   return top.squeeze(axis), jnp.where(place == first, tangent, 0).sum(axis)
 
 
-@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
   """The maximum over 3x3 windows, stride 2, no padding: [B, H, W, C] -> [B, (H-1)//2, (W-1)//2, C].
 
-  By strided slices, one axis after the other: equal to `nn.max_pool`, also in the gradient, which goes to the first of
-  the largest entries; XLA:CPU computes that of `nn.max_pool` by a scalar loop (docs/performance.md).
+  TPUs have operations of their own for value and gradient. For others both are written out here, equal to those: the
+  gradient goes to the first of the largest entries. XLA:CPU computes it by a scalar loop (docs/performance.md).
   """
+  if devices.kind() == "tpu":
+    return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+  return _max_pool(x)
+
+
+@jax.custom_vjp
+def _max_pool(x: jax.Array) -> jax.Array:
+  """By strided slices, one axis after the other."""
   for axis in (1, 2):
     size = 2 * ((x.shape[axis] - 3) // 2) + 1
     a, b, c = (jax.lax.slice_in_dim(x, start, start + size, 2, axis) for start in range(3))
@@ -47,7 +54,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, Any]:
-  top = max_pool(x)
+  top = _max_pool(x)
   rows, cols = (2 * n - 1 for n in top.shape[1:3])
   winner = jnp.zeros(top.shape, jnp.int8)  # Of the window's 9 entries.
   for k in reversed(range(9)):
@@ -67,52 +74,38 @@ def _max_pool_backward(residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> 
   return (sum((spread(k) for k in range(1, 9)), spread(0)),)
 
 
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def _product(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
   """x [..., C] times kernel [1, 1, C, D] or [C, D]: a 1x1 convolution or a dense layer as one matrix product.
 
-  Two-dimensional, because XLA:CPU finds the gradient of the kernel of any other by copying x into another order
-  (docs/performance.md).
+  Two-dimensional on CPUs, because XLA finds the gradient of the kernel of any other by copying x into another order
+  (docs/performance.md); on TPUs the change of shape would be a copy.
   """
-  out = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[-2:])
-  return out.reshape(*x.shape[:-1], -1)
+  kernel = kernel.reshape(kernel.shape[-2:])
+  if devices.kind() != "cpu":
+    return x @ kernel
+  return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 
 
 Dense = functools.partial(nn.Dense, dot_general=_product)
 
 
 def narrow_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-  """Convolution of few channels, `VALID`, as one product: x [B, H, W, C], kernel [k, k, C, D] -> [B, H', W', D].
+  """Convolution of few channels, `VALID`: x [B, H, W, C], kernel [k, k, C, D] -> [B, H', W', D].
 
-  What each tap sees comes first, [k k C, B H' W'], so that XLA:CPU copies whole rows. Its gradient of the direct form
-  is dozens of times slower.
+  What each tap sees comes first, [k k C, B H' W'], so that a CPU copies whole rows. XLA:CPU's gradient of the direct
+  form, which the others take, is dozens of times slower.
   """
+  if devices.kind() != "cpu":
+    return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
   k = len(kernel)
   rows, cols = x.shape[1] - k + 1, x.shape[2] - k + 1
   x = jnp.moveaxis(x, -1, 0)
   seen = jnp.stack([x[..., i:i + rows:stride, j:j + cols:stride] for i in range(k) for j in range(k)])
   out = jnp.einsum("tn,td->nd", seen.reshape(k * k * len(x), -1), kernel.reshape(-1, kernel.shape[-1]))
   return out.reshape(*seen.shape[2:], -1)
-
-
-class NarrowConv(nn.Module):
-  """Convolution with bias from few channels, padded to keep the size (`narrow_conv`)."""
-
-  features: int
-  kernel: int = 3
-  kernel_init: Any = nn.initializers.lecun_normal()
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[B, H, W, C] -> [B, H, W, features]."""
-    kernel = self.param("kernel", self.kernel_init, (self.kernel, self.kernel, x.shape[-1], self.features))
-    bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    pad = self.kernel // 2
-    x = jnp.pad(x.astype(self.dtype), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    return narrow_conv(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
 class ConvNorm(nn.Module):

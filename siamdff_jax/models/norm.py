@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -34,19 +35,19 @@ def _pooled(total: jax.Array, count: int, groups: int, axis_name: str | None) ->
   """Means over what is normalised together, repeated for each of its channels.
 
   Args:
-    total: [B, C], each example's sums over the map.
+    total: [2, B, C], each example's sums over the map, of two things.
     count: positions of the map.
     groups: channels' groups, each example for itself; 0 means over all examples, of all devices along `axis_name`.
 
   Returns:
-    [B or 1, C].
+    [2, B or 1, C].
   """
   mean = total / count
   if not groups:
-    mean = mean.mean(0, keepdims=True)
+    mean = mean.mean(1, keepdims=True)
     return lax.pmean(mean, axis_name) if axis_name else mean
-  of_group = mean.reshape(mean.shape[0], groups, -1)
-  return jnp.broadcast_to(of_group.mean(-1, keepdims=True), of_group.shape).reshape(mean.shape)
+  group = np.arange(total.shape[-1]) // (total.shape[-1] // groups)
+  return jnp.matmul(mean, np.float32(group[:, None] == group) * groups / group.size, precision="highest")
 
 
 def _sum(x: jax.Array) -> jax.Array:
@@ -56,9 +57,8 @@ def _sum(x: jax.Array) -> jax.Array:
 
 def _statistics(x: jax.Array, groups: int, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
   """Mean and variance, each [B or 1, C]."""
-  count = x.shape[1] * x.shape[2]
-  mean = _pooled(_sum(x), count, groups, axis_name)
-  square = _pooled(_sum(lax.square(x.astype(jnp.float32))), count, groups, axis_name)
+  totals = jnp.stack([_sum(x), _sum(lax.square(x.astype(jnp.float32)))])
+  mean, square = _pooled(totals, x.shape[1] * x.shape[2], groups, axis_name)
   return mean, jnp.maximum(square - lax.square(mean), 0)
 
 
@@ -94,11 +94,10 @@ def _backward(groups: int, relu: bool, axis_name: str | None, residuals: Any, co
   g = cotangents[0].astype(jnp.float32)
   if relu:
     g = jnp.where(wide * factor[:, None, None] + shift[:, None, None] > 0, g, 0)
-  count = x.shape[1] * x.shape[2]
   of_bias = _sum(g)  # [B, C]
   of_scale = (_sum(g * wide) - mean * of_bias) * inverse
   # dx = inverse (scale g - mean(scale g) - y mean(scale g y)), with y = (x - mean) inverse.
-  m0, m1 = (_pooled(total * scale, count, groups, axis_name) for total in (of_bias, of_scale))
+  m0, m1 = _pooled(jnp.stack([of_bias, of_scale]) * scale, x.shape[1] * x.shape[2], groups, axis_name)
   of_x = -lax.square(inverse) * m1
   offset = -inverse * m0 - of_x * mean
   dx = g * factor[:, None, None] + wide * of_x[:, None, None] + offset[:, None, None]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from siamdff_jax.models.layers import Dense, NarrowConv, peak
+from siamdff_jax.models.layers import Dense, peak
 
 
 class IntensityAttention(nn.Module):
@@ -40,7 +40,7 @@ class IntensityAttention(nn.Module):
       scales = key_intensity.shape[-1]
       alpha = self.param("alpha", nn.initializers.zeros, (self.heads, scales))
       logits += jnp.einsum("bks,hs->bhk", key_intensity.reshape(b, -1, scales).astype(jnp.float32), alpha)[:, :, None]
-      gate = NarrowConv(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="value_gate")(key_intensity)
+      gate = nn.Conv(d, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype, name="value_gate")(key_intensity)
       v = v * (1 + jnp.tanh(gate))
     # The softmax, divided after the product, where there are fewer numbers to divide.
     weights = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))  # [B, heads, hw, HW]
@@ -66,11 +66,12 @@ class SelectiveMerge(nn.Module):
     pooled = [f(x.reshape(x.shape[0], -1, d), 1) for f in (jnp.mean, peak) for x in (original, attended)]  # [B, D] each
     hidden = nn.relu(Dense(max(d // 4, 8), dtype=self.dtype, name="channel_hidden")(jnp.concatenate(pooled, -1)))
     logits = Dense(2 * d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="channel_logits")(hidden)
-    channel = jax.nn.softmax(logits.reshape(-1, 1, 1, 2, d), axis=3)  # [B, 1, 1, 2, D], starts at 1/2.
+    # The softmax over two is a sigmoid of their difference; it starts at 1/2.
+    keep = jax.nn.sigmoid(logits[:, :d] - logits[:, d:])[:, None, None]  # [B, 1, 1, D]
     statistics = jnp.stack([f(x, -1) for x in (original, attended) for f in (jnp.mean, peak)], -1)
-    position = jax.nn.sigmoid(NarrowConv(1, dtype=self.dtype, name="position")(statistics))  # [B, H, W, 1]
+    position = jax.nn.sigmoid(nn.Conv(1, (3, 3), dtype=self.dtype, name="position")(statistics))  # [B, H, W, 1]
     update = Dense(d, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(attended)
-    return 2 * channel[..., 0, :] * original + 2 * channel[..., 1, :] * position * update
+    return 2 * keep * original + 2 * (1 - keep) * position * update
 
 
 class STEN(nn.Module):
