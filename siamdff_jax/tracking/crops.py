@@ -1,13 +1,16 @@
 """Crops on the device, as `input_pipeline.crops` makes them on the host (a test holds the two equal).
 
-Bilinear resampling: the two rows under every row of the crop are gathered, columns are a matrix product, which runs
-well on every backend. A frame may lie in the top left of a larger canvas, so that frames of different sizes go through
-one program. What is outside of the frame does not change a bit of the crop: the mean is a sum of integers, and pixels
-(8 bits) times weights (multiples of 2^-15) add up without rounding in whatever order a matrix product takes.
+Bilinear resampling: the two rows under every row of the crop are gathered, then of these the two columns under every
+column, or on TPUs, which gather single pixels badly, a matrix product takes the place of the second. A frame may lie in
+the top left of a larger canvas, so that frames of different sizes go through one program. What is outside of the frame
+does not change a bit of the crop: the mean is a sum of integers, and pixels (8 bits) times weights (multiples of 2^-15)
+add up without rounding in whatever order a matrix product takes.
 """
 
 import jax
 import jax.numpy as jnp
+
+from siamdff_jax.models import devices
 
 _WEIGHT_STEPS = 2.0**15  # Per frame pixel; float32 coordinates of a frame 512 pixels wide are no finer.
 
@@ -28,11 +31,15 @@ def crop(frame: jax.Array, window: jax.Array, out_side: int, shape: jax.Array | 
   mean = _mean(frame, shape)
   row, row_weights = _taps(window[1], window[2] / out_side, out_side, shape[0])
   column, column_weights = _taps(window[0], window[2] / out_side, out_side, shape[1])
-  last = frame.shape[0] - 1
-  rows = jnp.concatenate([frame[jnp.clip(row, 0, last)], frame[jnp.clip(row + 1, 0, last)]]).astype(jnp.float32)
-  index = jnp.arange(frame.shape[1])[:, None]
-  columns = sum(jnp.where(index == column + i, column_weights[i], 0) for i in (0, 1))  # [W, out_side]
-  values = jnp.matmul(rows, columns, precision="highest").reshape(2, out_side, out_side)
+  height, width = frame.shape
+  rows = jnp.clip(jnp.stack([row, row + 1]), 0, height - 1)  # [2, out_side]
+  if devices.kind() == "tpu":
+    index = jnp.arange(width)[:, None]
+    columns = sum(jnp.where(index == column + i, column_weights[i], 0) for i in (0, 1))  # [W, out_side]
+    values = jnp.matmul(frame[rows].astype(jnp.float32), columns, precision="highest")
+  else:
+    pixels = [frame[rows[..., None], jnp.clip(column + i, 0, width - 1)].astype(jnp.float32) for i in (0, 1)]
+    values = pixels[0] * column_weights[0] + pixels[1] * column_weights[1]  # [2, out_side, out_side]
   inside = row_weights.sum(0)[:, None] * column_weights.sum(0)  # The share of each crop pixel that the frame covers.
   return (values * row_weights[..., None]).sum(0) + (1 - inside) * mean
 
