@@ -18,6 +18,8 @@
   pytorch       our network against the same in PyTorch
   convolutions  XLA's convolutions on the networks' shapes, other forms, dtypes and compiler flags
   depthwise     both forms of every depthwise operation
+  tpu           the training step compiled for --topology without a TPU (--config, else --cases; --batch: per chip):
+                seconds to compile, memory, traffic, kernels by module, the compiler's own estimate of time
 
 accelerator runs these stations, each a process of its own with NAME.json, .txt and .log in --out; a second start goes
 on where the first has ended, and a station that takes longer than there is time is left out. For each of --cases: step
@@ -48,12 +50,12 @@ _CONFIG = cli.define_config("What is measured; single values are set by --config
                             "student and teacher of every case).", str(_R50))
 _TEACHER = flags.DEFINE_string("teacher", "", "Config of a teacher with random weights, configs/NAME.py or NAME, "
                                "with the same --config.KEY=VALUE as the student. Empty: no distillation.")
-_CASES = flags.DEFINE_list("cases", None, "For accelerator, scaling, of r50, r18, lite (students of r50), shipped_r18, "
-                           "shipped_lite; for tracking: the students alone. Default: the first three; for accelerator "
-                           "r50,shipped_r18,shipped_lite.")
+_CASES = flags.DEFINE_list("cases", None, "For accelerator, scaling, tpu, of r50, r18, lite (students of r50), "
+                           "shipped_r18, shipped_lite; for tracking: the students alone. Default: the first three; for "
+                           "accelerator r50,shipped_r18,shipped_lite.")
 _BATCH = flags.DEFINE_list("batch", None, "Batch sizes, ascending. Default: 32,64,128,256; 64,256 for accelerator; the "
                            "config's for memory, loop, kernels and population; 1 for convolutions; 32 for scaling; the "
-                           "command's own for pytorch and depthwise.")
+                           "command's own for pytorch and depthwise; 64 for tpu.")
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Counted timings of each.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", "", "File for the same with all single timings.")
 _STREAMS = flags.DEFINE_list("streams", [1, 8, 32, 128], "For tracking: sequences in lockstep, ascending.")
@@ -74,6 +76,12 @@ _VIRTUAL_CONFIG = flags.DEFINE_string("virtual_config", "quickstart:teacher", "F
                                       "virtual CPU devices.")
 _VIRTUAL_PAIRS = flags.DEFINE_integer("virtual_pairs", 4, "For scaling: pairs per virtual device.", lower_bound=1)
 _VIRTUAL_DEVICES = flags.DEFINE_list("virtual_devices", [1, 2, 4, 8], "For scaling: their numbers.")
+_TOPOLOGY = flags.DEFINE_list("topology", ["v5e:2x2"], "For tpu: chips and how they are connected, v5e:16x16 or "
+                              "v5p:4x4x8.")
+_LAYOUTS = flags.DEFINE_list("layouts", ["pmap"], "For tpu: of pmap, mesh, fsdp and population (one member per chip of "
+                             "a host).")
+_COMPILE_LIMIT = flags.DEFINE_integer("compile_limit", 1200, "For tpu: seconds after which a case is given up.",
+                                      lower_bound=1)
 
 
 _Tables = Iterator[tuple[str, Iterable[dict]]]  # (title, rows) one after the other.
@@ -246,9 +254,22 @@ def _chosen(flag: flags.FlagHolder, known: Collection[str]) -> list[str]:
   return flag.value
 
 
+def _tpu() -> _Tables:
+  from benchmarks import tpu
+
+  for topology in _TOPOLOGY.value:
+    tpu.devices(topology)
+  if unknown := set(_LAYOUTS.value) - set(tpu.LAYOUTS):
+    raise UserError(f"--layouts={','.join(_LAYOUTS.value)}: expected of {', '.join(tpu.LAYOUTS)}, not "
+                    f"{', '.join(sorted(unknown))}")
+  networks = [_case()] if _config_flag().present else _distillations()
+  yield from tpu.tables(networks, _TOPOLOGY.value, _LAYOUTS.value, _batches([64]), _COMPILE_LIMIT.value)
+
+
 _COMMANDS = {"accelerator": _accelerator, "step": _step, "kernels": _kernels, "loop": _loop, "memory": _memory,
              "scaling": _scaling, "input": _input, "saving": _saving, "scoring": _scoring, "tracking": _tracking,
-             "population": _population, "pytorch": _pytorch, "convolutions": _convolutions, "depthwise": _depthwise}
+             "population": _population, "pytorch": _pytorch, "convolutions": _convolutions, "depthwise": _depthwise,
+             "tpu": _tpu}
 
 
 def main(command: str) -> None:
@@ -265,7 +286,11 @@ def main(command: str) -> None:
     from siamdff_jax.tracking.runner import one_device_per_core
 
     one_device_per_core()  # Before `Report` looks for devices.
-  report = Report(command, _REPEATS.value, _JSON.value)
+  if command == "tpu":
+    from benchmarks import tpu
+
+    tpu.prepare()  # Likewise.
+  report = Report(command, 1 if command == "tpu" else _REPEATS.value, _JSON.value)
   for title, rows in _COMMANDS[command]():
     report.table(title, rows)
 

@@ -32,7 +32,7 @@ class BareStep:
     """`initial`: from `initial_values` of the same networks; None makes them."""
     config = case.config
     self.layout = parallel.make_layout(config.layout, config.train.batch_size, devices, config.train.virtual_shards)
-    model, distiller, teacher = _networks(case, self.layout.norm_axis)
+    model, distiller, teacher = networks(case, self.layout.norm_axis)
     state, variables = initial or initial_values(case)
     rule = optimizer(config.optimizer, config.train.steps)
     step = make_step(model, rule, config, axis_name=self.layout.axis_name, distiller=distiller, teacher=teacher)
@@ -70,7 +70,7 @@ class BareStep:
     return self._compiled.as_text()
 
 
-def _networks(case: Case, axis_name: str | None = None) -> tuple[SiamDFF, Any, Any]:
+def networks(case: Case, axis_name: str | None = None) -> tuple[SiamDFF, Any, Any]:
   """(model, distiller or None, teacher or None)."""
   model = build(case.config.model, axis_name)
   if case.teacher_config is None:
@@ -80,7 +80,7 @@ def _networks(case: Case, axis_name: str | None = None) -> tuple[SiamDFF, Any, A
 
 def initial_values(case: Case) -> tuple[Any, Any]:
   """(TrainState, the teacher's variables or None) as numpy; they do not depend on the batch size or the layout."""
-  model, distiller, teacher = _networks(case)
+  model, distiller, teacher = networks(case)
   variables = None if teacher is None else _random_variables(teacher, case.config.seed + 1)
   rule = optimizer(case.config.optimizer, case.config.train.steps)
   return jax.device_get((initial_state(model, distiller, rule, case.config.seed, (teacher, variables)), variables))

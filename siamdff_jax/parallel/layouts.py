@@ -68,6 +68,32 @@ class Layout(abc.ABC):
       donated, nothing else is.
     """
 
+  def lower(self, step: Step, shapes: tuple[Any, Any, Any, Any], prepare: Prepare | None = None,
+            whole: Sequence[str] = ()) -> jax.stages.Lowered:
+    """What `compile` compiles, from shapes alone: the devices need not be there (`jax.experimental.topologies`).
+
+    Args:
+      step, prepare, whole: as for `compile`.
+      shapes: (state, sharded, replicated, teacher_variables) of ShapeDtypeStructs, each as its `put_...` takes it;
+        `sharded` is of all processes together.
+    """
+    state, sharded, replicated, teacher_variables = shapes
+    return self.program(step, prepare, whole).lower(
+        self._shapes_of_state(state), self._shapes_of_shares(sharded), replicated,
+        self._shapes_of_state(teacher_variables))
+
+  @abc.abstractmethod
+  def program(self, step: Step, prepare: Prepare | None = None, whole: Sequence[str] = ()) -> Any:
+    """What `compile` calls: the jitted or pmapped function of (state, sharded, replicated, teacher_variables)."""
+
+  def _shapes_of_state(self, tree: Any) -> Any:
+    """For `lower`: what `put_state` would give."""
+    return tree
+
+  @abc.abstractmethod
+  def _shapes_of_shares(self, tree: Any) -> Any:
+    """For `lower`: what `put_sharded` would give."""
+
   def put_state(self, tree: Any) -> Any:
     """Places a state, or the teacher's variables: arrays, equal on all processes -> global arrays."""
     return self.put_replicated(tree)
@@ -141,13 +167,21 @@ class PmapLayout(Layout):
     self._over_local = NamedSharding(Mesh(np.array(self._local), (AXIS,)), _SPLIT)
 
   def compile(self, step: Step, prepare: Prepare | None = None, whole: Sequence[str] = ()) -> Compiled:
-    mapped = jax.pmap(_per_device(step, prepare, self._rounds, whole), axis_name=AXIS, in_axes=(None, 0, None, None),
-                      out_axes=None, devices=self._devices, donate_argnums=0)
+    mapped = self.program(step, prepare, whole)
 
     def compiled(state: Any, sharded: Any, replicated: Any, teacher_variables: Any = None) -> tuple[Any, Any]:
       return jax.tree.map(self._as_global, mapped(state, sharded, replicated, teacher_variables))
 
     return compiled
+
+  def program(self, step: Step, prepare: Prepare | None = None, whole: Sequence[str] = ()) -> Any:
+    return jax.pmap(_per_device(step, prepare, self._rounds, whole), axis_name=AXIS, in_axes=(None, 0, None, None),
+                    out_axes=None, devices=self._devices, donate_argnums=0)
+
+  def _shapes_of_shares(self, tree: Any) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((self.num_devices, x.shape[0] // self.num_devices, *x.shape[1:]), x.dtype),
+        tree)
 
   def _as_global(self, x: jax.Array) -> jax.Array:
     """With several processes pmap returns the copies on this host's devices only; Orbax wants all of them named."""
@@ -175,6 +209,9 @@ class MeshLayout(Layout):
     self._over_data, self._fsdp = NamedSharding(self._mesh, _SPLIT), fsdp
 
   def compile(self, step: Step, prepare: Prepare | None = None, whole: Sequence[str] = ()) -> Compiled:
+    return self.program(step, prepare, whole)
+
+  def program(self, step: Step, prepare: Prepare | None = None, whole: Sequence[str] = ()) -> Any:
     if self._rounds:
       program = _per_device(step, prepare, self._rounds, whole)
       mapped = self._shard_map(program, (_WHOLE, _SPLIT, _WHOLE, _WHOLE), _WHOLE)
@@ -203,6 +240,12 @@ class MeshLayout(Layout):
         if x.shape[axis] % self.num_devices == 0:
           return NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
     return self._replicated
+
+  def _shapes_of_state(self, tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding(x)), tree)
+
+  def _shapes_of_shares(self, tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._over_data), tree)
 
   def put_state(self, tree: Any) -> Any:
     """With fsdp each device has its part of the large arrays."""

@@ -57,11 +57,7 @@ class Population:
     steps = configs[0].train.steps
     table = np.stack([jax.jit(jax.vmap(schedule(c.optimizer, steps)))(jnp.arange(steps)) for c in self._configs])
     self.learning_rates = jax.device_put(table.astype(np.float32), self._split)  # [K, steps]
-    step = _member_step(model, configs[0], distiller, teacher)
-    over, same = PartitionSpec(AXIS), PartitionSpec()
-    # Nothing crosses members, so there is no varying-over-the-axis bookkeeping to check.
-    self._step = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(over, over, same, same), out_specs=over,
-                                       check_vma=False), donate_argnums=0)
+    self._step = jitted_step(model, configs[0], mesh, distiller, teacher)
 
   def put_state(self, state: TrainState) -> TrainState:
     """The state before the first step: that of one training, for all members, with each one's weight decay.
@@ -99,6 +95,22 @@ def member(state: TrainState, k: int) -> TrainState:
     return np.array(shard.data)[0]  # A copy: the buffer is given to the next step.
 
   return jax.tree.map(mine, state)
+
+
+def jitted_step(model: SiamDFF, config: ml_collections.ConfigDict, mesh: Mesh, distiller: nn.Module | None,
+                teacher: SiamDFF | None) -> Any:
+  """The members' step as `Population.step` calls it: (state, learning_rates, batch, teacher_variables).
+
+  Args:
+    model, distiller, teacher: as for `Population`.
+    config: of any member.
+    mesh: with the one axis `AXIS`.
+  """
+  step = _member_step(model, config, distiller, teacher)
+  over, same = PartitionSpec(AXIS), PartitionSpec()
+  # Nothing crosses members, so there is no varying-over-the-axis bookkeeping to check.
+  return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(over, over, same, same), out_specs=over, check_vma=False),
+                 donate_argnums=0)
 
 
 def _member_step(model: SiamDFF, config: ml_collections.ConfigDict, distiller: nn.Module | None,
