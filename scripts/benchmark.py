@@ -17,7 +17,7 @@
   population    8 trainings in one program against one after the other
   pytorch       our network against the same in PyTorch
   convolutions  XLA's convolutions on the networks' shapes, other forms, dtypes and compiler flags
-  depthwise     both forms of every depthwise operation
+  depthwise     the forms of every depthwise operation
   tpu           the training step compiled for --topology without a TPU (--config, else --cases; --batch: per chip):
                 seconds to compile, memory, traffic, kernels by module, the compiler's own estimate of time
 
@@ -63,7 +63,7 @@ _FRAMES = flags.DEFINE_integer("frames", 64, "For tracking: frames per sequence.
 _WORKDIR = flags.DEFINE_string("workdir", "", "For saving: folder for the checkpoints, on the disk that is to be "
                                "measured. Default: the system's temporary folder.")
 _SHAPES = flags.DEFINE_list("shapes", [], "For convolutions, depthwise: only those whose name contains one of these.")
-_FORMS = flags.DEFINE_list("forms", ["shift", "grouped"], "For depthwise: these, measured in turns.")
+_FORMS = flags.DEFINE_list("forms", ["shift", "rows", "grouped"], "For depthwise: these, measured in turns.")
 _PASSES = flags.DEFINE_list("passes", ["search", "forward", "training"], "For pytorch: these.")
 _OUT = flags.DEFINE_string("out", "accelerator", "For accelerator: folder of its results; what is there is not "
                            "measured again.")

@@ -270,7 +270,7 @@ def test_script(tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     ((), "no command given, expected one of accelerator, step,"), (("speed",), "'speed' is not a command"),
     (("step", "fast"), "unexpected argument 'fast'"), (("accelerator", "--cases=r34"), "'r34' is not one of r50"),
-    (("accelerator", "--json=x"), "--out"), (("depthwise", "--forms=fast"), "expected some of shift, grouped"),
+    (("accelerator", "--json=x"), "--out"), (("depthwise", "--forms=fast"), "expected some of shift, rows, grouped"),
     (("population", "--teacher=siamdff_r50"), "without distillation")])
 def test_script_refuses(arguments, message):
   done = run(*arguments)

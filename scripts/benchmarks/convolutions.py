@@ -110,12 +110,12 @@ def forms(shape: Shape) -> dict[str, tuple[Callable, str, str]]:
   """
   if shape.kind == "correlation":
     return {"NHWC (XLA, grouped)": (_grouped_correlation, "NHWC", "NHWO"),
-            "multiply-adds (ours)": (lambda x, w: depthwise.depthwise_correlation(x, w, form="shift"), "NHWC", "NHWO")}
+            "multiply-adds (ours)": (depthwise.depthwise_correlation, "NHWC", "NHWO")}
   found = {"NHWC (XLA)": (_library(shape, ("NHWC", "HWIO", "NHWC")), "NHWC", "HWIO"),
            "NCHW (XLA)": (_library(shape, ("NCHW", "OIHW", "NCHW")), "NCHW", "OIHW"),
            "CHWN (XLA)": (_library(shape, ("CHWN", "IHWO", "CHWN")), "CHWN", "IHWO")}
   if shape.kind == "depthwise":
-    ours = functools.partial(depthwise.depthwise_conv, dilation=shape.dilation, form="shift")
+    ours = functools.partial(depthwise.depthwise_conv, dilation=shape.dilation)
     return found | {"multiply-adds (ours)": (ours, "NHWC", "HWO")}
   if shape.kernel == 1:
     return found | {"matrix product": (lambda x, w: x @ w.reshape(shape.inputs, shape.outputs), "NHWC", "HWIO")}

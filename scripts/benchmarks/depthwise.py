@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import timing
 from siamdff_jax.models import depthwise
 
-FORMS = ("shift", "grouped")
+FORMS = ("shift", "rows", "grouped")
 SHAPES = {  # (operation, shape of x, shape of the kernel); the first number of x is the batch.
     "convolution 3x3, 31x31x64": (depthwise.depthwise_conv, (8, 31, 31, 64), (3, 3, 64)),
     "correlation 7x7, 15x15x64": (depthwise.depthwise_correlation, (24, 15, 15, 64), (24, 7, 7, 64)),

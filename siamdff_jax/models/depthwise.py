@@ -23,10 +23,8 @@ from jax import lax
 from siamdff_jax.models import devices
 
 Form = Literal["shift", "rows", "grouped"]
-_NHWC = ("NHWC", "HWIO", "NHWC")
-
-
 FORMS: dict[str, Form] = {"cpu": "rows", "gpu": "shift", "tpu": "grouped"}  # By kind of device.
+_NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def default_form() -> Form:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from siamdff_jax.models.build import build
+from siamdff_jax.models.devices import traced_for
 from siamdff_jax.models.load import abstract_variables
 from siamdff_jax.models.siamdff import SiamDFF
 
@@ -23,7 +24,8 @@ def flops(function: Callable[..., Any], *arguments: Any) -> float:
     RuntimeError: there is no CPU backend (JAX_PLATFORMS=cuda; "cuda,cpu" has one).
   """
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
-  with jax.default_device(jax.local_devices(backend="cpu")[0]):
+  # Without loops, whose bodies would be counted once.
+  with traced_for("gpu"), jax.default_device(jax.local_devices(backend="cpu")[0]):
     counted = jax.jit(function).lower(*shapes).cost_analysis()
   assert counted is not None  # As it is on accelerators.
   return float(counted["flops"])
