@@ -80,6 +80,8 @@ _TOPOLOGY = flags.DEFINE_list("topology", ["v5e:2x2"], "For tpu: chips and how t
                               "v5p:4x4x8.")
 _LAYOUTS = flags.DEFINE_list("layouts", ["pmap"], "For tpu: of pmap, mesh, fsdp and population (one member per chip of "
                              "a host).")
+_SLOW_KERNELS = flags.DEFINE_bool("slow_kernels", False, "For tpu: also which kernels take longest to compile, which "
+                                  "then takes nearly twice as long.")
 _COMPILE_LIMIT = flags.DEFINE_integer("compile_limit", 1200, "For tpu: seconds after which a case is given up.",
                                       lower_bound=1)
 
@@ -255,15 +257,13 @@ def _chosen(flag: flags.FlagHolder, known: Collection[str]) -> list[str]:
 
 
 def _tpu() -> _Tables:
-  from benchmarks import tpu
+  from benchmarks import tpu, tpu_program
 
   for topology in _TOPOLOGY.value:
-    tpu.devices(topology)
-  if unknown := set(_LAYOUTS.value) - set(tpu.LAYOUTS):
-    raise UserError(f"--layouts={','.join(_LAYOUTS.value)}: expected of {', '.join(tpu.LAYOUTS)}, not "
-                    f"{', '.join(sorted(unknown))}")
+    tpu_program.devices(topology)  # For its errors.
   networks = [_case()] if _config_flag().present else _distillations()
-  yield from tpu.tables(networks, _TOPOLOGY.value, _LAYOUTS.value, _batches([64]), _COMPILE_LIMIT.value)
+  return tpu.tables(networks, _TOPOLOGY.value, _chosen(_LAYOUTS, tpu_program.LAYOUTS), _batches([64]),
+                    _COMPILE_LIMIT.value, _SLOW_KERNELS.value)
 
 
 _COMMANDS = {"accelerator": _accelerator, "step": _step, "kernels": _kernels, "loop": _loop, "memory": _memory,
@@ -287,9 +287,9 @@ def main(command: str) -> None:
 
     one_device_per_core()  # Before `Report` looks for devices.
   if command == "tpu":
-    from benchmarks import tpu
+    from benchmarks import tpu_program
 
-    tpu.prepare()  # Likewise.
+    tpu_program.prepare()  # Likewise.
   report = Report(command, 1 if command == "tpu" else _REPEATS.value, _JSON.value)
   for title, rows in _COMMANDS[command]():
     report.table(title, rows)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import small
-from benchmarks import cases, hlo, tpu
+from benchmarks import cases, hlo, tpu, tpu_kernels
+from benchmarks.tpu_program import LAYOUTS
 from siamdff_jax.parallel import layouts
 
 TEXT = """HloModule jit_step, is_scheduled=true, entry_computation_layout={()->f32[]}
@@ -87,7 +88,7 @@ def test_what_runs():
 
 
 def test_kernels_by_module():
-  found = {row["module"]: row for row in tpu.by_module(hlo.Module(TEXT), tpu.Chip(memory=1.0, clock=1e6))}
+  found = {row["module"]: row for row in tpu_kernels.by_module(hlo.Module(TEXT), 1e6)}
   assert list(found) == ["SiamDFF/sten_2/search_merge", "compiler's own", "losses.py:over_positives"]
   assert found["SiamDFF/sten_2/search_merge"] == {
       "module": "SiamDFF/sten_2/search_merge", "kernels": 7, "fusions": 1, "of the gradient": 0, "in loops": 7,
@@ -101,7 +102,7 @@ def test_kernels_by_module():
     ("jit(step)/teacher/teacher.track/head/add", "teacher/head"), ("jit(step)/jvp(SiamDFF)/SiamDFF.track/ab,bc->ac/dot",
                                                                    "SiamDFF"), ("jit(step)/cond/add", "")])
 def test_module_of_an_operation(op_name, module):
-  assert tpu.module_path(op_name) == module
+  assert tpu_kernels.module_path(op_name) == module
 
 
 @pytest.mark.parametrize("shape, sizes", [
@@ -133,10 +134,23 @@ def test_lowered_from_shapes_as_from_arrays(kind, fsdp):
   assert lowered.as_text() == layout.program(step).lower(*placed).as_text()
 
 
+def test_seconds_of_kernels(tmp_path):
+  """From when the compiler began with one until it began with the next."""
+  for start, name in ((5, "TLP-00"), (5, "<late-initialization>-00"), (6, "reverse.1-00"), (16, "fusion.1-00"),
+                      (46, "other.1-03")):
+    (tmp_path / f"{(10**9 + start) * 10**9}-{name}-original.txt").write_text("")
+  (tmp_path / f"{(10**9 + 5) * 10**9}-TLP-hlo.txt").write_text(TEXT)
+  rows = list(tpu_kernels.slow_to_compile(str(tmp_path), ended=1e9 + 50))
+  assert [(row["kernel"], row["compile (s)"]) for row in rows] == [
+      ("fusion.1", 30), ("reverse.1", 10), ("other.1", 4)]
+  assert rows[0]["part"] == "SiamDFF/sten_2/search_merge" and rows[0]["result"] == "f32[9,64]"
+  assert sum(row["share"] for row in rows) == pytest.approx(1)
+
+
 @pytest.mark.tpu
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs requirements-tpu.txt")
 @pytest.mark.parametrize("layout", [layout if layout == "pmap" else pytest.param(layout, marks=pytest.mark.slow)
-                                    for layout in tpu.LAYOUTS])
+                                    for layout in LAYOUTS])
 def test_a_small_case(layout):
   config = small.config(**small.PLAIN)
   found = tpu.tables([cases.case("tiny", config)], ["v5e:2x2"], [layout], [2], limit=300)
