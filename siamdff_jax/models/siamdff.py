@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from siamdff_jax.models import backbone as backbones
 from siamdff_jax.models import dcfam, depthwise, intensity
@@ -128,7 +129,8 @@ class SiamDFF(nn.Module):
     searched = jnp.pad(out["fused_search"], ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     response = depthwise.depthwise_correlation(searched, out["fused_template"])
     # A mean over the taps, not a sum, so that the response's scale does not depend on the template's side.
-    out["response"] = response / (out["fused_template"].shape[1] * out["fused_template"].shape[2]) ** 0.5
+    response = response / (out["fused_template"].shape[1] * out["fused_template"].shape[2]) ** 0.5
+    out["response"] = lax.optimization_barrier(response)  # As in `norm`.
     return out | self.head(out["response"])
 
   def _features(self, image: jax.Array, train: bool) -> tuple[dict[int, jax.Array], dict[int, jax.Array]]:
