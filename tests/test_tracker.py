@@ -1,5 +1,7 @@
 """The functional tracker: its forms agree, its geometry is the training's, and it follows a target."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import small
 from input_pipeline import crops as host_crops
 from input_pipeline.errors import UserError
+from siamdff_jax.models import devices
 from siamdff_jax.models.build import build
 from siamdff_jax.tracking import crops, peaks
 from siamdff_jax.tracking.belief import _change_penalty
@@ -91,19 +94,27 @@ def test_vmap_equals_single(tracker, single):
 
 @pytest.mark.parametrize("window", [(60.3, 41.7, 37.2), (2.0, 3.0, 50.0), (64.0, 48.0, 300.0), (-80.0, 10.0, 20.0)])
 @pytest.mark.parametrize("side", [63, 127])
-def test_device_crop_equals_host_crop(window, side):
+@pytest.mark.parametrize("kind", ["cpu", "tpu"])
+def test_device_crop_equals_host_crop(window, side, kind):
   frame = np.random.default_rng(3).integers(0, 256, (H, W)).astype(np.uint8)
-  on_device = np.asarray(crops.crop(frame, jnp.array(window), side))
+  with devices.traced_for(kind):
+    on_device = np.asarray(crops.crop(frame, jnp.array(window), side))
   np.testing.assert_allclose(on_device, host_crops.crop(frame, np.array(window), side), atol=0.05)
 
 
 @pytest.mark.parametrize("canvas", [(H, W), (H + 1, W + 5), (320, 704)])
 @pytest.mark.parametrize("window", [(60.3, 41.7, 37.2), (126.9, 95.5, 41.3), (64.0, 48.0, 300.0), (-80.0, 10.0, 20.0)])
-def test_crop_is_equal_to_the_bit_on_any_canvas(window, canvas):
+@pytest.mark.parametrize("kind", ["cpu", "tpu"])
+def test_crop_is_equal_to_the_bit_on_any_canvas(window, canvas, kind):
   rng = np.random.default_rng(4)
   frame, larger = rng.integers(0, 256, (H, W), np.uint8), rng.integers(0, 256, canvas, np.uint8)
   larger[:H, :W] = frame
-  crop = jax.jit(crops.crop, static_argnums=2)
+
+  @functools.partial(jax.jit, static_argnums=2)
+  def crop(*arguments):  # A function of its own: a traced one is kept, whatever it is traced for.
+    with devices.traced_for(kind):
+      return crops.crop(*arguments)
+
   alone = crop(frame, jnp.array(window), 63)
   np.testing.assert_array_equal(crop(larger, jnp.array(window), 63, jnp.array([H, W])), alone)
   np.testing.assert_allclose(alone, host_crops.crop(frame, np.array(window), 63), atol=0.05)
